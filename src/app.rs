@@ -1,0 +1,1 @@
+//! Wires every component together, in one readable function.

@@ -1,0 +1,1 @@
+//! The configuration file: the only place that knows YAML.

@@ -1,0 +1,6 @@
+//! Kubernetes' HTTP conventions as pure functions: request info, media types, resource versions, Status.
+//!
+//! Knows nothing of sockets, files or clocks.
+
+pub mod media;
+pub mod version;

@@ -1,0 +1,3 @@
+//! The `edgehold` binary: see `edgehold help`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The pipeline of a request: principal, limits, request info, route, forward or answer.

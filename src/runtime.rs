@@ -1,0 +1,3 @@
+//! Clock, tasks, drain, sockets and body helpers. Imports nothing of ours.
+
+pub mod clock;

@@ -1,0 +1,1 @@
+//! The HTTPS listener that local clients talk to.

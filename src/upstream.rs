@@ -1,0 +1,1 @@
+//! The way to the cloud: servers, link state, connection pool and transports.

@@ -1,0 +1,1 @@
+//! Bytes on the wire: schema-free split and join of objects, lists and watch streams.

@@ -1,0 +1,9 @@
+//! The integration tests: one binary, the whole process on port 0 against the stand-in apiserver.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod layers;
