@@ -3,4 +3,7 @@
 //! Knows nothing of sockets, files or clocks.
 
 pub mod media;
+pub mod options;
+pub mod request;
+pub mod status;
 pub mod version;

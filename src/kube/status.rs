@@ -1,0 +1,105 @@
+//! The one place that makes a Kubernetes `Status` (wire contract, section 6).
+//!
+//! The text a client reads says what happened and what it may do; the log says why. Encoding it is `wire`'s.
+
+use http::StatusCode;
+
+/// The `details` of a Status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Object name.
+    pub name: String,
+    /// API group.
+    pub group: String,
+    /// Resource (by convention the plural resource, not the kind).
+    pub kind: String,
+}
+
+/// A failure as Kubernetes clients read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// HTTP status code.
+    pub code: StatusCode,
+    /// Machine-readable reason.
+    pub reason: &'static str,
+    /// What happened, for a person.
+    pub message: String,
+    /// Which object, when that is known.
+    pub details: Option<Details>,
+}
+
+impl Status {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    /// A read whose answer is unknown, or a write, while the cloud is away. Never with `Retry-After`: client-go
+    /// would block inside the call and retry ten times.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// A write that may have reached the apiserver, whose answer was lost.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    }
+
+    /// The apiserver answered something that HTTP does not allow.
+    pub fn bad_gateway(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "InternalError", message)
+    }
+
+    /// The caller is known and may not do this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    /// The request cannot be read.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// A resourceVersion or continue token that is too old.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "Expired", message)
+    }
+
+    /// An object that is known not to exist (rule V8), worded as kube-apiserver does.
+    pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
+        let qualified = if group.is_empty() {
+            resource.to_owned()
+        } else {
+            format!("{resource}.{group}")
+        };
+        let mut status = Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("{qualified} \"{name}\" not found"),
+        );
+        status.details = Some(Details {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: resource.to_owned(),
+        });
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_found_is_worded_as_the_apiserver_does() {
+        let status = Status::not_found("", "configmaps", "zz");
+        assert_eq!(status.message, "configmaps \"zz\" not found");
+        let status = Status::not_found("apps", "deployments", "d");
+        assert_eq!(status.message, "deployments.apps \"d\" not found");
+        assert_eq!(status.details.unwrap().group, "apps");
+    }
+}
