@@ -1,0 +1,317 @@
+//! Addresses to listen on, and URLs of servers and proxies, as they may stand in the configuration.
+//!
+//! A text with a user name in it is never repeated in a message: what follows the colon may be a password.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::error::{Fault, quoted};
+
+const HTTPS_PORT: u16 = 443;
+
+/// A kube-apiserver: from `https://HOST[:PORT]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerAddress {
+    /// A DNS name in lower case or an IP address without brackets: the name that its certificate must have.
+    pub host: String,
+    /// The port; 443 when the URL has none.
+    pub port: u16,
+    /// The URL as it was written, for messages.
+    pub original: String,
+}
+
+/// `HOST:PORT` with brackets around an IPv6 address: the authority of a request.
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// An `IP:PORT` to listen on; port 0 lets the system choose.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
+    text.parse().map_err(|_| {
+        Fault::new(
+            format!("{} is not an IP address with a port", quoted(text)),
+            "write it like 127.0.0.1:51003 or [::1]:51003",
+        )
+    })
+}
+
+/// An IP address for an interface.
+pub(super) fn ip(text: &str) -> Result<IpAddr, Fault> {
+    let address: Option<IpAddr> = text.parse().ok();
+    address
+        .filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
+        .ok_or_else(|| {
+            Fault::new(
+                format!("{} is not the IP address of a host", quoted(text)),
+                "write it like 169.254.20.11",
+            )
+        })
+}
+
+/// `https://HOST[:PORT]`.
+pub(super) fn server(text: &str) -> Result<ServerAddress, Fault> {
+    let (host, port) = url(text, "https", "https://203.0.113.10:6443")?;
+    Ok(ServerAddress {
+        host,
+        port: port.unwrap_or(HTTPS_PORT),
+        original: text.to_owned(),
+    })
+}
+
+/// `http://HOST:PORT` of an HTTP CONNECT proxy.
+pub(super) fn proxy(text: &str) -> Result<(String, u16), Fault> {
+    let example = "http://proxy.example:3128";
+    let (host, port) = url(text, "http", example)?;
+    let port = port.ok_or_else(|| {
+        Fault::new(
+            "has no port",
+            format!("write scheme, host and port, like {example}"),
+        )
+    })?;
+    Ok((host, port))
+}
+
+fn url(text: &str, scheme: &str, example: &str) -> Result<(String, Option<u16>), Fault> {
+    let like = format!("write it like {example}");
+    if text.contains('@') {
+        return Err(Fault::new("has a user name or password", like));
+    }
+    let shown = quoted(text);
+    let Some((given, rest)) = text.split_once("://") else {
+        return Err(Fault::new(format!("{shown} is not a URL"), like));
+    };
+    if !given.eq_ignore_ascii_case(scheme) {
+        let wrong = format!("{shown} does not start with {scheme}://");
+        return Err(Fault::new(wrong, like));
+    }
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    // `https://HOST/` is the same URL as `https://HOST`.
+    if !matches!(rest.strip_prefix(authority), Some("" | "/")) {
+        let wrong = format!("{shown} has a path, query or fragment");
+        return Err(Fault::new(wrong, like));
+    }
+    let (name, port) =
+        split_port(authority).map_err(|wrong| Fault::new(format!("{shown} {wrong}"), &*like))?;
+    let host = host(name).map_err(|wrong| Fault::new(format!("{shown} {wrong}"), &*like))?;
+    Ok((host, port))
+}
+
+/// Host (still with brackets) and port.
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
+    let bracketed = authority.starts_with('[');
+    let split = match authority.rsplit_once(':') {
+        Some((host, port)) if !bracketed || host.ends_with(']') => Some((host, port)),
+        _ => None,
+    };
+    let Some((host, port)) = split else {
+        return Ok((authority, None));
+    };
+    if !bracketed && host.contains(':') {
+        return Err("has an IPv6 address without brackets");
+    }
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let number = port.parse::<u16>().ok().filter(|port| digits && *port != 0);
+    Ok((
+        host,
+        Some(number.ok_or("has a port that is not from 1 to 65535")?),
+    ))
+}
+
+/// A host that one certificate and one connection can be for: no wildcard, no "any" address.
+fn host(name: &str) -> Result<String, &'static str> {
+    if name.is_empty() {
+        return Err("has no host");
+    }
+    if name.contains('*') {
+        return Err("has a wildcard for a host");
+    }
+    let address = if let Some(v6) = name.strip_prefix('[') {
+        let v6 = v6.strip_suffix(']').and_then(|v6| v6.parse::<Ipv6Addr>().ok());
+        Some(IpAddr::V6(v6.ok_or(
+            "has brackets around something that is not an IPv6 address",
+        )?))
+    } else {
+        name.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
+    };
+    if let Some(address) = address {
+        if address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST {
+            return Err("has an address that is not one host's");
+        }
+        return Ok(address.to_string());
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    // A last label of digits only is an IPv4 address with a mistake (WHATWG URL, 3.5).
+    let numeric = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    if name.len() > 253 || !name.split('.').all(label) || name.rsplit('.').next().is_some_and(numeric) {
+        return Err("has a host that is neither a DNS name nor an IP address");
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn servers_are_https_hosts_with_an_optional_port() {
+        for (text, host, port, authority) in [
+            (
+                "https://203.0.113.10:6443",
+                "203.0.113.10",
+                6443,
+                "203.0.113.10:6443",
+            ),
+            ("https://Kube.Example", "kube.example", 443, "kube.example:443"),
+            ("HTTPS://kube.example/", "kube.example", 443, "kube.example:443"),
+            (
+                "https://[2001:DB8::1]:6443",
+                "2001:db8::1",
+                6443,
+                "[2001:db8::1]:6443",
+            ),
+            ("https://[::1]", "::1", 443, "[::1]:443"),
+            ("https://localhost:1", "localhost", 1, "localhost:1"),
+        ] {
+            let server = server(text).unwrap();
+            assert_eq!((&*server.host, server.port), (host, port), "{text}");
+            assert_eq!(
+                (server.to_string(), &*server.original),
+                (authority.to_owned(), text)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_https_server_is_refused() {
+        for (text, wrong) in [
+            ("", "`` is not a URL"),
+            ("203.0.113.10:6443", "`203.0.113.10:6443` is not a URL"),
+            ("http://a:1", "`http://a:1` does not start with https://"),
+            ("https://", "`https://` has no host"),
+            ("https://:6443", "`https://:6443` has no host"),
+            (
+                "https://*.example",
+                "`https://*.example` has a wildcard for a host",
+            ),
+            (
+                "https://0.0.0.0:6443",
+                "`https://0.0.0.0:6443` has an address that is not one host's",
+            ),
+            (
+                "https://[::]:6443",
+                "`https://[::]:6443` has an address that is not one host's",
+            ),
+            ("https://a/k8s", "`https://a/k8s` has a path, query or fragment"),
+            ("https://a//", "`https://a//` has a path, query or fragment"),
+            ("https://a?b", "`https://a?b` has a path, query or fragment"),
+            ("https://a#b", "`https://a#b` has a path, query or fragment"),
+            (
+                "https://a:0",
+                "`https://a:0` has a port that is not from 1 to 65535",
+            ),
+            (
+                "https://a:",
+                "`https://a:` has a port that is not from 1 to 65535",
+            ),
+            (
+                "https://a:+1",
+                "`https://a:+1` has a port that is not from 1 to 65535",
+            ),
+            (
+                "https://a:65536",
+                "`https://a:65536` has a port that is not from 1 to 65535",
+            ),
+            (
+                "https://2001:db8::1",
+                "`https://2001:db8::1` has an IPv6 address without brackets",
+            ),
+            (
+                "https://[a]",
+                "`https://[a]` has brackets around something that is not an IPv6 address",
+            ),
+            (
+                "https://[::1",
+                "`https://[::1` has brackets around something that is not an IPv6 address",
+            ),
+            (
+                "https://[::1]x:1",
+                "`https://[::1]x:1` has brackets around something that is not an IPv6 address",
+            ),
+            (
+                "https://203.0.113.300",
+                "`https://203.0.113.300` has a host that is neither a DNS name nor an IP address",
+            ),
+            (
+                "https://a..b",
+                "`https://a..b` has a host that is neither a DNS name nor an IP address",
+            ),
+            (
+                "https://a b",
+                "`https://a b` has a host that is neither a DNS name nor an IP address",
+            ),
+            (
+                "https://-a",
+                "`https://-a` has a host that is neither a DNS name nor an IP address",
+            ),
+        ] {
+            assert_eq!(server(text).unwrap_err().wrong, wrong);
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        let fault = server("https://me:hunter2@kube.example").unwrap_err();
+        assert_eq!(fault.wrong, "has a user name or password");
+        assert!(!fault.fix.contains("hunter2"));
+        assert_eq!(
+            proxy("http://me:hunter2@proxy:3128").unwrap_err().wrong,
+            "has a user name or password"
+        );
+    }
+
+    #[test]
+    fn a_proxy_needs_http_and_a_port() {
+        assert_eq!(proxy("http://proxy:3128"), Ok(("proxy".to_owned(), 3128)));
+        assert_eq!(proxy("http://proxy").unwrap_err().wrong, "has no port");
+        assert!(proxy("https://proxy:3128").is_err());
+    }
+
+    #[test]
+    fn listeners_are_ip_addresses_with_a_port() {
+        assert!(listen("127.0.0.1:0").is_ok());
+        assert!(listen("[::1]:51003").is_ok());
+        for text in [
+            "localhost:51003",
+            "127.0.0.1",
+            ":51003",
+            "127.0.0.1:70000",
+            "::1:51003 ",
+        ] {
+            assert!(listen(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in "(https?://)?[\\[\\]:./@?#a-z0-9*-]{0,30}") {
+            if let Ok(server) = server(&text) {
+                let again = super::server(&format!("https://{server}")).unwrap();
+                prop_assert_eq!((again.host, again.port), (server.host, server.port));
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Fields of the schema whose features come later: checked like all others, so that a configuration written today
+//! stays right, then refused, so that nobody believes to have what is not there.
+
+use super::address;
+use super::error::{Fault, Problems, quoted};
+use super::object::{Field, Object};
+
+const FIX: &str = "remove it";
+
+/// The longest name that Linux takes (`IFNAMSIZ` less the final zero).
+const LONGEST_INTERFACE: usize = 15;
+
+pub(super) fn dummy_interface(listen: &Object<'_>, out: &mut Problems) {
+    let Some(field) = listen.get("dummyInterface") else {
+        return;
+    };
+    field.not_supported("a dummy interface is", FIX, out);
+    let Some(object) = field.object(&["name", "addresses"], out) else {
+        return;
+    };
+    if let Some(field) = object.required("name", out) {
+        field.parse(interface, out);
+    }
+    if let Some(field) = object.required("addresses", out) {
+        each(&field, out, |item, out| {
+            item.parse(address::ip, out);
+        });
+    }
+}
+
+pub(super) fn proxy(upstream: &Object<'_>, out: &mut Problems) {
+    if let Some(field) = upstream.get("proxyURL") {
+        field.not_supported("an HTTP proxy is", FIX, out);
+        field.parse(address::proxy, out);
+    }
+}
+
+/// The `limits` of a client or of the default client.
+pub(super) fn limits(client: &Object<'_>, out: &mut Problems) {
+    let Some(field) = client.get("limits") else {
+        return;
+    };
+    field.not_supported("limits are", FIX, out);
+    let Some(object) = field.object(&["qps", "burst"], out) else {
+        return;
+    };
+    for (name, whole) in [("qps", false), ("burst", true)] {
+        if let Some(field) = object.required(name, out)
+            && let Some(number) = field.number(out)
+            && (number <= 0.0 || (whole && (number.fract() != 0.0 || number > f64::from(u32::MAX))))
+        {
+            let kind = if whole { "a whole number" } else { "a number" };
+            let wrong = format!("{} is not {kind} above zero", quoted(&number.to_string()));
+            field.refuse(Fault::new(wrong, "write requests, like 100"), out);
+        }
+    }
+}
+
+pub(super) fn in_cluster(root: &Object<'_>, out: &mut Problems) {
+    let Some(field) = root.get("inCluster") else {
+        return;
+    };
+    field.not_supported("serving pods is", FIX, out);
+    let Some(object) = field.object(&["address", "serviceFor", "endpointsFor"], out) else {
+        return;
+    };
+    if let Some(field) = object.required("address", out) {
+        field.parse(address::listen, out);
+    }
+    for name in ["serviceFor", "endpointsFor"] {
+        if let Some(field) = object.get(name) {
+            each(&field, out, |item, out| {
+                item.parse(super::schema::common_name, out);
+            });
+        }
+    }
+}
+
+pub(super) fn admin(root: &Object<'_>, out: &mut Problems) {
+    let Some(field) = root.get("admin") else {
+        return;
+    };
+    field.not_supported("the admin listener is", FIX, out);
+    if let Some(object) = field.object(&["address"], out)
+        && let Some(field) = object.required("address", out)
+    {
+        field.parse(admin_address, out);
+    }
+}
+
+fn each(field: &Field<'_>, out: &mut Problems, check: impl Fn(&Field<'_>, &mut Problems)) {
+    for item in field.items(out).into_iter().flatten() {
+        check(&item, out);
+    }
+}
+
+fn interface(text: &str) -> Result<(), Fault> {
+    let fits = (1..=LONGEST_INTERFACE).contains(&text.len()) && text != "." && text != "..";
+    if fits
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+    {
+        return Ok(());
+    }
+    Err(Fault::new(
+        format!("{} cannot name an interface", quoted(text)),
+        "write at most 15 characters without spaces, / or :",
+    ))
+}
+
+/// The loopback or a Unix socket: whoever reaches it can read everything.
+fn admin_address(text: &str) -> Result<(), Fault> {
+    let fix = "write it like 127.0.0.1:51004 or unix:/run/edgehold/admin.sock";
+    if let Some(path) = text.strip_prefix("unix:") {
+        return super::schema::path(path).map(drop);
+    }
+    if address::listen(text)?.ip().is_loopback() {
+        return Ok(());
+    }
+    let wrong = format!("{} is not on the loopback", quoted(text));
+    Err(Fault::new(wrong, fix))
+}

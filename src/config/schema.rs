@@ -1,0 +1,349 @@
+//! The fields of `edgehold/v1alpha1` and their rules: a tree becomes a [`Config`].
+//!
+//! Each function reads one object, all of it even after a problem, and returns `None` only after it reported one.
+//! docs/configuration.md is the reference; a test here keeps it complete.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{Fault, Problems, quoted};
+use super::object::{Field, Object, or_default, refuse_repeats};
+use super::tree::Node;
+use super::{
+    API_VERSION, Cache, CacheStore, CacheSync, Certificates, Client, Config, KIND, Listen, Log, LogFormat,
+    LogLevel, Probe, ServerAddress, ServingPair, Upstream,
+};
+use super::{address, duration, later, quantity};
+
+/// A smaller cache could not hold one node's own objects: the number lacks its unit.
+const SMALLEST_CACHE: u64 = 1 << 20;
+
+pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
+    let known = [
+        "apiVersion",
+        "kind",
+        "listen",
+        "upstream",
+        "clients",
+        "defaultClient",
+        "certificates",
+        "cache",
+        "inCluster",
+        "admin",
+        "log",
+    ];
+    let root = Object::root(root, &known, out)?;
+    for (name, value) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        if let Some(field) = root.required(name, out) {
+            field.choice(&[(value, ())], out);
+        }
+    }
+    let listen = root
+        .required("listen", out)
+        .and_then(|field| read_listen(&field, out));
+    let own: &[SocketAddr] = listen.as_ref().map_or(&[], |listen| &listen.addresses);
+    let upstream = root
+        .required("upstream", out)
+        .and_then(|field| read_upstream(&field, own, out));
+    let clients = or_default(root.get("clients"), Vec::new(), |field| read_clients(&field, out));
+    if let Some(field) = root.get("defaultClient")
+        && let Some(object) = field.object(&["limits"], out)
+    {
+        later::limits(&object, out);
+    }
+    let certificates = read_certificates(root.get("certificates"), out);
+    let cache = read_cache(root.get("cache"), out);
+    let log = read_log(root.get("log"), out);
+    later::in_cluster(&root, out);
+    later::admin(&root, out);
+    Some(Config {
+        listen: listen?,
+        upstream: upstream?,
+        clients: clients?,
+        certificates: certificates?,
+        cache: cache?,
+        log: log?,
+    })
+}
+
+fn read_listen(field: &Field<'_>, out: &mut Problems) -> Option<Listen> {
+    let object = field.object(&["addresses", "tls", "dummyInterface"], out)?;
+    let addresses = or_default(object.get("addresses"), vec![super::DEFAULT_ADDRESS], |field| {
+        read_addresses(&field, out)
+    });
+    let tls = object
+        .required("tls", out)
+        .and_then(|field| read_serving_pair(&field, out));
+    later::dummy_interface(&object, out);
+    Some(Listen {
+        addresses: addresses?,
+        tls: tls?,
+    })
+}
+
+fn read_addresses(field: &Field<'_>, out: &mut Problems) -> Option<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    let items = non_empty(field, "at least one address, like 127.0.0.1:51003", out)?;
+    let count = items.len();
+    for item in items {
+        if let Some(address) = item.parse(address::listen, out) {
+            addresses.push((item, address));
+        }
+    }
+    let all = addresses.iter().map(|(_, address)| *address).collect();
+    let complete = addresses.len() == count;
+    // Port 0 is another port each time.
+    addresses.retain(|(_, address)| address.port() != 0);
+    refuse_repeats(&addresses, out);
+    complete.then_some(all)
+}
+
+fn read_serving_pair(field: &Field<'_>, out: &mut Problems) -> Option<ServingPair> {
+    let object = field.object(&["certFile", "keyFile", "clientCAFile"], out)?;
+    let cert_file = file(&object, "certFile", out);
+    let key_file = file(&object, "keyFile", out);
+    let client_ca_file = file(&object, "clientCAFile", out);
+    Some(ServingPair {
+        cert_file: cert_file?,
+        key_file: key_file?,
+        client_ca_file: client_ca_file?,
+    })
+}
+
+fn read_upstream(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Option<Upstream> {
+    let known = [
+        "servers",
+        "caFile",
+        "proxyURL",
+        "connectTimeout",
+        "responseTimeout",
+        "probe",
+    ];
+    let object = field.object(&known, out)?;
+    let servers = object
+        .required("servers", out)
+        .and_then(|field| read_servers(&field, own, out));
+    let ca_file = file(&object, "caFile", out);
+    later::proxy(&object, out);
+    let connect_timeout = time(&object, "connectTimeout", Duration::from_secs(2), out);
+    let response_timeout = time(&object, "responseTimeout", Duration::from_secs(5), out);
+    let probe = read_probe(object.get("probe"), out);
+    Some(Upstream {
+        servers: servers?,
+        ca_file: ca_file?,
+        connect_timeout: connect_timeout?,
+        response_timeout: response_timeout?,
+        probe: probe?,
+    })
+}
+
+fn read_servers(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Option<Vec<ServerAddress>> {
+    let items = non_empty(
+        field,
+        "the URL of the kube-apiserver, like https://203.0.113.10:6443",
+        out,
+    )?;
+    let mut servers = Vec::new();
+    let mut named = Vec::new();
+    for (i, item) in items.into_iter().enumerate() {
+        if i > 0 {
+            item.not_supported("more than one server is", "keep one server", out);
+        }
+        let Some(server) = item.parse(address::server, out) else {
+            continue;
+        };
+        let is_own = |own: &SocketAddr| server.host.parse() == Ok(own.ip()) && server.port == own.port();
+        if own.iter().any(is_own) {
+            let wrong = format!("{} is one of listen.addresses", quoted(&server.original));
+            item.refuse(
+                Fault::new(wrong, "write the URL of the kube-apiserver itself"),
+                out,
+            );
+        }
+        named.push((item, server.to_string()));
+        servers.push(server);
+    }
+    refuse_repeats(&named, out);
+    (!servers.is_empty()).then_some(servers)
+}
+
+fn read_probe(field: Option<Field<'_>>, out: &mut Problems) -> Option<Probe> {
+    let default = Probe {
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+    };
+    or_default(field, default.clone(), |field| {
+        let object = field.object(&["interval", "timeout"], out)?;
+        let interval = time(&object, "interval", default.interval, out);
+        let timeout = time(&object, "timeout", default.timeout, out);
+        Some(Probe {
+            interval: interval?,
+            timeout: timeout?,
+        })
+    })
+}
+
+fn read_clients(field: &Field<'_>, out: &mut Problems) -> Option<Vec<Client>> {
+    let items = field.items(out)?;
+    let count = items.len();
+    let mut clients = Vec::new();
+    let mut names = Vec::new();
+    for item in items {
+        let Some(object) = item.object(&["commonName", "certFile", "keyFile", "limits"], out) else {
+            continue;
+        };
+        let name = object.required("commonName", out);
+        let name = name.and_then(|field| Some((field.parse(common_name, out)?, field)));
+        let cert_file = file(&object, "certFile", out);
+        let key_file = file(&object, "keyFile", out);
+        later::limits(&object, out);
+        let Some((common_name, field)) = name else {
+            continue;
+        };
+        names.push((field, common_name.clone()));
+        if let (Some(cert_file), Some(key_file)) = (cert_file, key_file) {
+            clients.push(Client {
+                common_name,
+                cert_file,
+                key_file,
+            });
+        }
+    }
+    refuse_repeats(&names, out);
+    (clients.len() == count).then_some(clients)
+}
+
+fn read_certificates(field: Option<Field<'_>>, out: &mut Problems) -> Option<Certificates> {
+    let default = Certificates {
+        reload_interval: Duration::from_secs(30 * 60),
+        retry_interval: Duration::from_secs(1),
+    };
+    or_default(field, default.clone(), |field| {
+        let object = field.object(&["reloadInterval", "retryInterval"], out)?;
+        let reload_interval = time(&object, "reloadInterval", default.reload_interval, out);
+        let retry_interval = time(&object, "retryInterval", default.retry_interval, out);
+        Some(Certificates {
+            reload_interval: reload_interval?,
+            retry_interval: retry_interval?,
+        })
+    })
+}
+
+fn read_cache(field: Option<Field<'_>>, out: &mut Problems) -> Option<Cache> {
+    let default = Cache {
+        store: CacheStore::File,
+        path: PathBuf::from("/var/lib/edgehold"),
+        max_size: 1 << 30,
+        sync: CacheSync::Interval,
+    };
+    or_default(field, default.clone(), |field| {
+        let object = field.object(&["store", "path", "maxSize", "sync"], out)?;
+        let store = or_default(object.get("store"), default.store, |field| {
+            read_store(&field, out)
+        });
+        let path = or_default(object.get("path"), default.path, |field| field.parse(path, out));
+        let max_size = or_default(object.get("maxSize"), default.max_size, |field| {
+            field.parse_amount("a size like 1GiB", cache_size, out)
+        });
+        let sync = or_default(object.get("sync"), default.sync, |field| {
+            field.choice(&[("interval", CacheSync::Interval)], out)
+        });
+        Some(Cache {
+            store: store?,
+            path: path?,
+            max_size: max_size?,
+            sync: sync?,
+        })
+    })
+}
+
+fn read_store(field: &Field<'_>, out: &mut Problems) -> Option<CacheStore> {
+    let choices = [
+        ("file", Some(CacheStore::File)),
+        ("memory", Some(CacheStore::Memory)),
+        ("kv", None),
+    ];
+    let store = field.choice(&choices, out)?;
+    if store.is_none() {
+        field.refuse(Fault::new("`kv` is not supported yet", "use `file`"), out);
+    }
+    store
+}
+
+fn read_log(field: Option<Field<'_>>, out: &mut Problems) -> Option<Log> {
+    let default = Log {
+        format: LogFormat::Text,
+        level: LogLevel::Info,
+    };
+    or_default(field, default.clone(), |field| {
+        let object = field.object(&["format", "level"], out)?;
+        let format = or_default(object.get("format"), default.format, |field| {
+            field.choice(&LogFormat::ALL.map(|format| (format.as_str(), format)), out)
+        });
+        let level = or_default(object.get("level"), default.level, |field| {
+            field.choice(&LogLevel::ALL.map(|level| (level.as_str(), level)), out)
+        });
+        Some(Log {
+            format: format?,
+            level: level?,
+        })
+    })
+}
+
+fn non_empty<'n>(field: &Field<'n>, fix: &str, out: &mut Problems) -> Option<Vec<Field<'n>>> {
+    let items = field.items(out)?;
+    if items.is_empty() {
+        field.refuse(Fault::new("is an empty list", format!("write {fix}")), out);
+        return None;
+    }
+    Some(items)
+}
+
+fn file(object: &Object<'_>, name: &str, out: &mut Problems) -> Option<PathBuf> {
+    object.required(name, out)?.parse(path, out)
+}
+
+fn time(object: &Object<'_>, name: &str, default: Duration, out: &mut Problems) -> Option<Duration> {
+    or_default(object.get(name), default, |field| {
+        field.parse_amount("a duration like 5s", duration::parse, out)
+    })
+}
+
+fn cache_size(text: &str) -> Result<u64, Fault> {
+    let size = quantity::parse(text)?;
+    if size < SMALLEST_CACHE {
+        let wrong = format!("{} is less than 1MiB", quoted(text));
+        return Err(Fault::new(wrong, "write a size with its unit, like 1GiB"));
+    }
+    Ok(size)
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, Fault> {
+    if text.is_empty() {
+        return Err(Fault::new("is empty", "write an absolute path"));
+    }
+    if text.chars().any(char::is_control) {
+        let wrong = format!("{} has a control character", quoted(text));
+        return Err(Fault::new(wrong, "write a plain path"));
+    }
+    if !text.starts_with('/') {
+        return Err(Fault::new(
+            format!("{} is not an absolute path", quoted(text)),
+            "start it with /; nothing is looked up relative to the directory of the configuration file",
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
+pub(super) fn common_name(text: &str) -> Result<String, Fault> {
+    let fix = "write the common name (CN) of the client certificate";
+    if text.trim().is_empty() {
+        return Err(Fault::new("is empty", fix));
+    }
+    if text.trim() != text || text.chars().any(char::is_control) {
+        let wrong = format!("{} has spaces around it or a control character", quoted(text));
+        return Err(Fault::new(wrong, fix));
+    }
+    Ok(text.to_owned())
+}
