@@ -1,1 +1,161 @@
 //! The command line: `edgehold run | check | version`.
+//!
+//! Owns arguments, exit codes and what a person reads on stdout and stderr. Knows the configuration, but no component:
+//! what `run` runs is handed in, so that `main.rs` is no more than
+//!
+//! ```text
+//! fn main() -> std::process::ExitCode {
+//!     edgehold::cli::main(std::env::args_os(), edgehold::app::run)
+//! }
+//! ```
+//!
+//! Problems go to stderr, one line each; answers go to stdout.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+pub mod check;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   it worked
+  1   it failed while running
+  64  the configuration or the command line is wrong";
+
+/// The arguments of the process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "edgehold",
+    version = VERSION.as_str(),
+    about = "A per-client mTLS caching reverse proxy between the clients of an edge node and the kube-apiserver",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy until it is told to stop (SIGTERM or SIGINT)
+    Run(ConfigArgs),
+    /// Check a configuration file and say what it means; warn of files that do not exist yet
+    Check(ConfigArgs),
+    /// Print the version and the platform it was built for
+    Version,
+}
+
+/// The arguments of commands that read a configuration.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: it worked.
+    Ok,
+    /// 1: it failed while running.
+    Failed,
+    /// 64 (`EX_USAGE`): the configuration or the command line is wrong; trying again will not help.
+    Usage,
+}
+
+impl Exit {
+    /// The exit code of the process.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 64,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Does what `args` (with the program's name first) ask for, on the standard streams.
+pub fn main<A>(args: A, run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode
+where
+    A: IntoIterator<Item = OsString>,
+{
+    execute(args, run, &mut io::stdout(), &mut io::stderr()).into()
+}
+
+/// As [`main`], writing answers to `out` and problems to `err`.
+pub fn execute<A>(
+    args: A,
+    run: impl FnOnce(Config) -> anyhow::Result<()>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Exit
+where
+    A: IntoIterator<Item = OsString>,
+{
+    match Cli::try_parse_from(args) {
+        Ok(cli) => match cli.command {
+            Command::Run(args) => start(&args.config, run, err),
+            Command::Check(args) => check::check(&args.config, out, err),
+            Command::Version => answered(writeln!(out, "edgehold {}", *VERSION)),
+        },
+        // `--help` and `--version` are errors to clap, but answers to a person.
+        Err(asked) if !asked.use_stderr() => answered(write!(out, "{asked}")),
+        Err(wrong) => {
+            complain(err, &wrong.to_string());
+            Exit::Usage
+        }
+    }
+}
+
+/// The version and the platform it was built for, like `0.1.0 (linux x86_64)`.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    format!("{} ({os} {arch})", env!("CARGO_PKG_VERSION"))
+});
+
+fn start(path: &Path, run: impl FnOnce(Config) -> anyhow::Result<()>, err: &mut dyn Write) -> Exit {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(errors) => {
+            complain(err, &errors.to_string());
+            return Exit::Usage;
+        }
+    };
+    match run(config) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            complain(err, &format!("edgehold: {error:#}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// An answer that nobody could read is a failure.
+fn answered(written: io::Result<()>) -> Exit {
+    match written {
+        Ok(()) => Exit::Ok,
+        Err(_) => Exit::Failed,
+    }
+}
+
+/// The exit code still tells what stderr cannot.
+fn complain(err: &mut dyn Write, text: &str) {
+    let _ = writeln!(err, "{}", text.trim_end());
+}

@@ -1,0 +1,184 @@
+//! `edgehold check`: whether a configuration is right, what it means, and which of its files are not there.
+//!
+//! A missing file is a warning and never a failure: on a node that has not joined yet it is the normal state. It
+//! opens files to see that it may, and reads none.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use crate::config::{self, CacheStore, Config};
+
+use super::Exit;
+
+/// Checks the file at `path`. The summary goes to `out`; problems go to `err`, one line each.
+pub fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    match config::load(path) {
+        Ok(config) => super::answered(Summary::new(&config).write(path, out)),
+        Err(errors) => {
+            super::complain(err, &errors.to_string());
+            Exit::Usage
+        }
+    }
+}
+
+/// What was found at the path of a configured file.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    File,
+    Nothing,
+    NoFile,
+    Unreadable(ErrorKind),
+}
+
+impl Found {
+    fn at(path: &Path) -> Self {
+        match fs::metadata(path) {
+            // Opening a pipe would wait for its other end.
+            Ok(metadata) if !metadata.is_file() => Self::NoFile,
+            Ok(_) => File::open(path).map_or_else(|error| Self::Unreadable(error.kind()), |_| Self::File),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::Nothing,
+            Err(error) => Self::Unreadable(error.kind()),
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("found"),
+            Self::Nothing => f.write_str("missing"),
+            Self::NoFile => f.write_str("not a file"),
+            Self::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
+        }
+    }
+}
+
+/// The lines for a person, and the warnings met on the way.
+#[derive(Default)]
+struct Summary {
+    lines: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Summary {
+    fn new(config: &Config) -> Self {
+        let mut summary = Self::default();
+        summary.listen(config);
+        summary.upstream(config);
+        summary.clients(config);
+        summary.cache(config);
+        summary
+    }
+
+    fn write(&self, path: &Path, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}: ok", path.display())?;
+        for line in &self.lines {
+            writeln!(out, "  {line}")?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "warning: {warning}")?;
+        }
+        out.flush()
+    }
+
+    fn listen(&mut self, config: &Config) {
+        for address in &config.listen.addresses {
+            self.lines.push(format!("listen on {address}"));
+            if address.ip().is_unspecified() {
+                let warning = format!(
+                    "listen.addresses: {address} is reachable from outside the node; prefer 127.0.0.1"
+                );
+                self.warnings.push(warning);
+            }
+            if address.port() == 0 {
+                let warning =
+                    "listen.addresses: port 0 is another port at each start; no client can be told it";
+                self.warnings.push(warning.to_owned());
+            }
+        }
+        let tls = &config.listen.tls;
+        self.file("listen.tls.certFile", &tls.cert_file);
+        self.file("listen.tls.keyFile", &tls.key_file);
+        self.file("listen.tls.clientCAFile", &tls.client_ca_file);
+    }
+
+    fn upstream(&mut self, config: &Config) {
+        for server in &config.upstream.servers {
+            self.lines.push(format!("forward to {}", server.original));
+        }
+        self.file("upstream.caFile", &config.upstream.ca_file);
+    }
+
+    fn clients(&mut self, config: &Config) {
+        for (i, client) in config.clients.iter().enumerate() {
+            self.lines.push(format!("client {}", client.common_name));
+            self.file(&format!("clients[{i}].certFile"), &client.cert_file);
+            self.file(&format!("clients[{i}].keyFile"), &client.key_file);
+        }
+        self.lines
+            .push("clients without a certificate speak with their own tokens".to_owned());
+    }
+
+    fn cache(&mut self, config: &Config) {
+        let cache = &config.cache;
+        let size = size(cache.max_size);
+        self.lines.push(match cache.store {
+            CacheStore::File => format!("cache in {}, at most {size}", cache.path.display()),
+            CacheStore::Memory => format!("cache in memory, at most {size}, gone at a restart"),
+        });
+        let taken = cache.store == CacheStore::File && fs::metadata(&cache.path).is_ok_and(|m| !m.is_dir());
+        if taken {
+            let warning = format!("cache.path: {} is not a directory", cache.path.display());
+            self.warnings.push(warning);
+        }
+    }
+
+    fn file(&mut self, field: &str, path: &Path) {
+        let found = Found::at(path);
+        let name = field.rsplit('.').next().unwrap_or(field);
+        self.lines
+            .push(format!("  {name:<12} {} ({found})", path.display()));
+        if found != Found::File {
+            self.warnings
+                .push(format!("{field}: {}: {found}", path.display()));
+        }
+    }
+}
+
+/// The largest unit that divides the size.
+fn size(bytes: u64) -> String {
+    [("GiB", 30), ("MiB", 20), ("KiB", 10)]
+        .into_iter()
+        .find(|(_, shift)| bytes.trailing_zeros() >= *shift)
+        .map_or_else(
+            || format!("{bytes} bytes"),
+            |(unit, shift)| format!("{} {unit}", bytes >> shift),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_their_largest_unit() {
+        assert_eq!(size(1 << 30), "1 GiB");
+        assert_eq!(size(1536 << 20), "1536 MiB");
+        assert_eq!(size(1_000_000_000), "1000000000 bytes");
+    }
+
+    #[test]
+    fn what_is_at_a_path_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Found::at(dir.path()), Found::NoFile);
+        assert_eq!(Found::at(&dir.path().join("none")), Found::Nothing);
+        let file = tempfile::NamedTempFile::new_in(dir.path()).unwrap();
+        assert_eq!(Found::at(file.path()), Found::File);
+        assert_eq!(
+            Found::at(&file.path().join("below")),
+            Found::Unreadable(ErrorKind::NotADirectory)
+        );
+    }
+}
