@@ -42,6 +42,16 @@ impl Found {
             Err(error) => Self::Unreadable(error.kind()),
         }
     }
+
+    /// What a person may do about it.
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::File => "all is well",
+            Self::Nothing => "normal on a new node, it is picked up when it appears",
+            Self::NoFile => "name a PEM file",
+            Self::Unreadable(_) => "let the user that runs edgehold read it",
+        }
+    }
 }
 
 impl fmt::Display for Found {
@@ -141,8 +151,8 @@ impl Summary {
         self.lines
             .push(format!("  {name:<12} {} ({found})", path.display()));
         if found != Found::File {
-            self.warnings
-                .push(format!("{field}: {}: {found}", path.display()));
+            let warning = format!("{field}: {}: {found}; {}", path.display(), found.hint());
+            self.warnings.push(warning);
         }
     }
 }

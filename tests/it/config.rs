@@ -515,9 +515,9 @@ fn check_says_what_a_good_file_means_and_warns_of_missing_files() {
         "    keyFile      / (not a file)",
         "  client system:kube-proxy",
         "  cache in /var/lib/edgehold, at most 1 GiB",
-        "warning: listen.tls.keyFile: /pki/server.key: missing",
-        "warning: clients[0].keyFile: /: not a file",
-        "warning: clients[1].certFile: /pki/proxy.crt: missing",
+        "warning: listen.tls.keyFile: /pki/server.key: missing; normal on a new node, it is picked up when it appears",
+        "warning: clients[0].keyFile: /: not a file; name a PEM file",
+        "warning: clients[1].certFile: /pki/proxy.crt: missing; normal on a new node, it is picked up when it appears",
     ] {
         assert!(lines.contains(&line), "{line:?} is not in\n{out}");
     }
