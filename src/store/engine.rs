@@ -1,0 +1,467 @@
+//! The store over a [`Disk`]: which logs there are, who has them open, and what is still to be synced.
+//!
+//! Lock order: a slot's handle, then a log's state, then the small lists of [`Shared`]; never back. Invariants:
+//! for each id there is at most one slot, and for each slot at most one open log; a slot of 0 bytes is no log yet.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::disk::files::Files;
+use super::disk::memory::Memory;
+use super::disk::{Disk, DiskFile};
+use super::log::{FileLog, State, Status, SyncMark};
+use super::recover::{self, Recovery};
+use super::staging::FileStaging;
+use super::writer::Writer;
+use super::{Log, LogId, LogSummary, Quota, Staging, Store, StoreError, StoreStats};
+use super::{compact, format, quarantine, quota};
+
+/// The file backend, and the same in memory.
+pub struct LogStore {
+    shared: Arc<Shared>,
+}
+
+impl LogStore {
+    /// Opens the store below `root`, making it if need be, and locks it for this process.
+    ///
+    /// # Errors
+    /// [`StoreError::Root`], [`StoreError::Locked`], [`StoreError::Io`] if the root itself cannot be used; what is
+    /// wrong with a single file is no error.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::on(Arc::new(Files::open(root)?))
+    }
+
+    /// A store that does not outlive the process: for diskless nodes and tests.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn memory() -> Result<Self, StoreError> {
+        Self::on(Arc::new(Memory::default()))
+    }
+
+    /// Opens the store on a disk.
+    pub(super) fn on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared {
+            disk,
+            slots: Mutex::default(),
+            known_dirs: Mutex::default(),
+            unsynced: Mutex::default(),
+            dirty_dirs: Mutex::default(),
+            syncing: Mutex::default(),
+            settling: Mutex::default(),
+            quarantine: Mutex::default(),
+            due: Mutex::default(),
+            counters: Counters::default(),
+            ticks: AtomicU64::new(1),
+            temps: AtomicU64::new(0),
+        });
+        recover::survey(&shared)?;
+        Ok(Self { shared })
+    }
+}
+
+/// What the store, its open logs and its stagings share.
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) slots: Mutex<HashMap<LogId, Arc<Slot>>>,
+    /// Owners' directories whose names are durable in the root.
+    pub(super) known_dirs: Mutex<HashSet<String>>,
+    pub(super) unsynced: Mutex<Vec<Pending>>,
+    /// Directories with renames that may not be durable.
+    pub(super) dirty_dirs: Mutex<BTreeSet<String>>,
+    syncing: Mutex<()>,
+    settling: Mutex<()>,
+    /// Held while names in the quarantine are chosen.
+    pub(super) quarantine: Mutex<()>,
+    /// Logs to be rewritten.
+    pub(super) due: Mutex<BTreeSet<LogId>>,
+    pub(super) counters: Counters,
+    /// Counts uses, so that the order of use does not depend on a clock.
+    ticks: AtomicU64,
+    temps: AtomicU64,
+}
+
+/// The place of one log.
+pub(super) struct Slot {
+    pub(super) id: LogId,
+    pub(super) dir: String,
+    pub(super) path: String,
+    pub(super) bytes: AtomicU64,
+    pub(super) modified: AtomicU64,
+    pub(super) used: AtomicU64,
+    pub(super) handle: Mutex<Handle>,
+}
+
+/// What a slot holds.
+pub(super) enum Handle {
+    /// Nothing yet: a first commit may be on its way.
+    Absent,
+    /// A file, and the open log if someone has it open.
+    There(Weak<FileLog>),
+    /// The log was removed and the slot is no longer listed: look for the id again.
+    Gone,
+}
+
+/// What a new file may take the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// A log that exists is kept, and is the result.
+    Nothing,
+    /// A log that exists is replaced.
+    Any,
+}
+
+/// A file to be synced. Holds no log, so that a log can be dropped before.
+pub(super) struct Pending {
+    pub(super) slot: Arc<Slot>,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) mark: Arc<SyncMark>,
+}
+
+/// Counters of [`StoreStats`].
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) quarantined: AtomicU64,
+    pub(super) torn: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) compactions: AtomicU64,
+    pub(super) replaced: AtomicU64,
+    pub(super) confirmed: AtomicU64,
+    pub(super) append_failures: AtomicU64,
+    pub(super) sync_failures: AtomicU64,
+}
+
+impl Slot {
+    pub(super) fn new(id: LogId) -> Arc<Self> {
+        let (dir, file) = (short_hash(&id.owner), short_hash(&id.name));
+        Arc::new(Self {
+            path: format!("{dir}/{file}.log"),
+            dir,
+            id,
+            bytes: AtomicU64::new(0),
+            modified: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            handle: Mutex::new(Handle::Absent),
+        })
+    }
+
+    fn summary(&self) -> Option<LogSummary> {
+        let bytes = self.bytes.load(SeqCst);
+        (bytes > 0).then(|| LogSummary {
+            id: self.id.clone(),
+            bytes,
+            modified: format::time(self.modified.load(SeqCst)),
+        })
+    }
+}
+
+/// The name of a file or directory: 128 bits of the blake3 of a text, in hex.
+pub(super) fn short_hash(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex().chars().take(32).collect()
+}
+
+impl Shared {
+    /// The open log of an id, if someone has it open.
+    pub(super) fn loaded(&self, id: &LogId) -> Option<Arc<FileLog>> {
+        let slot = self.slots.lock().get(id).cloned()?;
+        let handle = slot.handle.lock();
+        match &*handle {
+            Handle::There(log) => log.upgrade(),
+            Handle::Absent | Handle::Gone => None,
+        }
+    }
+
+    pub(super) fn load(self: &Arc<Self>, id: &LogId) -> Result<Option<Arc<FileLog>>, StoreError> {
+        let Some(slot) = self.slots.lock().get(id).cloned() else {
+            return Ok(None);
+        };
+        let mut handle = slot.handle.lock();
+        let Handle::There(log) = &*handle else {
+            return Ok(None);
+        };
+        if let Some(log) = log.upgrade() {
+            self.touch(&slot);
+            return Ok(Some(log));
+        }
+        match recover::recover(self, &slot)? {
+            Recovery::Found(state) => {
+                let log = FileLog::new(self.clone(), slot.clone(), state);
+                // The process before this one may have been killed before it could sync.
+                log.queue_sync(&log.state.lock());
+                self.dirty_dir(&slot.dir);
+                *handle = Handle::There(Arc::downgrade(&log));
+                Ok(Some(log))
+            }
+            Recovery::Lost => {
+                *handle = Handle::Gone;
+                self.forget(&slot);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Makes a finished and synced file the log of its id.
+    pub(super) fn install(
+        self: &Arc<Self>,
+        id: &LogId,
+        writer: Writer,
+        over: Over,
+    ) -> Result<Arc<FileLog>, StoreError> {
+        let log = loop {
+            let slot = self.slot(id);
+            let mut handle = slot.handle.lock();
+            let old = match &*handle {
+                Handle::Gone => continue,
+                Handle::Absent => None,
+                Handle::There(_) if over == Over::Nothing => {
+                    drop(handle);
+                    match self.load(id)? {
+                        Some(log) => return Ok(log),
+                        None => continue,
+                    }
+                }
+                Handle::There(log) => log.upgrade(),
+            };
+            // No append may come between the rename and the end of the old handle.
+            let mut old = old.as_ref().map(|old| old.state.lock());
+            let new = match writer.install(&slot.path) {
+                Ok(new) => new,
+                Err(e) => {
+                    if matches!(*handle, Handle::Absent) {
+                        *handle = Handle::Gone;
+                        self.forget(&slot);
+                    }
+                    return Err(e);
+                }
+            };
+            if let Some(old) = &mut old {
+                old.end_with(Status::Replaced);
+            }
+            drop(old);
+            self.dirty_dir(&slot.dir);
+            let log = FileLog::new(self.clone(), slot.clone(), State::new(new));
+            *handle = Handle::There(Arc::downgrade(&log));
+            break log;
+        };
+        // The snapshot is in place whatever comes now. If this fails, the next sync tries again and reports it.
+        if let Err(e) = self.settle_dir(&log.slot.dir) {
+            tracing::warn!(log = %id, error = %e, "a snapshot may not survive a power cut yet");
+        }
+        Ok(log)
+    }
+
+    /// A new name for a file being written, in the directory of its owner.
+    pub(super) fn temp_path(&self, id: &LogId) -> Result<String, StoreError> {
+        let (dir, file) = (short_hash(&id.owner), short_hash(&id.name));
+        let mut known = self.known_dirs.lock();
+        if !known.contains(&dir) {
+            self.disk
+                .create_dir(&dir)
+                .map_err(|e| StoreError::io("make", &dir, e))?;
+            self.disk
+                .sync_dir("")
+                .map_err(|e| StoreError::io("sync", ".", e))?;
+            known.insert(dir.clone());
+        }
+        let number = self.temps.fetch_add(1, SeqCst);
+        Ok(format!("{dir}/{file}-{number}.tmp"))
+    }
+
+    /// Notes a use.
+    pub(super) fn touch(&self, slot: &Slot) {
+        slot.used.store(self.ticks.fetch_add(1, SeqCst), SeqCst);
+    }
+
+    /// Notes that a log is to be rewritten.
+    pub(super) fn due(&self, id: &LogId) {
+        let mut due = self.due.lock();
+        if !due.contains(id) {
+            due.insert(id.clone());
+        }
+    }
+
+    /// Notes that names in a directory are not durable yet.
+    pub(super) fn dirty_dir(&self, dir: &str) {
+        self.dirty_dirs.lock().insert(dir.to_owned());
+    }
+
+    /// Makes the names in a directory durable if they are not.
+    pub(super) fn settle_dir(&self, dir: &str) -> Result<(), StoreError> {
+        // Whoever comes second must not return before the names are durable.
+        let _one = self.settling.lock();
+        if !self.dirty_dirs.lock().remove(dir) {
+            return Ok(());
+        }
+        self.disk.sync_dir(dir).map_err(|e| {
+            self.counters.sync_failures.fetch_add(1, SeqCst);
+            self.dirty_dir(dir);
+            StoreError::io("sync", dir, e)
+        })
+    }
+
+    /// As [`Shared::settle_dir`], for all; gives the first failure.
+    pub(super) fn settle_dirs(&self) -> Result<(), StoreError> {
+        let dirs: Vec<String> = self.dirty_dirs.lock().iter().cloned().collect();
+        dirs.iter()
+            .fold(Ok(()), |first, dir| first.and(self.settle_dir(dir)))
+    }
+
+    /// Removes what the quarantine holds of a log.
+    pub(super) fn purge(&self, id: &LogId) -> Result<(), StoreError> {
+        quarantine::purge(self, id)
+    }
+
+    /// Lists a slot no longer.
+    pub(super) fn forget(&self, slot: &Slot) {
+        slot.bytes.store(0, SeqCst);
+        self.slots.lock().remove(&slot.id);
+    }
+
+    fn slot(&self, id: &LogId) -> Arc<Slot> {
+        let mut slots = self.slots.lock();
+        match slots.get(id) {
+            Some(slot) => slot.clone(),
+            None => {
+                let slot = Slot::new(id.clone());
+                slots.insert(id.clone(), slot.clone());
+                slot
+            }
+        }
+    }
+
+    fn remove(&self, id: &LogId) -> Result<(), StoreError> {
+        let known = self.slots.lock().get(id).cloned();
+        if let Some(slot) = known {
+            let mut handle = slot.handle.lock();
+            if let Handle::There(log) = &*handle {
+                let log = log.upgrade();
+                let mut state = log.as_ref().map(|log| log.state.lock());
+                // Before the unlink: if the sync below fails, the next try has to sync again.
+                self.dirty_dir(&slot.dir);
+                match self.disk.remove(&slot.path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(StoreError::io("remove", &slot.path, e));
+                    }
+                    _ => {}
+                }
+                if let Some(state) = &mut state {
+                    state.end_with(Status::Removed);
+                }
+                drop(state);
+                *handle = Handle::Gone;
+                self.forget(&slot);
+            }
+        }
+        self.settle_dir(&short_hash(&id.owner))?;
+        self.purge(id)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        // Whoever comes second must not return before what the first took is durable.
+        let _one = self.syncing.lock();
+        let pending = std::mem::take(&mut *self.unsynced.lock());
+        let mut first = Ok(());
+        for file in pending {
+            if file.mark.dead.load(SeqCst) {
+                continue;
+            }
+            file.mark.queued.store(false, SeqCst);
+            if let Err(e) = file.file.sync() {
+                self.counters.sync_failures.fetch_add(1, SeqCst);
+                // The kernel may have dropped what it could not write: only a new file is sure again.
+                self.due(&file.slot.id);
+                first = first.and(Err(StoreError::io("sync", &file.slot.path, e)));
+                if !file.mark.queued.swap(true, SeqCst) {
+                    self.unsynced.lock().push(file);
+                }
+            }
+        }
+        first.and(self.settle_dirs())
+    }
+}
+
+impl Store for LogStore {
+    fn logs(&self) -> Vec<LogSummary> {
+        let slots = self.shared.slots.lock();
+        let mut logs: Vec<_> = slots.values().filter_map(|slot| slot.summary()).collect();
+        logs.sort_by(|a, b| a.id.cmp(&b.id));
+        logs
+    }
+
+    fn load(&self, id: &LogId) -> Result<Option<Arc<dyn Log>>, StoreError> {
+        Ok(self.shared.load(id)?.map(|log| log as Arc<dyn Log>))
+    }
+
+    fn create(&self, id: &LogId, header: &[u8]) -> Result<Arc<dyn Log>, StoreError> {
+        if let Some(log) = self.load(id)? {
+            return Ok(log);
+        }
+        let mut writer = Writer::create(&self.shared, id)?;
+        writer.commit(header, "", std::time::SystemTime::UNIX_EPOCH)?;
+        writer.sync()?;
+        Ok(self.shared.install(id, writer, Over::Nothing)?)
+    }
+
+    fn stage(&self, id: &LogId) -> Result<Box<dyn Staging>, StoreError> {
+        Ok(Box::new(FileStaging::new(&self.shared, id)))
+    }
+
+    fn remove(&self, id: &LogId) -> Result<(), StoreError> {
+        self.shared.remove(id)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.shared.sync()
+    }
+
+    fn compact_due(&self) -> Result<usize, StoreError> {
+        compact::compact_due(&self.shared)
+    }
+
+    fn enforce(&self, quota: Quota, protected: &dyn Fn(&LogId) -> bool) -> Vec<LogId> {
+        let logs: Vec<_> = {
+            let slots = self.shared.slots.lock();
+            let uses = slots.values().map(|slot| quota::Use {
+                id: slot.id.clone(),
+                bytes: slot.bytes.load(SeqCst),
+                last: slot.used.load(SeqCst),
+            });
+            uses.collect()
+        };
+        let mut victims = quota.victims(logs, protected);
+        victims.retain(|id| match self.shared.remove(id) {
+            Ok(()) => {
+                self.shared.counters.evicted.fetch_add(1, SeqCst);
+                true
+            }
+            Err(e) => {
+                tracing::warn!(log = %id, error = %e, "a log could not be evicted");
+                false
+            }
+        });
+        victims
+    }
+
+    fn stats(&self) -> StoreStats {
+        let logs = self.logs();
+        let counters = &self.shared.counters;
+        StoreStats {
+            logs: logs.len() as u64,
+            bytes: logs.iter().map(|log| log.bytes).sum(),
+            quarantined: counters.quarantined.load(SeqCst),
+            torn: counters.torn.load(SeqCst),
+            skipped: counters.skipped.load(SeqCst),
+            evicted: counters.evicted.load(SeqCst),
+            compactions: counters.compactions.load(SeqCst),
+            replaced: counters.replaced.load(SeqCst),
+            confirmed: counters.confirmed.load(SeqCst),
+            append_failures: counters.append_failures.load(SeqCst),
+            sync_failures: counters.sync_failures.load(SeqCst),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Damaged files, kept aside for whoever wants to know what happened.
+//!
+//! Bounded, and never a reason to fail: what cannot be kept is dropped. The name carries the log's own name, so
+//! that removing a log removes this too.
+
+use std::io;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::disk::{DiskFile, Kind, read_full, write_full};
+use super::engine::{Shared, short_hash};
+use super::{LogId, StoreError};
+
+/// Where damaged files are kept.
+const DIR: &str = "quarantine";
+/// How many are kept; the oldest goes first.
+const KEPT: usize = 16;
+/// How many bytes are kept, of more than one file.
+const KEPT_BYTES: u64 = 64 << 20;
+const CHUNK: usize = 1 << 20;
+
+/// Moves a file aside: it is no log any more.
+pub(super) fn move_aside(shared: &Shared, path: &str) -> io::Result<()> {
+    let _one = shared.quarantine.lock();
+    let moved = prepare(shared, path).and_then(|to| shared.disk.rename(path, &to));
+    shared.counters.quarantined.fetch_add(1, SeqCst);
+    if moved.is_err() {
+        // It must not be found again and again.
+        shared.disk.remove(path)?;
+    }
+    if let Some((dir, _)) = path.split_once('/') {
+        shared.dirty_dir(dir);
+    }
+    trim(shared);
+    Ok(())
+}
+
+/// Copies a file aside before its damaged end is cut off.
+pub(super) fn copy_aside(shared: &Shared, path: &str, file: &dyn DiskFile, size: u64) {
+    let _one = shared.quarantine.lock();
+    shared.counters.quarantined.fetch_add(1, SeqCst);
+    let copied = prepare(shared, path).and_then(|to| {
+        let copied = copy(shared, file, size, &to);
+        if copied.is_err() {
+            // Half a copy on a full disk helps nobody.
+            let _ = shared.disk.remove(&to);
+        }
+        copied
+    });
+    if let Err(error) = copied {
+        tracing::warn!(path, %error, "the damaged original of a log could not be kept");
+    }
+    trim(shared);
+}
+
+/// Removes what is kept of a log, durably.
+pub(super) fn purge(shared: &Shared, id: &LogId) -> Result<(), StoreError> {
+    let _one = shared.quarantine.lock();
+    let fail = |action| move |e| StoreError::io(action, DIR, e);
+    let prefix = format!("{}-{}-", short_hash(&id.owner), short_hash(&id.name));
+    let Ok(kept) = shared.disk.list(DIR) else {
+        return Ok(());
+    };
+    let mut any = false;
+    for (name, kind) in kept {
+        if kind == Kind::File && name.starts_with(&prefix) {
+            shared
+                .disk
+                .remove(&format!("{DIR}/{name}"))
+                .map_err(fail("clean"))?;
+            any = true;
+        }
+    }
+    if any {
+        shared.disk.sync_dir(DIR).map_err(fail("sync"))?;
+    }
+    Ok(())
+}
+
+fn copy(shared: &Shared, file: &dyn DiskFile, size: u64, to: &str) -> io::Result<()> {
+    let to = shared.disk.create(to)?;
+    let (mut buf, mut at) = (vec![0; CHUNK], 0);
+    while at < size {
+        let read = read_full(file, &mut buf, at)?;
+        if read == 0 {
+            break;
+        }
+        write_full(&*to, buf.get(..read).unwrap_or_default(), at)?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// Makes the directory; gives a name in it for the file at `path`.
+fn prepare(shared: &Shared, path: &str) -> io::Result<String> {
+    shared.disk.create_dir(DIR)?;
+    let next = kept(shared)?.last().map_or(1, |(number, _)| number + 1);
+    let name = path.trim_end_matches(".log").replace('/', "-");
+    Ok(format!("{DIR}/{name}-{next}.log"))
+}
+
+/// The files kept, oldest first.
+fn kept(shared: &Shared) -> io::Result<Vec<(u64, String)>> {
+    let mut kept: Vec<(u64, String)> = shared
+        .disk
+        .list(DIR)?
+        .into_iter()
+        .filter(|(_, kind)| *kind == Kind::File)
+        .filter_map(|(name, _)| {
+            let number = name.strip_suffix(".log")?.rsplit_once('-')?.1.parse().ok()?;
+            Some((number, name))
+        })
+        .collect();
+    kept.sort();
+    Ok(kept)
+}
+
+fn trim(shared: &Shared) {
+    let mut bytes = 0;
+    for (newer, (_, name)) in kept(shared).unwrap_or_default().iter().rev().enumerate() {
+        let path = format!("{DIR}/{name}");
+        let size = shared.disk.open(&path).and_then(|file| file.size());
+        bytes += size.unwrap_or(0);
+        if newer >= KEPT || (newer > 0 && bytes > KEPT_BYTES) {
+            let _ = shared.disk.remove(&path);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Finds the logs of a store when it opens, and the longest valid prefix of a log when it is loaded.
+//!
+//! A file that is damaged where the whole log hangs on it (head, identity, snapshot) is moved to the quarantine and
+//! the log does not exist. Behind the commit the log is cut where it stops being valid; the original is copied to
+//! the quarantine first if more than a torn last record is lost.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::disk::{DiskFile, Kind};
+use super::engine::{Handle, Shared, Slot};
+use super::format::{self, HeadFault, Record};
+use super::index::Contents;
+use super::log::{State, Status};
+use super::quarantine;
+use super::scan::{Scanner, Step};
+use super::writer::Written;
+use super::{LogId, StoreError};
+
+/// What loading a log found.
+pub(super) enum Recovery {
+    /// A log.
+    Found(State),
+    /// No file, or one that was moved aside.
+    Lost,
+}
+
+/// Whose file this is.
+enum Identity {
+    Known(LogId),
+    Damaged,
+    Newer,
+}
+
+/// Lists the logs of a store that was just opened, and removes what an earlier process left half done.
+pub(super) fn survey(shared: &Shared) -> Result<(), StoreError> {
+    let list = |dir: &str| shared.disk.list(dir).map_err(|e| StoreError::io("list", dir, e));
+    let mut found = Vec::new();
+    for (dir, kind) in list("")? {
+        if kind != Kind::Directory || !is_hash(&dir) {
+            continue;
+        }
+        // One directory that cannot be read must not take the others with it.
+        if let Err(error) = survey_dir(shared, &dir, &mut found) {
+            shared.counters.skipped.fetch_add(1, SeqCst);
+            tracing::warn!(dir, %error, "a directory of the store was skipped");
+        }
+    }
+    // Names that an earlier process made may not be durable yet; now they are.
+    shared
+        .disk
+        .sync_dir("")
+        .map_err(|e| StoreError::io("sync", ".", e))?;
+    found.sort_by_key(|slot| slot.modified.load(SeqCst));
+    for slot in found {
+        shared.touch(&slot);
+        shared.slots.lock().insert(slot.id.clone(), slot);
+    }
+    Ok(())
+}
+
+fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<std::sync::Arc<Slot>>) -> io::Result<()> {
+    shared.disk.create_dir(dir)?;
+    let entries = shared.disk.list(dir)?;
+    if entries.is_empty() {
+        return shared.disk.remove_dir(dir);
+    }
+    shared.known_dirs.lock().insert(dir.to_owned());
+    shared.dirty_dir(dir);
+    for (name, kind) in entries {
+        let path = format!("{dir}/{name}");
+        if kind != Kind::File {
+            continue;
+        }
+        if name.ends_with(".tmp") {
+            shared.disk.remove(&path)?;
+        } else if name.strip_suffix(".log").is_some_and(is_hash) {
+            match survey_file(shared, &path) {
+                Ok(slot) => found.extend(slot),
+                Err(error) => {
+                    shared.counters.skipped.fetch_add(1, SeqCst);
+                    tracing::warn!(path, %error, "a log was skipped");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn survey_file(shared: &Shared, path: &str) -> io::Result<Option<std::sync::Arc<Slot>>> {
+    let file = shared.disk.open(path)?;
+    let size = file.size()?;
+    match identify(&*file, size)? {
+        Identity::Known(id) => {
+            let slot = Slot::new(id);
+            // A file under another's name was not put there by us: its owner may not be who it says.
+            if slot.path == path {
+                slot.bytes.store(size, SeqCst);
+                slot.modified.store(format::nanos(file.modified()?), SeqCst);
+                *slot.handle.lock() = Handle::There(std::sync::Weak::new());
+                return Ok(Some(slot));
+            }
+        }
+        Identity::Newer => {
+            shared.counters.skipped.fetch_add(1, SeqCst);
+            tracing::warn!(path, "a log of a newer format was skipped");
+            return Ok(None);
+        }
+        Identity::Damaged => {}
+    }
+    quarantine::move_aside(shared, path)?;
+    Ok(None)
+}
+
+fn identify(file: &dyn DiskFile, size: u64) -> io::Result<Identity> {
+    let mut scanner = match Scanner::start_small(file, size)? {
+        Ok(scanner) => scanner,
+        Err(HeadFault::Damaged) => return Ok(Identity::Damaged),
+        Err(HeadFault::Newer) => return Ok(Identity::Newer),
+    };
+    Ok(match scanner.step()? {
+        Step::Record {
+            record: Record::Identity { owner, name },
+            ..
+        } => Identity::Known(LogId::new(owner, name)),
+        _ => Identity::Damaged,
+    })
+}
+
+/// Reads a log, cuts off what is not valid, and gives what is left.
+pub(super) fn recover(shared: &Shared, slot: &Slot) -> Result<Recovery, StoreError> {
+    let fail = |action| move |e| StoreError::io(action, &slot.path, e);
+    let file = match shared.disk.open(&slot.path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Recovery::Lost),
+        Err(e) => return Err(fail("open")(e)),
+    };
+    let size = file.size().map_err(fail("look at"))?;
+    let Some(prefix) = read_prefix(&*file, size, &slot.id).map_err(fail("read"))? else {
+        quarantine::move_aside(shared, &slot.path).map_err(fail("move aside"))?;
+        tracing::warn!(log = %slot.id, "a damaged log was moved aside");
+        return Ok(Recovery::Lost);
+    };
+    let mut status = Status::Live;
+    if prefix.end < size {
+        if prefix.torn {
+            shared.counters.torn.fetch_add(1, SeqCst);
+        } else {
+            quarantine::copy_aside(shared, &slot.path, &*file, size);
+        }
+        tracing::warn!(
+            log = %slot.id,
+            position = %prefix.contents.position,
+            lost_bytes = size - prefix.end,
+            "the end of a log was not valid and is cut off"
+        );
+        if file.set_len(prefix.end).is_err() {
+            status = Status::Broken;
+        }
+    }
+    let mut state = State::new(Written {
+        file,
+        contents: prefix.contents,
+        end: prefix.end,
+        chain: prefix.chain,
+    });
+    state.status = status;
+    Ok(Recovery::Found(state))
+}
+
+/// The valid part of a file.
+struct Prefix {
+    contents: Contents,
+    end: u64,
+    chain: u32,
+    /// Only a last record that was being written is lost.
+    torn: bool,
+}
+
+/// `None`: there is no whole snapshot of this log in the file.
+fn read_prefix(file: &dyn DiskFile, size: u64, id: &LogId) -> io::Result<Option<Prefix>> {
+    let Ok(mut scanner) = Scanner::start(file, size)? else {
+        return Ok(None);
+    };
+    match scanner.step()? {
+        Step::Record {
+            record: Record::Identity { owner, name },
+            ..
+        } if owner == id.owner && name == id.name => {}
+        _ => return Ok(None),
+    }
+    let mut contents = Contents::default();
+    let mut committed = false;
+    let (end, chain, torn) = loop {
+        let (at, chain) = scanner.place();
+        match scanner.step()? {
+            Step::Record { record, end } => {
+                if !contents.apply(&record, end) {
+                    break (at, chain, false);
+                }
+                committed |= matches!(record, Record::Commit { .. });
+            }
+            Step::End | Step::Torn => break (at, chain, true),
+            Step::Damaged => break (at, chain, false),
+        }
+    };
+    Ok(committed.then_some(Prefix {
+        contents,
+        end,
+        chain,
+        torn,
+    }))
+}
+
+fn is_hash(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
