@@ -1,1 +1,55 @@
 //! TLS: the only layer that names rustls. PEM files, their reload schedule, server and client configurations.
+//!
+//! Owns what a certificate file means, when it is looked at again, which of its values is in use, and the
+//! handshakes on both sides. Knows nothing of HTTP, of Kubernetes or of who a certificate stands for: callers get
+//! [`PeerCertificate`], [`ClientIdentity`], [`Roots`] and streams, never a rustls type.
+//!
+//! Invariants: a failed load never takes away a value that is still good; a value is complete and its key matches
+//! before it is published; nothing here ends the process, whatever the files hold.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+mod certificate;
+mod certificates;
+mod client;
+mod expiry;
+mod files;
+mod handshake;
+mod pem;
+mod schedule;
+mod server;
+mod status;
+#[cfg(test)]
+mod testing;
+mod time;
+
+pub use certificate::{CertificateInfo, CertificateParseError, Validity};
+pub use certificates::{Certificates, Config};
+pub use client::{
+    Alpn, ClientStream, ClientTls, ServerName, ServerNameError, TlsConnectError, TlsConnectErrorKind,
+};
+pub use handshake::TlsConfigError;
+pub use pem::{ClientIdentity, LoadError, PairPaths, Roots, ServerMaterial};
+pub use server::{
+    HandshakeError, HandshakeErrorKind, PeerCertificate, ServerStream, ServerTls, accept, alpn,
+    peer_certificate,
+};
+pub use status::{CertificateKind, CertificateState, CertificateStatus};
+pub use time::TrustedTime;
+
+/// Draws once from the random generator, so that the first client does not wait for its seeding (about 30 ms).
+///
+/// A failure is left to the first handshake to report: a node without entropy must still start.
+pub fn warm_up() {
+    let mut first_draw = [0_u8; 32];
+    if aws_lc_rs::rand::fill(&mut first_draw).is_err() {
+        tracing::warn!("the random generator could not be warmed up");
+    }
+}
+
+/// The provider that every configuration names explicitly, so that no process-wide default is needed.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
