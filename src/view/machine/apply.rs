@@ -1,0 +1,147 @@
+//! What an event or a bookmark of a stream does to the view: V2 while it stages, V4 while it is attached.
+
+use std::cmp::Ordering;
+
+use super::parked::Frame;
+use super::{Stream, View, is_at_most};
+use crate::kube::version::ResourceVersion;
+use crate::view::event::{Action, Actions, Change, Event, InitialEnd, StreamId};
+
+/// What an attached stream's version is to R.
+enum Turn {
+    /// Its successor.
+    Next,
+    /// Its successor, of a stream that from now on is the only one whose order is known.
+    NextAlone,
+    /// Already contained.
+    Known,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl<P> View<P> {
+    pub(super) fn event(&mut self, id: StreamId, event: Event<P>, actions: &mut Actions<P>) {
+        match self.streams.get(&id) {
+            None | Some(Stream::Detached { .. }) => {}
+            Some(Stream::Parked(_)) => self.park(id, Frame::Event(event)),
+            Some(Stream::Staging(staging)) => {
+                let end = staging.end;
+                self.stage(id, event, end, actions);
+            }
+            Some(Stream::Attached { .. }) => {
+                if self.advance(id, &event.version) {
+                    actions.push(Action::Append {
+                        change: event.change,
+                        payload: event.payload,
+                        version: event.version,
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn bookmark(
+        &mut self,
+        id: StreamId,
+        version: ResourceVersion,
+        initial_events_end: bool,
+        actions: &mut Actions<P>,
+    ) {
+        match self.streams.get(&id) {
+            None | Some(Stream::Detached { .. }) => {}
+            Some(Stream::Parked(_)) => self.park(id, Frame::Bookmark(version)),
+            Some(Stream::Staging(staging)) => {
+                if initial_events_end || staging.end == InitialEnd::FirstChange {
+                    self.staging_complete(id, version, actions);
+                }
+            }
+            Some(Stream::Attached { .. }) => {
+                let same = self.version.as_ref() == Some(&version);
+                if self.advance(id, &version) && !same {
+                    actions.push(Action::Progress { version });
+                }
+            }
+        }
+    }
+
+    /// Without an end bookmark, the first event that is not ADDED ends the initial state. It is staged too, so
+    /// that the staging is exactly the state at its version, and one commit covers both.
+    fn stage(&mut self, id: StreamId, event: Event<P>, end: InitialEnd, actions: &mut Actions<P>) {
+        let Event {
+            change,
+            version,
+            payload,
+            ..
+        } = event;
+        actions.push(Action::Stage {
+            stream: id,
+            change,
+            payload,
+        });
+        if end == InitialEnd::FirstChange && change != Change::Added {
+            self.staging_complete(id, version.clone(), actions);
+            if self.is_attached(id) && self.version.as_ref() == Some(&version) {
+                self.driver = Some(id);
+            }
+        }
+    }
+
+    /// Moves an attached stream, and R where the stream is the furthest. Whether R now rests on this version.
+    fn advance(&mut self, id: StreamId, version: &ResourceVersion) -> bool {
+        let turn = self.turn(id, version);
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
+        if let Turn::Unknown = turn {
+            stream.detach_unless(|_| false);
+            if self.driver == Some(id) {
+                self.driver = None;
+            }
+            return false;
+        }
+        if let Stream::Attached { position } = stream
+            && !is_at_most(version, position)
+        {
+            position.clone_from(version);
+        }
+        match turn {
+            Turn::Known | Turn::Unknown => return false,
+            Turn::NextAlone => self.detach_others(id),
+            Turn::Next => {}
+        }
+        self.driver = Some(id);
+        self.version = Some(version.clone());
+        self.expired = false; // what upstream no longer remembers was the R before
+        true
+    }
+
+    fn turn(&self, id: StreamId, version: &ResourceVersion) -> Turn {
+        let (Some(current), Some(Stream::Attached { position })) = (&self.version, self.streams.get(&id)) else {
+            return Turn::Unknown;
+        };
+        let drives = self.driver == Some(id);
+        match version.compare(current) {
+            Some(Ordering::Greater) => Turn::Next,
+            // When a lease runs out, etcd deletes all its objects in one revision: the stream that brought the
+            // first of these events brings the others at the same version.
+            Some(Ordering::Equal) if drives => Turn::Next,
+            Some(Ordering::Equal | Ordering::Less) => Turn::Known,
+            None if version.as_str() == "0" => Turn::Unknown,
+            None if drives || (self.driver.is_none() && position == current) => Turn::NextAlone,
+            None => Turn::Unknown,
+        }
+    }
+
+    fn detach_others(&mut self, id: StreamId) {
+        // While R does not compare, nobody else can be attached.
+        if self.version.as_ref().is_some_and(ResourceVersion::is_comparable) {
+            for (other, stream) in &mut self.streams {
+                stream.detach_unless(|_| *other == id);
+            }
+        }
+    }
+
+    fn is_attached(&self, id: StreamId) -> bool {
+        matches!(self.streams.get(&id), Some(Stream::Attached { .. }))
+    }
+}
