@@ -116,7 +116,8 @@ impl<P> View<P> {
     }
 
     fn turn(&self, id: StreamId, version: &ResourceVersion) -> Turn {
-        let (Some(current), Some(Stream::Attached { position })) = (&self.version, self.streams.get(&id)) else {
+        let (Some(current), Some(Stream::Attached { position })) = (&self.version, self.streams.get(&id))
+        else {
             return Turn::Unknown;
         };
         let drives = self.driver == Some(id);

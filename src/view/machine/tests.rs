@@ -311,7 +311,10 @@ fn a_list_that_a_live_stream_overtook_is_dropped_and_the_stream_goes_on() {
 #[test]
 fn a_list_ahead_of_the_live_stream_commits_and_the_stream_catches_up() {
     let mut bench = Bench::at("20", &["a"]);
-    bench.watch(A, "20").list(Cached, "25", &["a", "b"]).is("a b", "25");
+    bench
+        .watch(A, "20")
+        .list(Cached, "25", &["a", "b"])
+        .is("a b", "25");
     bench
         .added(A, "b", "24")
         .did(&[])
@@ -439,7 +442,10 @@ fn a_broken_view_waits_for_the_next_snapshot() {
         .watch(B, "20")
         .added(B, "lost", "21")
         .is("a", "20");
-    bench.list(Cached, "23", &["a", "b"]).watch(A, "23").is("a b", "23");
+    bench
+        .list(Cached, "23", &["a", "b"])
+        .watch(A, "23")
+        .is("a b", "23");
     assert!(!bench.view.is_broken());
     bench.added(A, "c", "24").is("a b c", "24");
 }
@@ -472,6 +478,19 @@ fn where_versions_do_not_compare_one_stream_owns_the_view() {
         .did(&[])
         .list(Cached, "x-9", &[])
         .is("", "x-9");
+}
+
+#[test]
+fn an_event_whose_order_is_unknown_counts_only_from_a_stream_that_stands_at_r() {
+    let mut bench = Bench::at("20", &["a"]);
+    bench.watch(A, "20").watch(B, "19").added(B, "b", "x-1").did(&[]);
+    bench.added(B, "b", "21").did(&[]).watch(B, "20");
+    bench.added(A, "b", "x-1").is("a b", "x-1");
+    bench
+        .added(B, "c", "22")
+        .did(&[])
+        .added(A, "c", "x-2")
+        .is("a b c", "x-2");
 }
 
 #[test]
