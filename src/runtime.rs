@@ -1,3 +1,6 @@
-//! Clock, tasks, drain, sockets and body helpers. Imports nothing of ours.
+//! Clock, tasks, strands and body helpers. Imports nothing of ours.
 
+pub mod body;
 pub mod clock;
+pub mod strand;
+pub mod tasks;

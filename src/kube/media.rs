@@ -105,6 +105,25 @@ impl Representation {
             shape: Shape::Full,
         }
     }
+
+    /// Every representation that can be told apart.
+    pub fn all() -> impl Iterator<Item = Self> {
+        use MetaVersion::{V1, V1Beta1};
+        let shapes = [
+            Shape::Full,
+            Shape::Metadata(V1),
+            Shape::Metadata(V1Beta1),
+            Shape::Table(V1),
+            Shape::Table(V1Beta1),
+        ];
+        let encodings = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf, Encoding::Cbor];
+        encodings.into_iter().flat_map(move |encoding| {
+            shapes
+                .clone()
+                .into_iter()
+                .map(move |shape| Self { encoding, shape })
+        })
+    }
 }
 
 /// The stable text that keys on disk use: `json`, `protobuf;metadata/v1`, `json;table/v1`.

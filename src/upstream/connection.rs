@@ -1,0 +1,250 @@
+//! One connection to the apiserver and the streams on it.
+//!
+//! HTTP/2 where the server agrees, else HTTP/1.1 with one request at a time. We count streams ourselves: past the
+//! peer's limit hyper would queue a request silently.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::body::Body;
+use crate::runtime::tasks::Tasks;
+
+use super::error::{Failure, UpstreamError, chain};
+
+/// Streams on one HTTP/2 connection: kube-apiserver's default `--http2-max-streams-per-connection` (wire contract 8.3).
+pub(super) const MAX_STREAMS: usize = 100;
+
+/// Windows as design.md's section Upstream: with hyper's defaults three clients that stop reading starve every
+/// other stream of their connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a request sent on a connection failed: with the request itself where it certainly was not sent.
+pub(super) struct SendFailed {
+    pub(super) error: UpstreamError,
+    pub(super) unsent: Option<Request<Body>>,
+}
+
+enum Sender {
+    Http2(http2::SendRequest<Body>),
+    Http1(Mutex<Option<http1::SendRequest<Body>>>),
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    sender: Sender,
+    streams: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// One stream of a connection, counted until dropped.
+pub(super) struct Lease {
+    connection: Arc<Connection>,
+    http1: Option<http1::SendRequest<Body>>,
+    released: Arc<tokio::sync::Notify>,
+}
+
+impl Connection {
+    /// Performs the HTTP handshake on an established TLS stream and drives the connection until `retired` is
+    /// cancelled and its streams have ended, or it breaks.
+    pub(super) async fn open<S>(
+        stream: S,
+        http2: bool,
+        tasks: &Tasks,
+        retired: CancellationToken,
+    ) -> Result<Arc<Self>, UpstreamError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let failed = |e: hyper::Error| UpstreamError::unsent(Failure::Broken, chain(&e));
+        let io = TokioIo::new(stream);
+        if http2 {
+            let (sender, driver) = http2::Builder::new(Executor(tasks.clone()))
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .adaptive_window(false)
+                .max_frame_size(64 * 1024)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .keep_alive_while_idle(true)
+                .handshake(io)
+                .await
+                .map_err(failed)?;
+            Ok(Self::drive(Sender::Http2(sender), driver, tasks, retired))
+        } else {
+            let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
+            Ok(Self::drive(
+                Sender::Http1(Mutex::new(Some(sender))),
+                driver,
+                tasks,
+                retired,
+            ))
+        }
+    }
+
+    fn drive<D>(sender: Sender, driver: D, tasks: &Tasks, retired: CancellationToken) -> Arc<Self>
+    where
+        D: Future<Output = Result<(), hyper::Error>> + Send + 'static,
+    {
+        let connection = Arc::new(Self {
+            sender,
+            streams: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let own = Arc::downgrade(&connection);
+        tasks.spawn("upstream-connection", async move {
+            // Retiring only drops the pool's sender: hyper then ends the connection after its last stream.
+            let ended = driver.await;
+            if let Some(connection) = own.upgrade() {
+                connection.closed.store(true, Ordering::Relaxed);
+            }
+            if let Err(error) = ended {
+                tracing::debug!(error = %chain(&error), retired = retired.is_cancelled(), "upstream connection ended");
+            }
+        });
+        connection
+    }
+
+    fn is_closed(&self) -> bool {
+        let gone = match &self.sender {
+            Sender::Http2(sender) => sender.is_closed(),
+            Sender::Http1(_) => false,
+        };
+        gone || self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the pool should forget this connection.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_closed()
+    }
+
+    /// How many streams are open.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Takes a stream if there is room.
+    pub(super) fn try_lease(self: &Arc<Self>, released: &Arc<tokio::sync::Notify>) -> Option<Lease> {
+        if self.is_closed() {
+            return None;
+        }
+        let http1 = match &self.sender {
+            Sender::Http2(_) => {
+                let take = |n: usize| (n < MAX_STREAMS).then_some(n + 1);
+                self.streams
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                    .ok()?;
+                None
+            }
+            Sender::Http1(slot) => {
+                let sender = slot.lock().take_if(|sender| sender.is_ready())?;
+                self.streams.store(1, Ordering::Relaxed);
+                Some(sender)
+            }
+        };
+        Some(Lease {
+            connection: Arc::clone(self),
+            http1,
+            released: Arc::clone(released),
+        })
+    }
+}
+
+impl Lease {
+    /// Sends a request; resolves with the head of the answer.
+    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendFailed> {
+        let sent = match (&self.connection.sender, self.http1.as_mut()) {
+            (Sender::Http2(sender), _) => sender.clone().try_send_request(to_http2(request)).await,
+            (Sender::Http1(_), Some(sender)) => sender.try_send_request(to_http1(request)).await,
+            (Sender::Http1(_), None) => {
+                let error = UpstreamError::unsent(Failure::Broken, "the connection is in use");
+                return Err(SendFailed {
+                    error,
+                    unsent: Some(request),
+                });
+            }
+        };
+        sent.map_err(|mut failed| {
+            let unsent = failed.take_message();
+            let message = chain(failed.error());
+            let error = if unsent.is_some() {
+                UpstreamError::unsent(Failure::Broken, message)
+            } else {
+                UpstreamError::maybe_sent(Failure::Broken, message)
+            };
+            SendFailed { error, unsent }
+        })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (Sender::Http1(slot), Some(sender)) = (&self.connection.sender, self.http1.take()) {
+            *slot.lock() = Some(sender);
+        }
+        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+        self.released.notify_one();
+    }
+}
+
+/// HTTP/2 carries the authority in the target, so `Host` would say it twice.
+fn to_http2(mut request: Request<Body>) -> Request<Body> {
+    request.headers_mut().remove(http::header::HOST);
+    request
+}
+
+/// HTTP/1.1 wants the origin form and a `Host` header.
+pub(super) fn to_http1(mut request: Request<Body>) -> Request<Body> {
+    if let Some(authority) = request.uri().authority()
+        && let Ok(host) = http::HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(http::header::HOST, host);
+    }
+    if let Some(target) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = http::Uri::from(target);
+    }
+    *request.version_mut() = http::Version::HTTP_11;
+    request
+}
+
+#[derive(Clone)]
+struct Executor(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn("upstream-stream", future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::body;
+
+    #[test]
+    fn http1_requests_carry_the_origin_form_byte_for_byte() {
+        let target = "/api/v1/namespaces/a%2Fb/pods?labelSelector=%21x&x=%7E";
+        let request = Request::get(format!("https://cloud:6443{target}"))
+            .body(body::empty())
+            .unwrap();
+        let request = to_http1(request);
+        assert_eq!(request.uri().to_string(), target);
+        assert_eq!(request.headers()[http::header::HOST], "cloud:6443");
+    }
+}
