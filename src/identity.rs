@@ -1,1 +1,18 @@
 //! Who a request is: the principal of a verified certificate or of a bearer token.
+//!
+//! Owns the reading of credentials from a request and the memory of tokens that upstream has accepted. Pure: no
+//! sockets, no files, no clock. Decides nothing about rights: that is upstream's, and offline what upstream said.
+//!
+//! Invariants: nothing a client merely claims (User-Agent, `X-Remote-*`, the content of a token that upstream has not
+//! accepted) makes it a principal; two principals never have the same key; a request in which upstream might find a
+//! credential that we do not understand is never taken for anonymous.
+
+mod credential;
+mod impersonation;
+mod principal;
+mod tokens;
+
+pub use credential::{BearerToken, Credential, Malformed, strip_credentials};
+pub use impersonation::{impersonates, strip_front_proxy};
+pub use principal::{Principal, PrincipalKind};
+pub use tokens::{Accepted, NodeKey, NodeKeyError, TokenHash, TokenMemory, TokenRecord};

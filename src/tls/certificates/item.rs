@@ -425,6 +425,81 @@ mod tests {
         );
     }
 
+    /// What `work` logs at warn or above, a line an event.
+    fn warnings(work: impl FnOnce()) -> Vec<String> {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<parking_lot::Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, work);
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_failure_is_logged_once_for_each_distinct_error() {
+        let mut item = item();
+        let (_, value) = pair(-10, 100);
+        item.take(Ok(value), days(0));
+        let half = || Err(LoadError::HalfWritten { path: "/x".into() });
+        let lines = warnings(|| {
+            for _ in 0..3 {
+                item.take(half(), days(0));
+            }
+            item.take(Err(LoadError::NoKey { path: "/x".into() }), days(0));
+            item.take(half(), days(0));
+        });
+        assert_eq!(lines.len(), 3, "{lines:#?}");
+        assert!(
+            lines[0].contains("half written") && lines[1].contains("no private key"),
+            "{lines:#?}"
+        );
+    }
+
+    #[test]
+    fn absence_before_the_first_value_is_no_warning_and_after_it_is() {
+        let mut item = item();
+        let missing = || Err(LoadError::Missing { path: "/x".into() });
+        assert!(warnings(|| _ = item.take(missing(), days(0))).is_empty());
+        let (_, value) = pair(-10, 100);
+        item.take(Ok(value), days(0));
+        assert_eq!(warnings(|| _ = item.take(missing(), days(0))).len(), 1);
+    }
+
+    #[test]
+    fn an_expiry_in_sight_is_logged_once_even_while_loads_fail() {
+        let mut item = item();
+        let (_, value) = pair(-10, 20);
+        let lines = warnings(|| {
+            item.take(Ok(value.clone()), days(0));
+            item.take(Ok(value), days(0));
+            item.take(Err(LoadError::NoKey { path: "/x".into() }), days(15));
+        });
+        let horizons: Vec<_> = lines
+            .iter()
+            .filter(|line| line.contains("certificate expires"))
+            .collect();
+        assert_eq!(horizons.len(), 2, "{lines:#?}");
+        assert!(
+            horizons[0].contains("30d") && horizons[1].contains("7d"),
+            "{lines:#?}"
+        );
+    }
+
     #[test]
     fn odd_times_are_shown_without_a_panic() {
         assert_eq!(shown(at(-5)), "1970-01-01T00:00:00Z");

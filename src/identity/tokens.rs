@@ -1,0 +1,356 @@
+//! The memory of bearer tokens that upstream has accepted.
+//!
+//! Offline, a token is known only if upstream has accepted that very token before: what a JWT claims is **not** trusted
+//! before that, because anybody can write claims. Once upstream has answered a request with it, its signature has been
+//! verified by the one that may, and the claims say which service account it is.
+//!
+//! A token is never kept, only its hash under a key of the node: the store alone does not tell whether a token is in it.
+//! Does not know where records and key are stored; whoever calls persists what is returned.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::dangerous::insecure_decode;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::credential::BearerToken;
+use super::principal::Principal;
+
+/// Far above the number of tokens that one node sees between two renewals.
+const CAPACITY: usize = 10_000;
+
+/// As kube-apiserver's own leeway (`pkg/serviceaccount/claims.go`).
+const LEEWAY: Duration = Duration::from_secs(60);
+
+/// How old `accepted_at` may become before it is written anew: each request would else be a write.
+const REFRESH_SECONDS: u64 = 3600;
+
+/// The node's secret key. Whoever has it can test guesses of tokens against the store; never shown.
+#[derive(Clone)]
+pub struct NodeKey([u8; 32]);
+
+/// The random generator gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no random bytes for a node key")]
+pub struct NodeKeyError;
+
+impl NodeKey {
+    /// A new random key.
+    pub fn generate() -> Result<Self, NodeKeyError> {
+        let mut bytes = [0; 32];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NodeKeyError)?;
+        Ok(Self(bytes))
+    }
+
+    /// A key that was stored.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret itself, to be stored.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeKey(redacted)")
+    }
+}
+
+/// The keyed hash of a token; in text, 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// From the raw hash.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenHash({self})")
+    }
+}
+
+impl FromStr for TokenHash {
+    type Err = blake3::HexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes()))
+    }
+}
+
+impl Serialize for TokenHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is known of an accepted token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRecord {
+    /// Whose it is.
+    pub principal: Principal,
+    /// Unix seconds of its expiry, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<u64>,
+    /// Unix seconds at which upstream accepted it, up to an hour behind the last time.
+    pub accepted_at: u64,
+}
+
+impl TokenRecord {
+    /// Whether it had not expired at `moment`: now, or the last contact with the cloud, as the configuration has it.
+    pub fn valid_at(&self, moment: SystemTime) -> bool {
+        self.exp
+            .is_none_or(|exp| unix_seconds(moment) < exp.saturating_add(LEEWAY.as_secs()))
+    }
+}
+
+/// What became of an accepted token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Whose it is.
+    pub principal: Principal,
+    /// To be written down: it is new, or was last written an hour ago.
+    pub changed: Option<(TokenHash, TokenRecord)>,
+    /// To be deleted: the one not used for longest, to make room.
+    pub evicted: Option<TokenHash>,
+}
+
+/// The order of eviction: what was restored and not used since goes first, by age; then by last use. Not by the clock,
+/// which may have restarted in 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum LastUse {
+    Restored(u64, TokenHash),
+    Used(u64),
+}
+
+struct Remembered {
+    record: TokenRecord,
+    last_use: LastUse,
+}
+
+/// The memory. At most 10 000 tokens.
+pub struct TokenMemory {
+    key: [u8; 32],
+    records: HashMap<TokenHash, Remembered>,
+    order: BTreeMap<LastUse, TokenHash>,
+    uses: u64,
+}
+
+impl TokenMemory {
+    /// Empty; the caller restores what it has stored.
+    pub fn new(key: &NodeKey) -> Self {
+        Self {
+            // A key of its own, so that the node key may serve other purposes too.
+            key: blake3::derive_key("edgehold bearer token hash v1", &key.0),
+            records: HashMap::new(),
+            order: BTreeMap::new(),
+            uses: 0,
+        }
+    }
+
+    /// Takes back a stored record. Returns what had to go for it.
+    pub fn restore(&mut self, hash: TokenHash, record: TokenRecord) -> Option<TokenHash> {
+        let last_use = LastUse::Restored(record.accepted_at, hash);
+        self.put(hash, record, last_use)
+    }
+
+    /// Upstream has accepted `token`: an apiserver itself (not a gateway before it) answered a request that carried
+    /// it, on a connection without a certificate, with a success.
+    pub fn accepted(&mut self, token: &BearerToken, now: SystemTime) -> Accepted {
+        let hash = self.hash(token);
+        let now = unix_seconds(now);
+        self.uses += 1;
+        let last_use = LastUse::Used(self.uses);
+        if let Some(known) = self.records.get_mut(&hash) {
+            self.order.remove(&known.last_use);
+            self.order.insert(last_use, hash);
+            known.last_use = last_use;
+            let is_old = now.abs_diff(known.record.accepted_at) >= REFRESH_SECONDS;
+            if is_old {
+                known.record.accepted_at = now;
+            }
+            let changed = is_old.then(|| (hash, known.record.clone()));
+            return Accepted {
+                principal: known.record.principal.clone(),
+                changed,
+                evicted: None,
+            };
+        }
+        let record = TokenRecord {
+            principal: claimed(token, hash),
+            exp: expiry(token),
+            accepted_at: now,
+        };
+        let evicted = self.put(hash, record.clone(), last_use);
+        Accepted {
+            principal: record.principal.clone(),
+            changed: Some((hash, record)),
+            evicted,
+        }
+    }
+
+    /// The record of a token that upstream has accepted. Whether it is still valid is for the caller to ask.
+    pub fn lookup(&self, token: &BearerToken) -> Option<&TokenRecord> {
+        self.records
+            .get(&self.hash(token))
+            .map(|remembered| &remembered.record)
+    }
+
+    /// Upstream has refused `token` with 401. Returns what is to be deleted.
+    pub fn forget(&mut self, token: &BearerToken) -> Option<TokenHash> {
+        let hash = self.hash(token);
+        let forgotten = self.records.remove(&hash)?;
+        self.order.remove(&forgotten.last_use);
+        Some(hash)
+    }
+
+    /// Who `token` *would* be if upstream accepts it. Only to be used together with a 2xx of upstream to the request
+    /// that carried it: until then this is what anybody may claim. Never for answering from the cache.
+    pub fn candidate(&self, token: &BearerToken) -> Principal {
+        match self.lookup(token) {
+            Some(record) => record.principal.clone(),
+            None => claimed(token, self.hash(token)),
+        }
+    }
+
+    /// How many tokens are known.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    fn hash(&self, token: &BearerToken) -> TokenHash {
+        TokenHash(*blake3::keyed_hash(&self.key, token.as_bytes()).as_bytes())
+    }
+
+    fn put(&mut self, hash: TokenHash, record: TokenRecord, last_use: LastUse) -> Option<TokenHash> {
+        if let Some(replaced) = self.records.insert(hash, Remembered { record, last_use }) {
+            self.order.remove(&replaced.last_use);
+        }
+        self.order.insert(last_use, hash);
+        if self.records.len() <= CAPACITY {
+            return None;
+        }
+        let (_, evicted) = self.order.pop_first()?;
+        self.records.remove(&evicted);
+        Some(evicted)
+    }
+}
+
+impl fmt::Debug for TokenMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenMemory")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The claims of a service account token in its two forms (`pkg/serviceaccount/{claims,legacy}.go`).
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    #[serde(rename = "kubernetes.io")]
+    bound: Option<BoundClaims>,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    legacy_namespace: Option<String>,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    legacy_name: Option<String>,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    legacy_uid: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct BoundClaims {
+    namespace: String,
+    serviceaccount: Reference,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    uid: String,
+}
+
+#[derive(Deserialize)]
+struct Expiry {
+    exp: Option<f64>,
+}
+
+/// The issuer of legacy tokens, the only one whose legacy claims mean anything.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+/// The service account of the claims, or the token itself. Anything out of the ordinary is the token itself: that
+/// principal shares with nobody.
+fn claimed(token: &BearerToken, hash: TokenHash) -> Principal {
+    service_account(token).unwrap_or_else(|| Principal::token(hash))
+}
+
+fn service_account(token: &BearerToken) -> Option<Principal> {
+    let claims = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims;
+    let (namespace, name, uid) = match (
+        claims.bound,
+        claims.legacy_namespace,
+        claims.legacy_name,
+        claims.legacy_uid,
+    ) {
+        (Some(bound), None, None, None) if claims.iss != LEGACY_ISSUER => (
+            bound.namespace,
+            bound.serviceaccount.name,
+            bound.serviceaccount.uid,
+        ),
+        (None, Some(namespace), Some(name), Some(uid)) if claims.iss == LEGACY_ISSUER => {
+            (namespace, name, uid)
+        }
+        _ => return None,
+    };
+    // kube-apiserver takes the user from the private claims; a subject that says otherwise is not by its hand. A colon
+    // would let two accounts have one subject.
+    let is_plain = [&namespace, &name, &uid]
+        .into_iter()
+        .all(|part| !part.is_empty() && !part.contains(':'));
+    let is_its_own = claims.sub == format!("system:serviceaccount:{namespace}:{name}");
+    (is_plain && is_its_own).then(|| Principal::service_account(namespace, name, uid))
+}
+
+/// `exp` of any JWT. A `NumericDate` may have a fraction (RFC 7519, section 2).
+fn expiry(token: &BearerToken) -> Option<u64> {
+    let exp = insecure_decode::<Expiry>(token.as_bytes()).ok()?.claims.exp?;
+    // Saturates: a negative number is long ago.
+    Some(exp as u64)
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn memory() -> TokenMemory {
+    TokenMemory::new(&NodeKey::from_bytes([7; 32]))
+}
+
+fn token(text: &str) -> BearerToken {
+    BearerToken::new(text.to_owned()).unwrap()
+}
+
+fn jwt_signed(claims: &Value, signature: &str) -> BearerToken {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    token(&format!(
+        "{}.{}.{signature}",
+        part(&json!({"alg": "RS256", "kid": "k"})),
+        part(claims)
+    ))
+}
+
+fn jwt(claims: &Value) -> BearerToken {
+    jwt_signed(claims, "c2ln")
+}
+
+fn bound() -> Value {
+    json!({
+        "iss": "https://kubernetes.default.svc.cluster.local",
+        "sub": "system:serviceaccount:kube-system:cni",
+        "aud": ["https://kubernetes.default.svc.cluster.local"],
+        "exp": 1_700_003_607_u64, "iat": 1_700_000_000_u64, "nbf": 1_700_000_000_u64, "jti": "j",
+        "kubernetes.io": {
+            "namespace": "kube-system",
+            "serviceaccount": {"name": "cni", "uid": "sa-uid"},
+            "pod": {"name": "cni-1", "uid": "pod-uid"},
+            "node": {"name": "edge-1", "uid": "node-uid"},
+            "warnafter": 1_700_003_607_u64
+        }
+    })
+}
+
+fn legacy() -> Value {
+    json!({
+        "iss": "kubernetes/serviceaccount",
+        "sub": "system:serviceaccount:kube-system:cni",
+        "kubernetes.io/serviceaccount/namespace": "kube-system",
+        "kubernetes.io/serviceaccount/service-account.name": "cni",
+        "kubernetes.io/serviceaccount/service-account.uid": "sa-uid",
+        "kubernetes.io/serviceaccount/secret.name": "cni-token"
+    })
+}
+
+fn with(mut claims: Value, name: &str, value: Value) -> Value {
+    claims[name] = value;
+    claims
+}
+
+fn cni() -> Principal {
+    Principal::service_account("kube-system", "cni", "sa-uid")
+}
+
+#[test]
+fn both_forms_of_service_account_tokens_are_read_once_accepted() {
+    for (claims, exp) in [(bound(), Some(1_700_003_607)), (legacy(), None)] {
+        let mut memory = memory();
+        let accepted = memory.accepted(&jwt(&claims), at(1_700_000_100));
+        assert_eq!(accepted.principal, cni());
+        let record = memory.lookup(&jwt(&claims)).unwrap();
+        assert_eq!(
+            (&record.principal, record.exp, record.accepted_at),
+            (&cni(), exp, 1_700_000_100)
+        );
+    }
+}
+
+#[test]
+fn a_token_never_accepted_is_unknown_whatever_it_claims() {
+    let mut memory = memory();
+    memory.accepted(&jwt(&bound()), at(1));
+    let forged = jwt_signed(&bound(), "Zm9yZ2Vk");
+    assert_eq!(memory.lookup(&forged), None);
+    assert_eq!(
+        memory.candidate(&forged),
+        cni(),
+        "only what it would be, for a 2xx"
+    );
+    assert_eq!(memory.lookup(&forged), None, "asking does not make it known");
+}
+
+#[test]
+fn a_token_that_is_no_service_account_stands_for_itself() {
+    let mut memory = memory();
+    let (a, b) = (
+        memory.accepted(&token("abcdef.0123456789abcdef"), at(1)),
+        memory.accepted(&token("other"), at(1)),
+    );
+    assert_ne!(a.principal, b.principal);
+    assert!(a.principal.key().starts_with("token:"));
+    assert!(!a.principal.key().contains("abcdef.0123456789abcdef"));
+}
+
+#[test]
+fn claims_out_of_the_ordinary_are_the_token_itself() {
+    let sa = |name: &str, uid: &str| json!({"namespace": "kube-system", "serviceaccount": {"name": name, "uid": uid}});
+    for claims in [
+        with(bound(), "sub", json!("system:serviceaccount:kube-system:other")),
+        with(bound(), "sub", json!("user")),
+        with(bound(), "sub", json!(5)),
+        with(bound(), "kubernetes.io", json!("text")),
+        with(bound(), "kubernetes.io", sa("cni", "")),
+        with(
+            bound(),
+            "kubernetes.io",
+            json!({"namespace": "kube-system", "serviceaccount": {"name": "cni"}}),
+        ),
+        with(bound(), "iss", json!("kubernetes/serviceaccount")),
+        with(
+            bound(),
+            "kubernetes.io/serviceaccount/namespace",
+            json!("kube-system"),
+        ),
+        with(legacy(), "iss", json!("https://accounts.example.com")),
+        with(
+            legacy(),
+            "kubernetes.io/serviceaccount/service-account.uid",
+            json!(null),
+        ),
+        with(
+            with(bound(), "kubernetes.io", sa("a:b", "u")),
+            "sub",
+            json!("system:serviceaccount:kube-system:a:b"),
+        ),
+        json!({"sub": "system:serviceaccount:kube-system:cni", "exp": 5}),
+        json!([]),
+    ] {
+        let accepted = memory().accepted(&jwt(&claims), at(1));
+        assert!(
+            accepted.principal.key().starts_with("token:"),
+            "{claims} is {}",
+            accepted.principal
+        );
+    }
+}
+
+#[test]
+fn the_expiry_of_any_jwt_is_read_and_a_strange_one_is_none() {
+    for (exp, expected) in [
+        (json!(5), Some(5)),
+        (json!(5.9), Some(5)),
+        (json!(-5), Some(0)),
+        (json!("5"), None),
+        (json!(null), None),
+    ] {
+        let mut memory = memory();
+        let token = jwt(&json!({"sub": "user", "exp": exp}));
+        memory.accepted(&token, at(1));
+        assert_eq!(memory.lookup(&token).unwrap().exp, expected, "{exp}");
+    }
+}
+
+#[test]
+fn validity_has_the_leeway_of_kube_apiserver() {
+    let record = TokenRecord {
+        principal: cni(),
+        exp: Some(1000),
+        accepted_at: 1,
+    };
+    assert!(record.valid_at(at(1059)));
+    assert!(!record.valid_at(at(1060)));
+    assert!(
+        TokenRecord {
+            exp: None,
+            ..record.clone()
+        }
+        .valid_at(at(u64::from(u32::MAX)))
+    );
+    assert!(
+        TokenRecord {
+            exp: Some(u64::MAX),
+            ..record
+        }
+        .valid_at(at(5)),
+        "no overflow"
+    );
+}
+
+#[test]
+fn a_token_is_written_when_new_and_then_at_most_hourly() {
+    let mut memory = memory();
+    let token = jwt(&bound());
+    let changed = |memory: &mut TokenMemory, now| {
+        memory
+            .accepted(&token, at(now))
+            .changed
+            .map(|(_, r)| r.accepted_at)
+    };
+    assert_eq!(changed(&mut memory, 10_000), Some(10_000));
+    assert_eq!(changed(&mut memory, 10_001), None);
+    assert_eq!(changed(&mut memory, 13_599), None);
+    assert_eq!(changed(&mut memory, 13_600), Some(13_600));
+    assert_eq!(
+        changed(&mut memory, 5),
+        Some(5),
+        "a clock that went back is written too"
+    );
+}
+
+#[test]
+fn a_forgotten_token_is_unknown_and_others_stay() {
+    let mut memory = memory();
+    let (a, b) = (token("a"), token("b"));
+    let hash = memory.accepted(&a, at(1)).changed.unwrap().0;
+    memory.accepted(&b, at(1));
+    assert_eq!(memory.forget(&a), Some(hash));
+    assert_eq!(memory.forget(&a), None);
+    assert_eq!(memory.lookup(&a), None);
+    assert!(memory.lookup(&b).is_some());
+}
+
+#[test]
+fn what_was_written_is_known_after_a_restart_under_the_same_key_only() {
+    let token = jwt(&bound());
+    let (hash, record) = memory().accepted(&token, at(1)).changed.unwrap();
+    let text = serde_json::to_string(&(hash, &record)).unwrap();
+    assert!(!text.contains(std::str::from_utf8(token.as_bytes()).unwrap()));
+    let (hash, record): (TokenHash, TokenRecord) = serde_json::from_str(&text).unwrap();
+
+    let mut same = memory();
+    assert_eq!(same.restore(hash, record.clone()), None);
+    assert_eq!(same.lookup(&token), Some(&record));
+    let mut other = TokenMemory::new(&NodeKey::from_bytes([8; 32]));
+    other.restore(hash, record);
+    assert_eq!(other.lookup(&token), None);
+}
+
+#[test]
+fn when_full_the_longest_unused_goes_and_the_clock_does_not_matter() {
+    let mut memory = memory();
+    let old = TokenRecord {
+        principal: Principal::anonymous(),
+        exp: None,
+        accepted_at: 900_000,
+    };
+    let stored = |byte: u8| TokenHash::from_bytes([byte; 32]);
+    memory.restore(
+        stored(1),
+        TokenRecord {
+            accepted_at: 900_001,
+            ..old.clone()
+        },
+    );
+    memory.restore(stored(2), old);
+    for number in 0..CAPACITY - 2 {
+        assert_eq!(
+            memory.accepted(&token(&format!("t{number}")), at(5)).evicted,
+            None
+        );
+    }
+    assert_eq!(memory.len(), CAPACITY);
+    memory.accepted(&token("t0"), at(5));
+    assert_eq!(
+        memory.accepted(&token("new-1"), at(5)).evicted,
+        Some(stored(2)),
+        "restored, the older"
+    );
+    assert_eq!(memory.accepted(&token("new-2"), at(5)).evicted, Some(stored(1)));
+    let t1 = memory.hash(&token("t1"));
+    assert_eq!(
+        memory.accepted(&token("new-3"), at(5)).evicted,
+        Some(t1),
+        "t0 was used since"
+    );
+    assert!(memory.lookup(&token("t0")).is_some());
+    assert_eq!((memory.len(), memory.order.len()), (CAPACITY, CAPACITY));
+}
+
+#[test]
+fn keys_are_random_and_never_shown() {
+    let (a, b) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
+    assert_ne!(a.as_bytes(), b.as_bytes());
+    assert_eq!(format!("{a:?}"), "NodeKey(redacted)");
+    assert_eq!(
+        format!("{:?}", TokenMemory::new(&a)),
+        "TokenMemory { len: 0, .. }"
+    );
+}
+
+#[test]
+fn a_hash_is_read_back_from_its_text() {
+    let hash = TokenHash::from_bytes([0xa5; 32]);
+    assert_eq!(hash.to_string().parse::<TokenHash>().unwrap(), hash);
+    assert!("xyz".parse::<TokenHash>().is_err());
+}
+
+proptest! {
+    /// Whatever bytes come in the place of a token, no service account that it does not fully name comes out.
+    #[test]
+    fn garbage_is_the_token_itself(text in "[!-~]{1,200}") {
+        let accepted = memory().accepted(&token(&text), at(1));
+        prop_assert!(accepted.principal.key().starts_with("token:"));
+    }
+
+    #[test]
+    fn garbage_in_the_form_of_a_jwt_is_the_token_itself(
+        header in proptest::collection::vec(any::<u8>(), 0..60),
+        claims in proptest::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let text = format!("{}.{}.x", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let accepted = memory().accepted(&token(&text), at(1));
+        prop_assert!(accepted.principal.key().starts_with("token:"));
+    }
+
+    #[test]
+    fn odd_names_never_become_another_service_account(
+        namespace in "[a:/@%]{0,3}", name in "[a:/@%]{0,3}", uid in "[a:/@%]{0,3}",
+        other in ("[a:/@%]{0,3}", "[a:/@%]{0,3}", "[a:/@%]{0,3}"),
+    ) {
+        let claims = |namespace: &str, name: &str, uid: &str| json!({
+            "iss": "i", "sub": format!("system:serviceaccount:{namespace}:{name}"),
+            "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name, "uid": uid}}
+        });
+        let memory = memory();
+        let a = memory.candidate(&jwt(&claims(&namespace, &name, &uid)));
+        let b = memory.candidate(&jwt(&claims(&other.0, &other.1, &other.2)));
+        prop_assert_eq!(a == b, (namespace, name, uid) == other);
+    }
+}
