@@ -555,3 +555,10 @@ fn a_key_is_never_shown() {
 fn paths_are_taken_relative_to_the_working_directory_too() {
     assert!(!files::entries(Path::new("Cargo.toml")).is_empty());
 }
+
+#[test]
+fn the_loop_can_be_a_task_of_a_threaded_runtime() {
+    fn is_send(_: impl Send + 'static) {}
+    let certificates = Arc::new(Certificates::bind(Files::new().config()));
+    is_send(certificates.run(CancellationToken::new()));
+}
