@@ -44,6 +44,9 @@ impl FileLog {
                 let mut state = self.state.lock();
                 // A full disk must not be filled again by every round of maintenance.
                 state.due_from = state.garbage().saturating_add(GARBAGE_MIN);
+                if state.status == Status::Broken || state.unsynced.failed.load(SeqCst) {
+                    self.shared.due(&self.slot.id);
+                }
             }
         }
         result

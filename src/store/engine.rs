@@ -4,6 +4,7 @@
 //! for each id there is at most one slot, and for each slot at most one open log; a slot of 0 bytes is no log yet.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -118,8 +119,26 @@ pub(super) enum Over {
 /// A file to be synced. Holds no log, so that a log can be dropped before.
 pub(super) struct Pending {
     pub(super) slot: Arc<Slot>,
-    pub(super) file: Arc<dyn DiskFile>,
+    /// `None`: an earlier process wrote it; it is opened for the sync only.
+    pub(super) file: Option<Arc<dyn DiskFile>>,
     pub(super) mark: Arc<SyncMark>,
+}
+
+impl Pending {
+    fn sync(&self, disk: &dyn Disk) -> io::Result<()> {
+        if self.mark.failed.load(SeqCst) {
+            return Err(io::Error::other(
+                "a sync failed before, and the log is not rewritten yet",
+            ));
+        }
+        match &self.file {
+            Some(file) => file.sync(),
+            None => match disk.open(&self.slot.path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                opened => opened?.sync(),
+            },
+        }
+    }
 }
 
 /// Counters of [`StoreStats`].
@@ -191,9 +210,6 @@ impl Shared {
         match recover::recover(self, &slot)? {
             Recovery::Found(state) => {
                 let log = FileLog::new(self.clone(), slot.clone(), state);
-                // The process before this one may have been killed before it could sync.
-                log.queue_sync(&log.state.lock());
-                self.dirty_dir(&slot.dir);
                 *handle = Handle::There(Arc::downgrade(&log));
                 Ok(Some(log))
             }
@@ -344,7 +360,7 @@ impl Shared {
                 // Before the unlink: if the sync below fails, the next try has to sync again.
                 self.dirty_dir(&slot.dir);
                 match self.disk.remove(&slot.path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
                         return Err(StoreError::io("remove", &slot.path, e));
                     }
                     _ => {}
@@ -371,11 +387,15 @@ impl Shared {
                 continue;
             }
             file.mark.queued.store(false, SeqCst);
-            if let Err(e) = file.file.sync() {
+            if let Err(e) = file.sync(&*self.disk) {
                 self.counters.sync_failures.fetch_add(1, SeqCst);
-                // The kernel may have dropped what it could not write: only a new file is sure again.
-                self.due(&file.slot.id);
                 first = first.and(Err(StoreError::io("sync", &file.slot.path, e)));
+                // The kernel may have dropped what it could not write, and say nothing next time: only a new
+                // file is sure again. What an earlier process wrote and nobody has open is tried again.
+                if file.file.is_some() {
+                    file.mark.failed.store(true, SeqCst);
+                    self.due(&file.slot.id);
+                }
                 if !file.mark.queued.swap(true, SeqCst) {
                     self.unsynced.lock().push(file);
                 }

@@ -59,7 +59,10 @@ pub(super) enum Status {
 #[derive(Default)]
 pub(super) struct SyncMark {
     pub(super) queued: AtomicBool,
+    /// The file was replaced or removed: nothing to be synced.
     pub(super) dead: AtomicBool,
+    /// A sync failed: the file cannot be trusted to be durable any more.
+    pub(super) failed: AtomicBool,
 }
 
 impl State {
@@ -221,11 +224,11 @@ impl FileLog {
     }
 
     /// Has the next [`super::Store::sync`] sync the file.
-    pub(super) fn queue_sync(&self, state: &State) {
+    fn queue_sync(&self, state: &State) {
         if !state.unsynced.queued.swap(true, SeqCst) {
             self.shared.unsynced.lock().push(Pending {
                 slot: self.slot.clone(),
-                file: state.file.clone(),
+                file: Some(state.file.clone()),
                 mark: state.unsynced.clone(),
             });
         }

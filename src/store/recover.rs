@@ -6,9 +6,10 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Weak};
 
 use super::disk::{DiskFile, Kind};
-use super::engine::{Handle, Shared, Slot};
+use super::engine::{Handle, Pending, Shared, Slot};
 use super::format::{self, HeadFault, Record};
 use super::index::Contents;
 use super::log::{State, Status};
@@ -54,12 +55,18 @@ pub(super) fn survey(shared: &Shared) -> Result<(), StoreError> {
     found.sort_by_key(|slot| slot.modified.load(SeqCst));
     for slot in found {
         shared.touch(&slot);
+        // The process before this one may have been killed before it could sync.
+        shared.unsynced.lock().push(Pending {
+            slot: slot.clone(),
+            file: None,
+            mark: Arc::default(),
+        });
         shared.slots.lock().insert(slot.id.clone(), slot);
     }
     Ok(())
 }
 
-fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<std::sync::Arc<Slot>>) -> io::Result<()> {
+fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<Arc<Slot>>) -> io::Result<()> {
     shared.disk.create_dir(dir)?;
     let entries = shared.disk.list(dir)?;
     if entries.is_empty() {
@@ -87,7 +94,7 @@ fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<std::sync::Arc<Slot>>)
     Ok(())
 }
 
-fn survey_file(shared: &Shared, path: &str) -> io::Result<Option<std::sync::Arc<Slot>>> {
+fn survey_file(shared: &Shared, path: &str) -> io::Result<Option<Arc<Slot>>> {
     let file = shared.disk.open(path)?;
     let size = file.size()?;
     match identify(&*file, size)? {
@@ -97,7 +104,7 @@ fn survey_file(shared: &Shared, path: &str) -> io::Result<Option<std::sync::Arc<
             if slot.path == path {
                 slot.bytes.store(size, SeqCst);
                 slot.modified.store(format::nanos(file.modified()?), SeqCst);
-                *slot.handle.lock() = Handle::There(std::sync::Weak::new());
+                *slot.handle.lock() = Handle::There(Weak::new());
                 return Ok(Some(slot));
             }
         }
