@@ -243,6 +243,12 @@ impl Sim {
         tree.durable.files.insert(path.to_owned(), content);
     }
 
+    /// Flips a bit of a file under whoever has it open.
+    pub(super) fn rot(&self, path: &str, at: usize) {
+        let tree = self.tree.lock();
+        tree.now.files[path].lock().now[at] ^= 1;
+    }
+
     fn change(&self, dir: &str, op: NameOp) -> io::Result<()> {
         let go = self.power.lock().next();
         let result = match go {
