@@ -323,8 +323,13 @@ impl Shared {
     /// As [`Shared::settle_dir`], for all; gives the first failure.
     pub(super) fn settle_dirs(&self) -> Result<(), StoreError> {
         let dirs: Vec<String> = self.dirty_dirs.lock().iter().cloned().collect();
-        dirs.iter()
-            .fold(Ok(()), |first, dir| first.and(self.settle_dir(dir)))
+        let mut first = Ok(());
+        for dir in dirs {
+            // All are tried, also after a failure.
+            let settled = self.settle_dir(&dir);
+            first = first.and(settled);
+        }
+        first
     }
 
     /// Removes what the quarantine holds of a log.
