@@ -131,7 +131,7 @@ impl Hold {
             return None;
         }
         self.last_done |= now >= self.last_bookmark();
-        self.next = now.saturating_add(interval);
+        self.next = now.saturating_add(interval.max(SHORTEST));
         self.sent = true;
         self.known.clone()
     }

@@ -9,7 +9,7 @@ use crate::kube::version::ResourceVersion;
 
 /// Upstream's message for a `continue` token whose snapshot is gone (`AS/storage/etcd3/errors.go`).
 pub const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list \
-     result. You must start a new list without the continue parameter.";
+     result. You can start a new list without the continue parameter.";
 
 /// Upstream's message for `resourceVersionMatch=Exact` at a version that is gone.
 pub const EXACT_EXPIRED: &str = "The resourceVersion for the provided list is too old.";
