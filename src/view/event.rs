@@ -85,7 +85,8 @@ pub struct Event<P> {
 /// What a view is told, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<P> {
-    /// A LIST was sent upstream, or the first page of a chain.
+    /// A LIST was sent upstream, or the first page of a chain. Told when it is sent: what is known of R then is
+    /// what a consistent answer cannot be older than.
     SnapshotBegun {
         /// A new ticket.
         ticket: Ticket,
@@ -104,7 +105,9 @@ pub enum Input<P> {
         /// The ticket of its beginning.
         ticket: Ticket,
     },
-    /// Upstream answered a watch with 200.
+    /// A watch was sent upstream. Told when it is sent, not when it is answered: a consistent watch-list may hold
+    /// a state older than what other streams bring while its answer is awaited. If it is refused, tell
+    /// [`Input::StreamClosed`].
     StreamOpened {
         /// A new stream.
         stream: StreamId,

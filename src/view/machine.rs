@@ -43,7 +43,7 @@ pub struct View<P> {
     expired: bool,
     broken: bool,
     /// The stream whose event or bookmark last set R, if it is still attached. Where versions do not compare it
-    /// is the only attached one, and owns the view.
+    /// owns the view: no other stream's order is known, so none other moves R.
     driver: Option<StreamId>,
     streams: BTreeMap<StreamId, Stream<P>>,
     tickets: BTreeMap<Ticket, Asked>,

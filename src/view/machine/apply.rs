@@ -11,8 +11,6 @@ use crate::view::event::{Action, Actions, Change, Event, InitialEnd, StreamId};
 enum Turn {
     /// Its successor.
     Next,
-    /// Its successor, of a stream that from now on is the only one whose order is known.
-    NextAlone,
     /// Already contained.
     Known,
     /// Nobody can tell.
@@ -104,10 +102,8 @@ impl<P> View<P> {
         {
             position.clone_from(version);
         }
-        match turn {
-            Turn::Known | Turn::Unknown => return false,
-            Turn::NextAlone => self.detach_others(id),
-            Turn::Next => {}
+        if let Turn::Known = turn {
+            return false;
         }
         self.driver = Some(id);
         self.version = Some(version.clone());
@@ -128,17 +124,8 @@ impl<P> View<P> {
             Some(Ordering::Equal) if drives => Turn::Next,
             Some(Ordering::Equal | Ordering::Less) => Turn::Known,
             None if version.as_str() == "0" => Turn::Unknown,
-            None if drives || (self.driver.is_none() && position == current) => Turn::NextAlone,
+            None if drives || (self.driver.is_none() && position == current) => Turn::Next,
             None => Turn::Unknown,
-        }
-    }
-
-    fn detach_others(&mut self, id: StreamId) {
-        // While R does not compare, nobody else can be attached.
-        if self.version.as_ref().is_some_and(ResourceVersion::is_comparable) {
-            for (other, stream) in &mut self.streams {
-                stream.detach_unless(|_| *other == id);
-            }
         }
     }
 

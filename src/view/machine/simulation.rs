@@ -66,6 +66,8 @@ struct Listing {
 #[derive(Debug)]
 struct Watch {
     id: StreamId,
+    /// The request demanded a state of this freshness when the head was here, and is not answered yet.
+    demanded: Option<(Freshness, u64)>,
     /// Everything up to here has been sent.
     cursor: u64,
     /// Synthetic events still to be sent.
@@ -186,7 +188,7 @@ impl World {
                 };
                 self.open(start);
             }
-            8 => self.open_initial(freshness, a, b64),
+            8 => self.open_initial(freshness, a),
             9..=12 => self.deliver(a),
             13 => self.send_bookmark(a, b64),
             14 => self.end_stream(a, b),
@@ -244,6 +246,7 @@ impl World {
         let start = Start::At(self.rv(cursor));
         self.watches.push(Watch {
             id,
+            demanded: None,
             cursor,
             initial: VecDeque::new(),
             end_due: false,
@@ -252,31 +255,42 @@ impl World {
         self.watches.len() - 1
     }
 
-    fn open_initial(&mut self, freshness: Freshness, a: u8, b: u64) {
+    fn open_initial(&mut self, freshness: Freshness, a: u8) {
         let id = StreamId(self.fresh_id());
         let end = if a.is_multiple_of(2) {
             InitialEnd::Bookmark
         } else {
             InitialEnd::FirstChange
         };
-        let cursor = match freshness {
-            Freshness::Latest => self.head,
-            Freshness::Cached => within(FIRST, self.head, b / 2),
-        };
         self.watches.push(Watch {
             id,
-            cursor,
-            initial: self.history.state(cursor).into_iter().collect(),
+            demanded: Some((freshness, self.head)),
+            cursor: FIRST,
+            initial: VecDeque::new(),
             end_due: end == InitialEnd::Bookmark,
         });
         let start = Start::Initial { freshness, end };
         self.step(Input::StreamOpened { stream: id, start }, 0);
     }
 
+    /// Upstream answers with a state that its freshness allows.
+    fn answer(&mut self, index: usize, choice: u64) {
+        let Some((freshness, head)) = self.watches[index].demanded.take() else {
+            return;
+        };
+        let cursor = match freshness {
+            Freshness::Latest => within(head, self.head, choice),
+            Freshness::Cached => within(FIRST, self.head, choice),
+        };
+        self.watches[index].cursor = cursor;
+        self.watches[index].initial = self.history.state(cursor).into_iter().collect();
+    }
+
     fn deliver(&mut self, a: u8) {
         let Some(index) = pick(self.watches.len(), a) else {
             return;
         };
+        self.answer(index, u64::from(a) / 3);
         let watch = &mut self.watches[index];
         let id = watch.id;
         let (at, change, name) = match watch.initial.pop_front() {
@@ -303,6 +317,7 @@ impl World {
         let Some(index) = pick(self.watches.len(), a) else {
             return;
         };
+        self.answer(index, b);
         let watch = &mut self.watches[index];
         if !watch.initial.is_empty() {
             return;

@@ -298,6 +298,20 @@ fn parking_is_bounded_and_overflow_detaches() {
 }
 
 #[test]
+fn parking_is_bounded_in_bytes_too() {
+    let mut bench = Bench::at("", &[]);
+    bench.begin(1, Latest).watch(A, "11").added(A, "b", "12");
+    let event = Event {
+        change: Change::Added,
+        version: rv("13"),
+        payload: ("c".to_owned(), 0),
+        size: 901,
+    };
+    bench.step(Input::Event { stream: A, event });
+    bench.complete(1, "11", &["a"]).is("a", "11");
+}
+
+#[test]
 fn a_list_that_a_live_stream_overtook_is_dropped_and_the_stream_goes_on() {
     let mut bench = Bench::at("20", &["a"]);
     bench.watch(A, "20").begin(1, Latest).added(A, "b", "30");
@@ -348,6 +362,19 @@ fn deletions_of_one_etcd_lease_share_a_version() {
         .did(&[])
         .deleted(A, "b", "21")
         .is("c", "21");
+}
+
+#[test]
+fn a_dropped_staging_does_not_make_its_stream_the_driver() {
+    let mut bench = Bench::at("39", &["a", "b"]);
+    bench.watch(A, "39").deleted(A, "a", "40");
+    bench
+        .initial(B, Cached, InitialEnd::FirstChange)
+        .deleted(B, "z", "35");
+    bench
+        .did(&["stage", "drop-staging"])
+        .deleted(A, "b", "40")
+        .is("", "40");
 }
 
 #[test]
