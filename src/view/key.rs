@@ -1,1 +1,166 @@
+//! The key of a view within its principal: which collection, selected how, in which form.
+//!
+//! Its text is stable and one to one: it names the view's log on disk, so its form may never change. A selector
+//! can be long: a store that names files after it has to shorten it itself.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::selector::{canonical_fields, canonical_labels};
+
+/// What stands in the text as it is; everything else, `+` and `=` included, is percent-encoded.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
+
+/// One exact collection in one form (wire contract 1.3). All texts are decoded, and empty where unset.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewKey {
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// The API version.
+    pub version: String,
+    /// The resource, plural.
+    pub resource: String,
+    /// The namespace of the path, `None` cluster-wide.
+    pub namespace: Option<String>,
+    /// `labelSelector`, canonical.
+    pub label_selector: String,
+    /// `fieldSelector`, canonical.
+    pub field_selector: String,
+    /// `shardSelector`.
+    pub shard_selector: String,
+    /// Encoding and shape of the answers, as the caller writes them.
+    pub representation: String,
+}
+
+impl ViewKey {
+    /// The same key with its selectors in canonical form, as every key of a view has to be.
+    pub fn canonical(self) -> Self {
+        Self {
+            label_selector: canonical_labels(&self.label_selector),
+            field_selector: canonical_fields(&self.field_selector),
+            ..self
+        }
+    }
+
+    /// Whether it selects nothing out of its scope: all objects are in it.
+    pub fn is_unselected(&self) -> bool {
+        self.label_selector.is_empty() && self.field_selector.is_empty() && self.shard_selector.is_empty()
+    }
+
+    /// The text: eight fields joined by `+`; a namespace begins with `=`.
+    pub fn to_text(&self) -> String {
+        let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
+        let namespace = self.namespace.as_deref().map(|name| format!("={}", escape(name)));
+        [
+            escape(&self.group),
+            escape(&self.version),
+            escape(&self.resource),
+            namespace.unwrap_or_default(),
+            escape(&self.label_selector),
+            escape(&self.field_selector),
+            escape(&self.shard_selector),
+            escape(&self.representation),
+        ]
+        .join("+")
+    }
+
+    /// Reads a text; `None` for one that [`ViewKey::to_text`] does not write.
+    pub fn parse(text: &str) -> Option<Self> {
+        let unescape = |text: &str| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+        let parts: Vec<&str> = text.split('+').collect();
+        let [group, version, resource, namespace, labels, fields, shard, form] = parts.as_slice() else {
+            return None;
+        };
+        let namespace = match namespace.strip_prefix('=') {
+            Some(name) => Some(unescape(name)?),
+            None => namespace.is_empty().then_some(None)?,
+        };
+        let key = Self {
+            group: unescape(group)?,
+            version: unescape(version)?,
+            resource: unescape(resource)?,
+            namespace,
+            label_selector: unescape(labels)?,
+            field_selector: unescape(fields)?,
+            shard_selector: unescape(shard)?,
+            representation: unescape(form)?,
+        };
+        // Two texts never name one view.
+        (key.to_text() == text).then_some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pods() -> ViewKey {
+        ViewKey {
+            group: String::new(),
+            version: "v1".to_owned(),
+            resource: "pods".to_owned(),
+            namespace: Some("kube-system".to_owned()),
+            label_selector: "app in (a,b)".to_owned(),
+            field_selector: "spec.nodeName=n".to_owned(),
+            shard_selector: String::new(),
+            representation: "json".to_owned(),
+        }
+    }
+
+    /// Logs on disk are found by this text.
+    #[test]
+    fn the_text_of_a_key_never_changes() {
+        let text = "+v1+pods+=kube-system+app%20in%20%28a%2Cb%29+spec.nodeName%3Dn++json";
+        assert_eq!(pods().to_text(), text);
+        assert_eq!(ViewKey::parse(text), Some(pods()));
+    }
+
+    #[test]
+    fn other_texts_are_no_keys() {
+        for text in [
+            "",
+            "+v1+pods",
+            "+v1+pods++++",
+            "+v1+pods++++++",
+            "+v1+%70ods+++++json",
+            "+v1+pods+x++++json",
+            "+v1+pods+++%ff++json",
+            "+v1+pods+++a=b++json",
+            "+v1+pods+++%3d++json",
+        ] {
+            assert_eq!(ViewKey::parse(text), None, "{text}");
+        }
+        assert!(ViewKey::parse("+v1+pods+++++json").is_some());
+    }
+
+    #[test]
+    fn spellings_of_one_selection_are_one_key() {
+        let other = ViewKey {
+            label_selector: "app  in (b, a)".to_owned(),
+            field_selector: "spec.nodeName==n".to_owned(),
+            ..pods()
+        };
+        assert_eq!(other.canonical(), pods());
+        let invalid = ViewKey {
+            label_selector: "a b".to_owned(),
+            ..pods()
+        };
+        assert_eq!(invalid.clone().canonical(), invalid);
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_found_again(
+            parts in prop::array::uniform7("[a+=%é/ ]{0,4}"), namespace in prop::option::of("[a+=%]{0,3}"),
+        ) {
+            let [group, version, resource, label_selector, field_selector, shard_selector, representation] =
+                parts;
+            let key = ViewKey {
+                group, version, resource, namespace, label_selector, field_selector, shard_selector,
+                representation,
+            };
+            prop_assert_eq!(ViewKey::parse(&key.to_text()), Some(key));
+        }
+    }
+}
