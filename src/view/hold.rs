@@ -114,11 +114,7 @@ impl Hold {
         let Some(version) = version else { return };
         // What upstream sends on this stream is what the client goes on from, comparable or not; only a version
         // that is certainly older is not news.
-        if self
-            .known
-            .as_ref()
-            .is_none_or(|known| !known.is_after(&version))
-        {
+        if self.known.as_ref().is_none_or(|known| !known.is_after(&version)) {
             self.known = Some(version);
         }
     }

@@ -185,11 +185,7 @@ impl<K: PartialEq, S> Pages<K, S> {
             chain,
         });
         let excess = self.waiting.len().saturating_sub(self.limits.chains);
-        dropped.extend(
-            self.waiting
-                .drain(..excess)
-                .map(|waiting| waiting.chain.staging),
-        );
+        dropped.extend(self.waiting.drain(..excess).map(|waiting| waiting.chain.staging));
         dropped
     }
 
@@ -257,10 +253,7 @@ mod tests {
             Outcome::Waiting(vec![])
         );
         let chain = next(pages.request(&1, "t2", now));
-        assert_eq!(
-            pages.answered(1, chain, page("40", ""), now),
-            complete("s", "40")
-        );
+        assert_eq!(pages.answered(1, chain, page("40", ""), now), complete("s", "40"));
     }
 
     #[test]
@@ -283,10 +276,7 @@ mod tests {
         let waits = pages.answered(1, chain, Answer::Expired { next: "latest" }, now);
         assert_eq!(waits, Outcome::Waiting(vec![]));
         let chain = next(pages.request(&1, "latest", now));
-        assert_eq!(
-            pages.answered(1, chain, page("45", ""), now),
-            complete("s", "40")
-        );
+        assert_eq!(pages.answered(1, chain, page("45", ""), now), complete("s", "40"));
     }
 
     #[test]

@@ -43,15 +43,15 @@ fn a_plain_watch_at_or_beyond_the_view_is_held_at_its_own_position() {
 #[test]
 fn a_plain_watch_behind_the_view_is_gone() {
     let message = "too old resource version: 15 (20)".to_owned();
-    assert_eq!(watch(&plain("15"), Some(&rv("20"))), WatchAnswer::Gone { message });
+    assert_eq!(
+        watch(&plain("15"), Some(&rv("20"))),
+        WatchAnswer::Gone { message }
+    );
 }
 
 #[test]
 fn a_plain_watch_whose_order_is_unknown_is_held() {
-    assert_eq!(
-        watch(&plain("x"), Some(&rv("20"))),
-        held(Initial::Nothing, "x")
-    );
+    assert_eq!(watch(&plain("x"), Some(&rv("20"))), held(Initial::Nothing, "x"));
 }
 
 #[test]
@@ -70,10 +70,7 @@ fn a_client_that_knows_nothing_gets_the_items() {
         watch_list("9"),
         watch_list("20"),
     ] {
-        assert_eq!(
-            watch(&options, Some(&at)),
-            held(Initial::ItemsAndBookmark, "20")
-        );
+        assert_eq!(watch(&options, Some(&at)), held(Initial::ItemsAndBookmark, "20"));
         let silent = ListOptions {
             allow_watch_bookmarks: false,
             ..options
@@ -107,10 +104,7 @@ fn refused_initial_events_begin_at_the_view() {
         send_initial_events: Some(false),
         ..watch_list(c)
     };
-    assert_eq!(
-        watch(&without(""), Some(&rv("20"))),
-        held(Initial::Nothing, "20")
-    );
+    assert_eq!(watch(&without(""), Some(&rv("20"))), held(Initial::Nothing, "20"));
     assert_eq!(watch(&without("0"), None), NO_VIEW);
     assert_eq!(
         watch(&without("25"), Some(&rv("20"))),

@@ -36,7 +36,12 @@ fn the_documentation_s_examples_select_what_it_says() {
         ("partition", true, false, false),
         ("!partition", false, true, true),
         ("partition,environment notin (qa)", true, false, false),
-        ("partition in (customerA, customerB),environment!=qa", true, false, false),
+        (
+            "partition in (customerA, customerB),environment!=qa",
+            true,
+            false,
+            false,
+        ),
         (
             "environment in (production),tier in (frontend)",
             true,
@@ -94,10 +99,7 @@ fn empty_values_are_values() {
 #[test]
 fn spellings_of_one_selection_have_one_text() {
     for (text, canonical) in [
-        (
-            "x in (foo,,baz),y,z notin ()",
-            "x in (,baz,foo),y,z notin ()",
-        ),
+        ("x in (foo,,baz),y,z notin ()", "x in (,baz,foo),y,z notin ()"),
         (" b\t==\n1 , !a ", "!a,b=1"),
         ("b,a,b", "a,b"),
         ("a in (x,x)", "a in (x)"),
