@@ -125,6 +125,17 @@ impl<'a> Parsed<'a> {
 }
 
 impl<'a> Object<'a> {
+    /// The same object, free of the bytes that it was read from.
+    pub fn into_owned(self) -> Object<'static> {
+        Object {
+            encoding: self.encoding,
+            type_meta: self.type_meta,
+            meta: self.meta,
+            item: Cow::Owned(self.item.into_owned()),
+            style: self.style,
+        }
+    }
+
     /// The item as a list of `style` holds it.
     pub(super) fn into_style(self, style: Style) -> Result<Cow<'a, [u8]>, WireError> {
         if self.style.is_bare() == style.is_bare() {

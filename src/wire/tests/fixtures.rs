@@ -110,6 +110,45 @@ fn every_list_comes_back_byte_for_byte() {
 }
 
 #[test]
+fn the_pieces_in_which_a_list_arrives_make_no_difference() {
+    for name in LISTS {
+        let body = body(name);
+        let whole = read_list(encoding_of(name), &body).unwrap();
+        for size in [1, 2, 3, 5, 7, 64, 1000, 4096] {
+            assert_eq!(
+                read_list_in(encoding_of(name), body.chunks(size)).unwrap(),
+                whole,
+                "{name} by {size}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_list_cut_anywhere_is_no_list() {
+    for name in [
+        "cm-list-label.json",
+        "cm-list-label.proto",
+        "cm-meta-list-v1beta1.proto",
+        "gauges-meta-list.json",
+        "cm-list-empty.json",
+    ] {
+        let body = body(name);
+        let end = match encoding_of(name) {
+            // The last line break, and the two empty fields behind the message.
+            Encoding::Json => body.len() - 1,
+            _ => body.len() - 4,
+        };
+        for len in 0..end {
+            assert!(
+                read_list(encoding_of(name), &body[..len]).is_err(),
+                "{name} cut at {len}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_indented_list_gives_one_line_events() {
     let body = body("cm-list-big.gzip.json");
     assert!(body.starts_with(b"{\n"), "recorded as curl asked for it");

@@ -146,6 +146,34 @@ fn lists_of_several_types_are_refused() {
 }
 
 #[test]
+fn deep_nesting_costs_no_stack() {
+    let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+    let object =
+        format!(r#"{{"kind":"A","apiVersion":"v1","metadata":{{"name":"a","x":{deep}}},"y":{deep}}}"#);
+    let read = read_object(Encoding::Json, object.as_bytes()).unwrap();
+    let list = Collection::from_object(&read).list("1", [&*read.item]);
+    assert_eq!(read_list(Encoding::Json, &list).unwrap().1[0].1, *read.item);
+    let event = Collection::from_object(&read).event(ItemChange::Added, &read.item);
+    assert!(matches!(
+        read_event(Encoding::Json, &event),
+        Ok(WatchEvent::Item { .. })
+    ));
+    assert!(read_object(Encoding::Cbor, &[0x81; 100_000]).is_err());
+}
+
+#[test]
+fn errors_do_not_quote_the_body() {
+    for body in [
+        r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a"},"data":"hunter2"x}"#,
+        r#"{"kind":"A","apiVersion":"v1","metadata":"hunter2"}"#,
+        r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","labels":["hunter2"]}}"#,
+    ] {
+        let error = read_object(Encoding::Json, body.as_bytes()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}
+
+#[test]
 fn a_refusing_receiver_stops_the_reader() {
     #[derive(Debug, PartialEq)]
     enum Refusal {
