@@ -107,14 +107,17 @@ impl Collection {
         }
     }
 
-    /// The bytes to keep for an object in this collection. Learns the item type from the first object if it was only
+    /// The bytes to keep for an object in this collection. Learns the item kind from the first object if it was only
     /// derived.
     ///
     /// # Errors
     /// `Mismatch` if the object is of another type or encoding: it does not belong here.
     pub fn adopt<'a>(&mut self, object: Object<'a>) -> Result<Cow<'a, [u8]>, WireError> {
-        let mismatch = self.item_seen && object.type_meta != self.item;
-        if mismatch || object.encoding != self.encoding {
+        let same_type = match self.item_seen {
+            true => object.type_meta == self.item,
+            false => object.type_meta.api_version == self.item.api_version,
+        };
+        if !same_type || object.encoding != self.encoding {
             return Err(WireError::Mismatch {
                 expected: self.item.kind.clone(),
                 found: object.type_meta.kind,

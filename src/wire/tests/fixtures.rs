@@ -415,6 +415,11 @@ fn an_object_of_another_kind_is_not_adopted() {
         item_seen: false,
         ..Collection::from_object(&object)
     };
+    let mut elsewhere = Collection {
+        item: TypeMeta::new("g.io/v1", "ConfigMap"),
+        ..unknown.clone()
+    };
+    assert!(elsewhere.adopt(object.clone()).is_err());
     assert!(unknown.adopt(object).is_ok());
     assert_eq!(
         (unknown.item.kind.as_str(), unknown.item_seen),
