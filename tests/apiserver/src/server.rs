@@ -1,0 +1,181 @@
+//! Accepting connections and speaking HTTP on them.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Certificate;
+use crate::fault::Faults;
+use crate::listener::Door;
+use crate::options::Options;
+use crate::replay::Replay;
+use crate::seen::{Protocol, Recorder};
+use crate::serve;
+use crate::socket::{Control, Socket};
+use crate::standin::Cluster;
+use crate::tls::Tls;
+
+/// Everything the tasks of one server share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub options: Options,
+    pub cluster: Cluster,
+    pub tls: Tls,
+    pub door: Door,
+    pub faults: Faults,
+    pub recorder: Arc<Recorder>,
+    pub replay: Option<Replay>,
+    pub connections: Mutex<HashMap<u64, Arc<Control>>>,
+    pub go_away: watch::Sender<u64>,
+    pub tasks: Tasks,
+}
+
+/// All tasks of one server; they end together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tasks {
+    pub cancel: CancellationToken,
+    pub tracker: TaskTracker,
+}
+
+impl Tasks {
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, work: F) {
+        self.spawn(async move {
+            work.await;
+        });
+    }
+}
+
+/// One connection, as its requests see it.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub id: u64,
+    pub certificate: Certificate,
+    pub protocol: Protocol,
+    pub control: Arc<Control>,
+    /// Asks the connection to end after its running requests.
+    pub leave: Notify,
+}
+
+pub(crate) async fn accept(shared: Arc<Shared>) {
+    loop {
+        match std::future::poll_fn(|cx| shared.door.poll_accept(cx)).await {
+            Ok(stream) => shared.tasks.spawn(connection(shared.clone(), stream)),
+            Err(error) => {
+                tracing::debug!(%error, "accept");
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+async fn connection(shared: Arc<Shared>, stream: TcpStream) {
+    let (id, _open) = shared.recorder.connection();
+    let control = Control::new(stream);
+    shared.connections.lock().insert(id, control.clone());
+    let _listed = Listed {
+        shared: shared.clone(),
+        id,
+    };
+    if shared.faults.black_hole() {
+        control.silence(true);
+    }
+    let mut socket = Socket(control.clone());
+    if shared.faults.stalls_handshake() {
+        let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+        return;
+    }
+    let Ok(stream) = TlsAcceptor::from(shared.tls.config.clone()).accept(socket).await else {
+        return;
+    };
+    let tls = stream.get_ref().1;
+    let protocol = if tls.alpn_protocol() == Some(b"h2") {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
+    };
+    let certificate = shared.tls.judge(tls.peer_certificates());
+    let conn = Arc::new(Conn {
+        id,
+        certificate,
+        protocol,
+        control,
+        leave: Notify::new(),
+    });
+    serve_http(shared, conn, stream).await;
+}
+
+async fn serve_http(shared: Arc<Shared>, conn: Arc<Conn>, stream: tokio_rustls::server::TlsStream<Socket>) {
+    let builder = builder(&shared);
+    let mut go_away = shared.go_away.subscribe();
+    let service = {
+        let (shared, conn) = (shared.clone(), conn.clone());
+        service_fn(move |request: Request<Incoming>| serve::handle(shared.clone(), conn.clone(), request))
+    };
+    let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    loop {
+        tokio::select! {
+            result = http.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(id = conn.id, error, "connection");
+                }
+                return;
+            }
+            Ok(()) = go_away.changed() => http.as_mut().graceful_shutdown(),
+            () = conn.leave.notified() => http.as_mut().graceful_shutdown(),
+        }
+    }
+}
+
+fn builder(shared: &Shared) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(shared.tasks.clone());
+    builder.http1().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(shared.options.max_concurrent_streams)
+        .max_header_list_size(1 << 20)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(25 << 20);
+    builder
+}
+
+/// Takes a connection off the list when it ends.
+struct Listed {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.shared.connections.lock().remove(&self.id);
+    }
+}
