@@ -1,13 +1,16 @@
 //! Answer bodies: whole, streamed through a bounded channel, broken on purpose.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -38,11 +41,7 @@ pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
 }
 
 pub(crate) fn unsized_(bytes: Bytes) -> Body {
-    Wrapped {
-        inner: full(bytes),
-        left: None,
-    }
-    .boxed_unsync()
+    Unsized(full(bytes)).boxed_unsync()
 }
 
 /// A body fed through a channel; it ends when all senders are gone.
@@ -75,11 +74,26 @@ pub(crate) fn guarded(inner: Body, kept: impl Send + Unpin + 'static) -> Body {
 
 /// Breaks off with an error after `bytes`.
 pub(crate) fn cut(inner: Body, bytes: u64) -> Body {
-    Wrapped {
+    Cut {
         inner,
-        left: Some(bytes),
+        left: bytes,
+        rest: None,
     }
     .boxed_unsync()
+}
+
+/// How long a body that is to break rests first: a reset overtakes data that is still queued in hyper or h2, and the
+/// bytes before the break are to arrive.
+const REST: Duration = Duration::from_millis(50);
+
+/// A body whose length says more than it gives.
+pub(crate) fn short(bytes: Bytes, tasks: &crate::server::Tasks) -> Body {
+    let (tx, stream) = channel();
+    tasks.spawn(async move {
+        let _ = tx.send(Frame::data(bytes)).await;
+        tokio::time::sleep(REST).await;
+    });
+    stream
 }
 
 struct Guarded<T> {
@@ -107,13 +121,10 @@ impl<T: Unpin> http_body::Body for Guarded<T> {
     }
 }
 
-/// Hides the size of a body, and may break it off.
-struct Wrapped {
-    inner: Body,
-    left: Option<u64>,
-}
+/// Hides the size of a body.
+struct Unsized(Body);
 
-impl http_body::Body for Wrapped {
+impl http_body::Body for Unsized {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -121,21 +132,50 @@ impl http_body::Body for Wrapped {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.left == Some(0) {
-            return Poll::Ready(Some(Err("cut on command".into())));
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+}
+
+/// Gives so many bytes, rests, and fails.
+struct Cut {
+    inner: Body,
+    left: u64,
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl Cut {
+    fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let rest = self
+            .rest
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(REST)));
+        std::task::ready!(rest.as_mut().poll(cx));
+        Poll::Ready(Some(Err("cut on command".into())))
+    }
+}
+
+impl http_body::Body for Cut {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left == 0 {
+            return self.poll_break(cx);
         }
-        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        let Some(left) = self.left else {
-            return Poll::Ready(frame);
-        };
-        match frame {
-            None => Poll::Ready(Some(Err("cut on command, at the end".into()))),
+        match std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            // Also a body that is shorter than asked for breaks off.
+            None => {
+                self.left = 0;
+                self.poll_break(cx)
+            }
             Some(Err(e)) => Poll::Ready(Some(Err(e))),
             Some(Ok(frame)) => match frame.into_data() {
                 Err(trailers) => Poll::Ready(Some(Ok(trailers))),
                 Ok(mut data) => {
-                    data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-                    self.left = Some(left - data.len() as u64);
+                    data.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+                    self.left -= data.len() as u64;
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
             },

@@ -29,6 +29,8 @@ enum Order {
     Struct,
     /// The same inside `details` of a Status.
     Details,
+    Causes,
+    ManagedFields,
     /// Go maps: alphabetical.
     Sorted,
 }
@@ -50,6 +52,8 @@ impl Order {
             ) => Self::Sorted,
             (_, "selector") => Self::Sorted,
             (_, "details") => Self::Details,
+            (_, "causes") => Self::Causes,
+            (_, "managedFields") => Self::ManagedFields,
             _ => Self::Struct,
         }
     }
@@ -59,6 +63,15 @@ impl Order {
             Self::Sorted => return 0,
             Self::Struct => RANKS,
             Self::Details => &["name", "group", "kind", "uid", "causes"],
+            Self::Causes => &["reason", "message", "field"],
+            Self::ManagedFields => &[
+                "manager",
+                "operation",
+                "apiVersion",
+                "time",
+                "fieldsType",
+                "fieldsV1",
+            ],
         };
         table.iter().position(|k| *k == key).unwrap_or(table.len())
     }

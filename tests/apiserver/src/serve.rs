@@ -17,7 +17,7 @@ use crate::negotiate::{self, Format, Negotiated, Offer};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::seen::{Protocol, Seen};
-use crate::server::{Conn, Shared};
+use crate::server::{Conn, Shared, Tasks};
 use crate::status::Status;
 use crate::{debug, discovery, gzip, json, proto, resource};
 
@@ -88,7 +88,7 @@ pub(crate) async fn handle(
     };
     match fault {
         Some(Fault::CutBody { after_bytes }) => response = response.map(|b| body::cut(b, after_bytes)),
-        Some(Fault::ShortBody) => response = short(response).await,
+        Some(Fault::ShortBody) => response = short(response, &shared.tasks).await,
         _ => {}
     }
     decorate(response.headers_mut(), audit);
@@ -306,8 +306,8 @@ fn gateway_page(code: u16) -> Response<Body> {
     response.body(body::full(page)).expect("valid")
 }
 
-/// Promises more than there is. Endless bodies cannot be shortened and are ended at once.
-async fn short(response: Response<Body>) -> Response<Body> {
+/// Promises more than there is: the first piece of the body, and an end.
+async fn short(response: Response<Body>, tasks: &Tasks) -> Response<Body> {
     let (mut parts, mut body) = response.into_parts();
     let first = match body.frame().await {
         Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
@@ -317,9 +317,7 @@ async fn short(response: Response<Body>) -> Response<Body> {
         http::header::CONTENT_LENGTH,
         HeaderValue::from(first.len() + 1000),
     );
-    let (tx, stream) = body::channel();
-    let _ = tx.try_send(http_body::Frame::data(first));
-    Response::from_parts(parts, stream)
+    Response::from_parts(parts, body::short(first, tasks))
 }
 
 fn audit_id(headers: &HeaderMap) -> HeaderValue {

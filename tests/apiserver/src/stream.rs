@@ -75,9 +75,10 @@ pub(crate) fn log(call: &Call, kind: &'static Kind) -> Answer {
         loop {
             let (lines, ended) = {
                 let log = log.borrow_and_update();
-                (log.lines[sent..].concat(), log.ended)
+                let lines = log.lines[sent..].concat();
+                sent = log.lines.len();
+                (lines, log.ended)
             };
-            sent = log.borrow().lines.len().min(sent + lines.matches('\n').count());
             if !lines.is_empty() && tx.send(Frame::data(Bytes::from(lines))).await.is_err() || ended {
                 return;
             }
