@@ -51,7 +51,7 @@ async fn echo(mut call: Call) -> Answer {
     let value = json!({
         "method": call.method.as_str(),
         "target": call.target,
-        "protocol": match call.protocol { Protocol::Http1 => "HTTP/1.1", Protocol::Http2 => "HTTP/2" },
+        "protocol": match call.conn.protocol { Protocol::Http1 => "HTTP/1.1", Protocol::Http2 => "HTTP/2" },
         "user": call.user.name,
         "groups": call.user.groups,
         "headers": header_map(&call.headers),

@@ -29,7 +29,7 @@ pub enum Fault {
     Reset,
     /// HTTP/2: RST_STREAM instead of an answer. HTTP/1.1: the connection is closed.
     ResetStream,
-    /// An apiserver's own failure: this code, a `Status` body, an Audit-Id.
+    /// An apiserver's own failure: this code, a `Status` body, an Audit-Id; `Retry-After: 1` with 429 only.
     Status(u16),
     /// A gateway's failure: this code, a page of HTML, no Audit-Id.
     GatewayPage(u16),

@@ -1,6 +1,7 @@
 //! A collection of any size that is generated while it is sent.
 //!
-//! The items never change; selectors and limits are ignored, as a server may do with limits.
+//! The items never change; selectors and limits are ignored, as a server may do with limits. A watch or list of all namespaces does
+//! not include them.
 
 use bytes::Bytes;
 use http::Response;

@@ -83,7 +83,7 @@ pub(crate) async fn get(call: &Call, kind: &'static Kind) -> Answer {
     let key = kind.key(&call.info.namespace, &call.info.name);
     let store = &call.shared.cluster.store;
     let found = if revision == Some(0) {
-        store.cached(kind).items.get(&key).cloned()
+        store.cached_object(kind, &key)
     } else {
         store.get(kind, &key)
     };

@@ -176,12 +176,14 @@ impl Recorder {
     }
 }
 
+#[derive(Debug)]
 enum What {
     Connection,
     Stream,
 }
 
 /// Counts something as open until dropped.
+#[derive(Debug)]
 pub(crate) struct Open {
     recorder: Arc<Recorder>,
     what: What,

@@ -35,7 +35,7 @@ pub(crate) struct Call {
     pub headers: HeaderMap,
     pub body: Option<Incoming>,
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
-    pub protocol: Protocol,
+    pub conn: Arc<Conn>,
 }
 
 pub(crate) type Answer = Result<Response<Body>, Status>;
@@ -67,7 +67,7 @@ pub(crate) async fn handle(
             std::future::pending().await
         }
         Some(Fault::Reset) => {
-            conn.control.cut();
+            conn.listed.control.cut();
             return Err("reset on command".into());
         }
         Some(Fault::ResetStream) => return Err("reset on command".into()),
@@ -82,7 +82,7 @@ pub(crate) async fn handle(
                 if user.is_anonymous() {
                     leave(&shared, &conn);
                 }
-                routed(shared.clone(), conn.protocol, user, request, target).await
+                routed(shared.clone(), conn.clone(), user, request, target).await
             }
         },
     };
@@ -118,13 +118,13 @@ fn seen(conn: &Conn, request: &Request<Incoming>, target: &str, user: Option<&Us
         token: auth::bearer(request.headers()).map(str::to_owned),
         user: user.map(|u| u.name.clone()),
         protocol: conn.protocol,
-        connection_id: conn.id,
+        connection_id: conn.listed.id,
     }
 }
 
 async fn routed(
     shared: Arc<Shared>,
-    protocol: Protocol,
+    conn: Arc<Conn>,
     user: User,
     mut request: Request<Incoming>,
     target: String,
@@ -155,7 +155,7 @@ async fn routed(
         headers: parts.headers,
         body: Some(body),
         upgrade,
-        protocol,
+        conn,
     };
     match route(call).await {
         Ok(response) => response,

@@ -22,7 +22,7 @@ use crate::fault::Faults;
 use crate::listener::Door;
 use crate::options::Options;
 use crate::replay::Replay;
-use crate::seen::{Protocol, Recorder};
+use crate::seen::{Open, Protocol, Recorder};
 use crate::serve;
 use crate::socket::{Control, Socket};
 use crate::standin::Cluster;
@@ -77,10 +77,10 @@ where
 /// One connection, as its requests see it.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    pub id: u64,
+    /// Counted and reachable for faults as long as anything, an upgraded stream too, holds the connection.
+    pub listed: Listed,
     pub certificate: Certificate,
     pub protocol: Protocol,
-    pub control: Arc<Control>,
     /// Asks the connection to end after its running requests.
     pub leave: Notify,
 }
@@ -88,7 +88,7 @@ pub(crate) struct Conn {
 pub(crate) async fn accept(shared: Arc<Shared>) {
     loop {
         match std::future::poll_fn(|cx| shared.door.poll_accept(cx)).await {
-            Ok(stream) => shared.tasks.spawn(connection(shared.clone(), stream)),
+            Ok(stream) => shared.tasks.spawn(connection(Listed::new(&shared, stream))),
             Err(error) => {
                 tracing::debug!(%error, "accept");
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -97,18 +97,9 @@ pub(crate) async fn accept(shared: Arc<Shared>) {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream) {
-    let (id, _open) = shared.recorder.connection();
-    let control = Control::new(stream);
-    shared.connections.lock().insert(id, control.clone());
-    let _listed = Listed {
-        shared: shared.clone(),
-        id,
-    };
-    if shared.faults.black_hole() {
-        control.silence(true);
-    }
-    let mut socket = Socket(control.clone());
+async fn connection(listed: Listed) {
+    let shared = listed.shared.clone();
+    let mut socket = Socket(listed.control.clone());
     if shared.faults.stalls_handshake() {
         let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
         return;
@@ -124,10 +115,9 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream) {
     };
     let certificate = shared.tls.judge(tls.peer_certificates());
     let conn = Arc::new(Conn {
-        id,
+        listed,
         certificate,
         protocol,
-        control,
         leave: Notify::new(),
     });
     serve_http(shared, conn, stream).await;
@@ -145,7 +135,7 @@ async fn serve_http(shared: Arc<Shared>, conn: Arc<Conn>, stream: tokio_rustls::
         tokio::select! {
             result = http.as_mut() => {
                 if let Err(error) = result {
-                    tracing::debug!(id = conn.id, error, "connection");
+                    tracing::debug!(id = conn.listed.id, error, "connection");
                 }
                 return;
             }
@@ -168,10 +158,33 @@ fn builder(shared: &Shared) -> auto::Builder<Tasks> {
     builder
 }
 
-/// Takes a connection off the list when it ends.
-struct Listed {
+/// A connection on the list; it leaves the list when dropped.
+#[derive(Debug)]
+pub(crate) struct Listed {
     shared: Arc<Shared>,
-    id: u64,
+    pub id: u64,
+    pub control: Arc<Control>,
+    _open: Open,
+}
+
+impl Listed {
+    /// Listed as soon as it is accepted, so that a fault that begins now finds it.
+    fn new(shared: &Arc<Shared>, stream: TcpStream) -> Self {
+        let control = Control::new(stream);
+        let (id, open) = shared.recorder.connection();
+        let mut connections = shared.connections.lock();
+        // Asked under the lock: a black hole that ends now either is not seen here, or finds this connection.
+        if shared.faults.black_hole() {
+            control.silence(true);
+        }
+        connections.insert(id, control.clone());
+        Self {
+            shared: shared.clone(),
+            id,
+            control,
+            _open: open,
+        }
+    }
 }
 
 impl Drop for Listed {

@@ -55,7 +55,13 @@ impl Status {
             ),
             _ => ("", "stand-in fault"),
         };
-        Self::new(code, reason, message)
+        let status = Self::new(code, reason, message);
+        // The one code whose answer always says when to come back.
+        if code == 429 {
+            status.details(json!({"retryAfterSeconds": 1}))
+        } else {
+            status
+        }
     }
 
     pub(crate) fn unauthorized() -> Self {

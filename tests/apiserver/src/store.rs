@@ -113,6 +113,15 @@ impl Store {
             .unwrap_or_else(|| self.now(kind))
     }
 
+    /// One object as a read with resourceVersion=0 sees it.
+    pub(crate) fn cached_object(&self, kind: &'static Kind, key: &str) -> Option<Arc<Value>> {
+        let lag = self.state.lock().lag;
+        match lag.and_then(|at| self.at(kind, at).ok()) {
+            Some(snapshot) => snapshot.items.get(key).cloned(),
+            None => self.get(kind, key),
+        }
+    }
+
     /// The collection as it was at `revision` (not above the current one).
     pub(crate) fn at(&self, kind: &'static Kind, revision: u64) -> Result<Snapshot, Compacted> {
         let state = self.state.lock();

@@ -119,6 +119,7 @@ pub(crate) fn upgrade(call: Call, kind: &'static Kind) -> Answer {
         }
     }
     call.shared.tasks.spawn(async move {
+        let _conn = call.conn;
         let Ok(upgraded) = upgrade.await else { return };
         let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
         if tokio::io::copy(&mut read, &mut write).await.is_ok() {

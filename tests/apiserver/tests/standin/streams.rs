@@ -74,6 +74,25 @@ async fn an_upgrade_echoes_bytes_and_keeps_half_close() {
 }
 
 #[tokio::test]
+async fn an_upgraded_connection_counts_and_can_be_cut() {
+    let (api, client) = start(Options::default());
+    api.put(pod());
+    let client = http1(&client)
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1");
+    let mut connection = client.connect().await.unwrap();
+    let target = "/api/v1/namespaces/n/pods/p/portforward";
+    let response = connection.open("POST", target, "").await.unwrap();
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    assert_eq!(api.counters().connections_open, 1);
+    api.cut_connections();
+    assert!(stream.read_u8().await.is_err());
+    api.wait_counters(|c| c.connections_open == 0).await;
+}
+
+#[tokio::test]
 async fn the_echo_shows_what_arrived() {
     let (_api, client) = start(Options::default());
     let client = http1(&client).header("x-remote-user", "eve");
