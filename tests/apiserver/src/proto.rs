@@ -10,7 +10,7 @@ use crate::clock;
 /// In front of every protobuf body.
 pub(crate) const MAGIC: &[u8] = b"k8s\0";
 /// Where the rest of an object is kept; no Kubernetes type uses it.
-const REST: u32 = 100;
+pub(crate) const REST: u32 = 100;
 
 pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
