@@ -1,1 +1,339 @@
-//! Wires every component together, in one readable function.
+//! Wires every component together: [`App::bind`] does all that can fail, [`App::spawn`] starts it.
+
+mod logging;
+mod maintenance;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cache::{Cache, StoredTokens};
+use crate::config::{CacheStore, Config};
+use crate::proxy::{Pace, Parts, Proxy, ProxyConfig};
+use crate::runtime::tasks::Tasks;
+use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
+use crate::store::{LogStore, Store};
+use crate::tls::{self, Certificates, PairPaths, TrustedTime};
+use crate::upstream::probe::{self, ProbeConfig};
+use crate::upstream::{Link, LinkState, TransportConfig, Transports};
+
+use self::maintenance::Maintenance;
+
+/// Connections of clients at once; a node's own clients open far fewer.
+const MAX_CONNECTIONS: usize = 4096;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a stop waits for requests under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Held watches return upstream at most so fast, over all watches of the node.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Runs edgehold until a signal ends it: the whole of `edgehold run`.
+///
+/// # Errors
+/// What keeps it from starting (an address in use, a store that is not private), or the end of a task that it cannot
+/// do without. No certificate, upstream or client is among them.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    logging::init(&config.log);
+    tls::warm_up();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let running = App::bind(config).await?.spawn();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = ?running.addresses(), "edgehold is serving");
+        let failed = tokio::select! {
+            _ = interrupt.recv() => false,
+            _ = terminate.recv() => false,
+            () = running.failed() => true,
+        };
+        tracing::info!("stopping: finishing what is under way, a second signal aborts");
+        tokio::select! {
+            () = running.stop() => {}
+            _ = interrupt.recv() => tracing::warn!("aborted"),
+            _ = terminate.recv() => tracing::warn!("aborted"),
+        }
+        if failed { anyhow::bail!("a task that edgehold cannot do without has ended, see the log") } else { Ok(()) }
+    })
+}
+
+/// edgehold, bound to its addresses and its store but not serving yet.
+pub struct App {
+    config: Config,
+    listener: Bound,
+    store: Arc<dyn Store>,
+    certificates: Arc<Certificates>,
+    tokens: StoredTokens,
+    metrics: ServerMetrics,
+    registry: Registry,
+    tasks: Tasks,
+}
+
+impl App {
+    /// Binds addresses and store, and loads what certificates there are.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on, a store that cannot be opened.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let tasks = Tasks::new();
+        let listener = Listener::bind(ListenerConfig {
+            addresses: config.listen.addresses.clone(),
+            max_connections: MAX_CONNECTIONS,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            header_timeout: HEADER_TIMEOUT,
+            drain_timeout: DRAIN_TIMEOUT,
+        })
+        .await?;
+        let (paths, cache) = (certificate_config(&config), config.cache.clone());
+        let blocking_tasks = tasks.clone();
+        let opened = tasks.spawn_blocking(move || -> anyhow::Result<_> {
+            let store: Arc<dyn Store> = match cache.store {
+                CacheStore::File => Arc::new(LogStore::open(&cache.path).context("opening cache.path")?),
+                CacheStore::Memory => Arc::new(LogStore::memory()?),
+            };
+            let tokens = StoredTokens::open(&store, &blocking_tasks)?;
+            Ok((store, tokens, Arc::new(Certificates::bind(paths))))
+        });
+        let (store, tokens, certificates) = opened.await.context("opening the store")??;
+        let mut registry = Registry::default();
+        let metrics = ServerMetrics::register(&mut registry);
+        Ok(Self {
+            config,
+            listener,
+            store,
+            certificates,
+            tokens,
+            metrics,
+            registry,
+            tasks,
+        })
+    }
+
+    /// Starts serving. Needs a tokio runtime.
+    pub fn spawn(self) -> Running {
+        let Self {
+            config,
+            listener,
+            store,
+            certificates,
+            tokens,
+            metrics,
+            registry,
+            tasks,
+        } = self;
+        let time = maintenance::restored_time(&store);
+        tasks.spawn_critical(
+            "certificates",
+            Arc::clone(&certificates).run(tasks.cancelled().clone()),
+        );
+
+        let link = Link::default();
+        let transport_config = transport_config(&config, &time);
+        let authority = transport_config.authority();
+        let identities = config
+            .clients
+            .iter()
+            .filter_map(|client| {
+                let name = client.common_name.clone();
+                certificates.client_identity(&name).map(|source| (name, source))
+            })
+            .collect();
+        let transports = Transports::spawn(
+            &transport_config,
+            &certificates.upstream_roots(),
+            identities,
+            &tasks,
+        );
+        let probe_config = ProbeConfig {
+            interval: config.upstream.probe.interval,
+            timeout: config.upstream.probe.timeout,
+            authority: authority.clone(),
+        };
+        probe::spawn(
+            probe_config,
+            link.clone(),
+            Arc::clone(transports.default_transport()),
+            &tasks,
+        );
+
+        let spool_dir = spool_dir(&config);
+        let cache = Cache::new(Arc::clone(&store), spool_dir, tasks.clone());
+        let proxy = Arc::new(Proxy::new(
+            ProxyConfig {
+                authority,
+                response_timeout: config.upstream.response_timeout,
+            },
+            Parts {
+                transports,
+                link: link.clone(),
+                cache,
+                tokens,
+                time: Arc::clone(&time),
+                pace: Pace::every(REOPEN_INTERVAL),
+                tasks: tasks.clone(),
+            },
+        ));
+        maintenance::follow_link(&proxy, &link, &time, &tasks);
+        maintenance::prune(&proxy, &tasks);
+        let maintenance = Maintenance::new(
+            store,
+            config.cache.max_size,
+            configured_owners(&config),
+            Arc::clone(&time),
+        );
+        maintenance.spawn(&tasks);
+
+        let addresses = listener.addresses();
+        listener.spawn(&proxy, &certificates.server_material(), &time, &metrics, &tasks);
+        Running {
+            addresses,
+            link,
+            proxy,
+            certificates,
+            metrics,
+            registry,
+            maintenance,
+            tasks,
+        }
+    }
+}
+
+/// edgehold, serving.
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    link: Link,
+    proxy: Arc<Proxy>,
+    certificates: Arc<Certificates>,
+    metrics: ServerMetrics,
+    registry: Registry,
+    maintenance: Maintenance,
+    tasks: Tasks,
+}
+
+impl Running {
+    /// The bound addresses, in the configured order.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The state of the way to the cloud, to be followed.
+    pub fn link(&self) -> tokio::sync::watch::Receiver<LinkState> {
+        self.link.subscribe()
+    }
+
+    /// The certificates and how they are.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// What the listener counted.
+    pub fn metrics(&self) -> &ServerMetrics {
+        &self.metrics
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// The formatter's own.
+    pub fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// The proxy, for its status.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// Waits until everything that was recorded so far is on disk.
+    pub async fn settle(&self) {
+        self.proxy.cache().settle().await;
+        self.proxy.tokens().settle().await;
+        self.maintenance.sync(&self.tasks).await;
+    }
+
+    /// Resolves when a task has ended that edgehold cannot do without.
+    pub async fn failed(&self) {
+        self.tasks.failed().cancelled().await;
+    }
+
+    /// Stops: takes nothing new, lets requests finish, ends watches cleanly, writes everything down.
+    pub async fn stop(self) {
+        self.tasks.stop();
+        let deadline = DRAIN_TIMEOUT + Duration::from_secs(1);
+        self.settle().await;
+        // Strands end with their last handle.
+        drop(self.proxy);
+        if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "not everything ended in time");
+        }
+        self.maintenance.sync(&self.tasks).await;
+    }
+}
+
+fn certificate_config(config: &Config) -> tls::Config {
+    let pair = |cert: &PathBuf, key: &PathBuf| PairPaths {
+        cert: cert.clone(),
+        key: key.clone(),
+    };
+    let serving = &config.listen.tls;
+    tls::Config {
+        serving: pair(&serving.cert_file, &serving.key_file),
+        client_ca: serving.client_ca_file.clone(),
+        upstream_ca: Some(config.upstream.ca_file.clone()),
+        clients: config
+            .clients
+            .iter()
+            .map(|client| {
+                (
+                    client.common_name.clone(),
+                    pair(&client.cert_file, &client.key_file),
+                )
+            })
+            .collect(),
+        reload_interval: config.certificates.reload_interval,
+        retry_interval: config.certificates.retry_interval,
+    }
+}
+
+fn transport_config(config: &Config, time: &Arc<TrustedTime>) -> TransportConfig {
+    // The configuration has at least one server, checked when it was read.
+    let server = config.upstream.servers.first();
+    let host = server.map_or_else(String::new, |server| server.host.clone());
+    let localhost = || std::net::IpAddr::from([127, 0, 0, 1]).into();
+    TransportConfig {
+        server_name: host.parse().unwrap_or_else(|_| localhost()),
+        host,
+        port: server.map_or(443, |server| server.port),
+        time: Arc::clone(time),
+        connect_timeout: config.upstream.connect_timeout,
+    }
+}
+
+fn spool_dir(config: &Config) -> Option<PathBuf> {
+    match config.cache.store {
+        CacheStore::File => Some(config.cache.path.clone()),
+        CacheStore::Memory => None,
+    }
+}
+
+/// The start of the keys of every configured client: the quota never takes their last good copy.
+fn configured_owners(config: &Config) -> HashSet<String> {
+    config
+        .clients
+        .iter()
+        .map(|client| client.common_name.clone())
+        .collect()
+}

@@ -1,1 +1,327 @@
-//! What was read before: keys, recording (tee) and answering from it while the cloud is away.
+//! What was read before: recording the answers of forwarded reads, and answering from them while the cloud is away.
+//!
+//! Owns keys, the tee, the stored views, objects and documents of every principal, and what is answered from them.
+//! Knows nothing of connections or of who may ask: callers pass the principal's key, and data never crosses from one
+//! owner to another. Invariants: recording never changes or breaks the client's stream and delays it by at most 100 ms
+//! in all; nothing incomplete is ever kept; everything here that touches the disk runs on blocking threads.
+
+mod answer;
+mod collection;
+mod decode;
+mod documents;
+mod lists;
+mod objects;
+mod query;
+mod recording;
+mod source;
+mod stream;
+mod tee;
+mod tokens;
+mod watches;
+mod writes;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::runtime::strand::{Strand, StrandGone};
+use crate::runtime::tasks::Tasks;
+use crate::store::{LogId, Store, StoreError};
+use crate::view::event::Input;
+use crate::view::key::ViewKey;
+use crate::view::pages::{PageLimits, Pages};
+
+use self::collection::StoredView;
+use self::objects::Objects;
+use self::recording::PageStage;
+use self::source::Source;
+use self::tee::Handover;
+
+pub use self::answer::{Answer, Found};
+pub use self::query::{Query, Target};
+pub use self::recording::{Recording, is_from_apiserver};
+pub use self::tokens::StoredTokens;
+pub use self::watches::{HeldStart, WatchPlan, WatchRecording};
+pub use self::writes::refresh_after_write;
+
+/// Lists being received at once; each keeps one blocking thread.
+const RECORDING_SLOTS: usize = 256;
+
+/// Bytes of watch events that wait to be written, over all watches.
+const EVENT_BUDGET: usize = 16 << 20;
+
+const PAGES: PageLimits = PageLimits {
+    chains: 64,
+    idle: Duration::from_secs(300),
+};
+
+/// The cache of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    tasks: Tasks,
+    spool_dir: Option<PathBuf>,
+    owners: Mutex<HashMap<String, Arc<Owner>>>,
+    pages: Mutex<Pages<String, PageStage>>,
+    numbers: AtomicU64,
+    slots: Arc<Semaphore>,
+    events: Arc<Semaphore>,
+}
+
+/// What one principal has.
+struct Owner {
+    objects: Strand<Objects>,
+    views: Mutex<Views>,
+}
+
+#[derive(Default)]
+struct Views {
+    /// Every view that is on disk or being received.
+    names: BTreeSet<ViewKey>,
+    open: HashMap<ViewKey, ViewHandle>,
+}
+
+/// A view on its strand. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ViewHandle {
+    id: Arc<LogId>,
+    strand: Strand<StoredView>,
+    cache: Weak<Inner>,
+}
+
+impl ViewHandle {
+    fn id(&self) -> &LogId {
+        &self.id
+    }
+
+    /// Queues work on the view, behind everything that was posted before.
+    fn post(&self, work: impl FnOnce(&mut StoredView) + Send + 'static) {
+        let own = self.clone();
+        self.strand.post(move |view| {
+            work(view);
+            if view.take_restarted()
+                && let Some(inner) = own.cache.upgrade()
+            {
+                Cache { inner }.history_restarted(own.id());
+            }
+        });
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut StoredView) -> R + Send + 'static,
+    ) -> Result<R, StrandGone> {
+        self.strand.run(work).await
+    }
+}
+
+impl Cache {
+    /// A cache over an open store. `spool_dir` is a private directory on disk for large answers that arrive faster
+    /// than they can be parsed; without one they are given up.
+    pub fn new(store: Arc<dyn Store>, spool_dir: Option<PathBuf>, tasks: Tasks) -> Self {
+        let mut names: HashMap<String, BTreeSet<ViewKey>> = HashMap::new();
+        for log in store.logs() {
+            if let Some(key) = ViewKey::parse(&log.id.name) {
+                names.entry(log.id.owner).or_default().insert(key);
+            }
+        }
+        let inner = Inner {
+            store,
+            tasks,
+            spool_dir,
+            owners: Mutex::default(),
+            pages: Mutex::new(Pages::new(PAGES)),
+            numbers: AtomicU64::new(1),
+            slots: Arc::new(Semaphore::new(RECORDING_SLOTS)),
+            events: Arc::new(Semaphore::new(EVENT_BUDGET / 1024)),
+        };
+        let cache = Self {
+            inner: Arc::new(inner),
+        };
+        for (owner, names) in names {
+            cache.owner(&owner).views.lock().names = names;
+        }
+        cache
+    }
+
+    /// Begins to record a read that is about to be forwarded.
+    pub fn record(&self, query: &Query) -> Recording {
+        Recording::begin(self, query)
+    }
+
+    /// Waits until everything that was recorded so far is with the store.
+    pub async fn settle(&self) {
+        let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
+        for owner in owners {
+            let views: Vec<ViewHandle> = owner.views.lock().open.values().cloned().collect();
+            for view in views {
+                let _stopped = view.run(|_| ()).await;
+            }
+            let _stopped = owner.objects.run(|_| ()).await;
+        }
+    }
+
+    /// Lets go of views that nothing came of, so that requests for what does not exist leave nothing behind. For a
+    /// maintenance task.
+    pub async fn prune(&self) {
+        let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
+        for owner in owners {
+            let open: Vec<(ViewKey, ViewHandle)> = owner
+                .views
+                .lock()
+                .open
+                .iter()
+                .map(|(key, view)| (key.clone(), view.clone()))
+                .collect();
+            for (key, view) in open {
+                if !view.run(|view| view.is_void()).await.unwrap_or(false) {
+                    continue;
+                }
+                drop(view);
+                let mut views = owner.views.lock();
+                // Whoever works with the view holds its handle, and new ones are only made under this lock.
+                let unused = views
+                    .open
+                    .get(&key)
+                    .is_some_and(|view| Arc::strong_count(&view.id) == 1);
+                if unused {
+                    views.open.remove(&key);
+                    views.names.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.inner.tasks
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages<String, PageStage>> {
+        self.inner.pages.lock()
+    }
+
+    fn next_number(&self) -> u64 {
+        self.inner.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn recording_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.slots).try_acquire_owned().ok()
+    }
+
+    fn source(&self, handover: Handover) -> Source {
+        match handover {
+            Handover::Whole(chunks) => Source::whole(chunks),
+            Handover::Live(pieces) => Source::live(pieces, self.inner.spool_dir.clone()),
+        }
+    }
+
+    fn owner(&self, owner: &str) -> Arc<Owner> {
+        let mut owners = self.inner.owners.lock();
+        if let Some(known) = owners.get(owner) {
+            return Arc::clone(known);
+        }
+        let objects = Strand::spawn(self.tasks(), Objects::new(Arc::clone(self.store()), owner));
+        let made = Arc::new(Owner {
+            objects,
+            views: Mutex::default(),
+        });
+        owners.insert(owner.to_owned(), Arc::clone(&made));
+        made
+    }
+
+    /// The view of this key, begun if need be.
+    fn view(&self, owner: &str, key: &ViewKey) -> ViewHandle {
+        let known = self.owner(owner);
+        let mut views = known.views.lock();
+        if let Some(open) = views.open.get(key) {
+            return open.clone();
+        }
+        let id = Arc::new(LogId::new(owner, key.to_text()));
+        let strand = Strand::spawn_with(self.tasks(), {
+            let (store, id) = (Arc::clone(self.store()), LogId::clone(&id));
+            move || StoredView::open(store, id)
+        });
+        let handle = ViewHandle {
+            id,
+            strand,
+            cache: Arc::downgrade(&self.inner),
+        };
+        views.names.insert(key.clone());
+        views.open.insert(key.clone(), handle.clone());
+        handle
+    }
+
+    /// The view of this key, if there is or may be one.
+    fn existing_view(&self, owner: &str, key: &ViewKey) -> Option<ViewHandle> {
+        let known = self.owner(owner);
+        let exists = known.views.lock().names.contains(key);
+        exists.then(|| self.view(owner, key))
+    }
+
+    /// Every view of an owner that satisfies `wanted`.
+    fn views_where(&self, owner: &str, wanted: impl Fn(&ViewKey) -> bool) -> Vec<(ViewKey, ViewHandle)> {
+        let keys: Vec<ViewKey> = self
+            .owner(owner)
+            .views
+            .lock()
+            .names
+            .iter()
+            .filter(|key| wanted(key))
+            .cloned()
+            .collect();
+        keys.into_iter()
+            .map(|key| {
+                let view = self.view(owner, &key);
+                (key, view)
+            })
+            .collect()
+    }
+
+    /// The cluster's history went back: nothing that any other view holds can be resumed or trusted.
+    fn history_restarted(&self, seen_by: &LogId) {
+        let owners: Vec<(String, Arc<Owner>)> = self
+            .inner
+            .owners
+            .lock()
+            .iter()
+            .map(|(name, owner)| (name.clone(), Arc::clone(owner)))
+            .collect();
+        for (name, owner) in owners {
+            let keys: Vec<ViewKey> = owner.views.lock().names.iter().cloned().collect();
+            for key in keys {
+                let view = self.view(&name, &key);
+                if view.id() != seen_by {
+                    view.post(|view| view.input(Input::HistoryRestarted));
+                }
+            }
+        }
+    }
+
+    fn document_kept(&self, id: &LogId) {
+        tracing::debug!(owner = %id.owner, document = %id.name, "document recorded");
+    }
+
+    /// Drops every variant of a document.
+    fn forget_document(&self, owner: &str, name: &str) -> Result<(), StoreError> {
+        let prefix = documents::document_id(owner, name, "").name;
+        for log in self.store().logs() {
+            if log.id.owner == owner && log.id.name.starts_with(&prefix) {
+                self.store().remove(&log.id)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,3 +1,7 @@
 //! The `edgehold` binary: see `edgehold help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edgehold::cli::main(std::env::args_os(), edgehold::app::run)
+}

@@ -1,1 +1,121 @@
-//! The pipeline of a request: principal, limits, request info, route, forward or answer.
+//! The pipeline of a request: principal, request info, route, forward or answer (ARCHITECTURE.md tells the story).
+//!
+//! Owns nothing that lasts: transports, link and cache are handed in. Invariants: a token never travels on a connection
+//! that presents a certificate; `X-Remote-*` never passes; the client's path and query are forwarded byte for byte; a
+//! write is never repeated and never answered from anything but upstream.
+
+mod caller;
+mod exchange;
+mod forward;
+mod headers;
+mod respond;
+mod upgrade;
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::cache::{Cache, StoredTokens};
+use crate::runtime::body::Body;
+use crate::runtime::tasks::Tasks;
+use crate::tls::{PeerCertificate, TrustedTime};
+use crate::upstream::{Link, Transports};
+
+pub use self::watch::Pace;
+
+/// Who is at the other end of a client connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The verified client certificate, if one was presented.
+    pub certificate: Option<PeerCertificate>,
+    /// Where the connection comes from.
+    pub address: SocketAddr,
+}
+
+/// What the proxy needs to know.
+#[derive(Debug, Clone)]
+pub struct ProxyConfig {
+    /// `host:port` of the apiserver, for `Host` and `:authority`.
+    pub authority: String,
+    /// How long a read may wait for the first byte before the cache answers, if it can.
+    pub response_timeout: Duration,
+}
+
+/// The proxy: handles requests of all connections.
+pub struct Proxy {
+    config: ProxyConfig,
+    transports: Transports,
+    link: Link,
+    cache: Cache,
+    tokens: StoredTokens,
+    time: Arc<TrustedTime>,
+    pace: Pace,
+    tasks: Tasks,
+}
+
+/// What a [`Proxy`] works with.
+pub struct Parts {
+    /// The upstream connections, by identity.
+    pub transports: Transports,
+    /// The state of the way to the cloud.
+    pub link: Link,
+    /// What was read before.
+    pub cache: Cache,
+    /// Tokens that upstream has accepted.
+    pub tokens: StoredTokens,
+    /// The moment at which certificates are judged.
+    pub time: Arc<TrustedTime>,
+    /// How fast held watches return upstream.
+    pub pace: Pace,
+    /// Where its tasks run.
+    pub tasks: Tasks,
+}
+
+impl Proxy {
+    /// A proxy over its parts.
+    pub fn new(config: ProxyConfig, parts: Parts) -> Self {
+        let Parts {
+            transports,
+            link,
+            cache,
+            tokens,
+            time,
+            pace,
+            tasks,
+        } = parts;
+        Self {
+            config,
+            transports,
+            link,
+            cache,
+            tokens,
+            time,
+            pace,
+            tasks,
+        }
+    }
+
+    /// Handles one request. Always answers: what goes wrong becomes a Kubernetes `Status`.
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        exchange::handle(self, request, &peer).await
+    }
+
+    /// The cache, for a stop that waits until everything is with the store.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The memory of tokens, likewise.
+    pub fn tokens(&self) -> &StoredTokens {
+        &self.tokens
+    }
+
+    /// The transports, for status.
+    pub fn transports(&self) -> &Transports {
+        &self.transports
+    }
+}

@@ -1,1 +1,12 @@
 //! The HTTPS listener that local clients talk to.
+//!
+//! Owns sockets, handshakes and the life of a connection; what a request means is the proxy's. Invariants: the accept
+//! loop cannot die (promise 7); a handshake or a slow client never holds up another one; nothing is served before
+//! both the serving pair and the client CA are loaded.
+
+mod accept;
+mod connection;
+mod metrics;
+
+pub use accept::{Bound, ListenError, Listener, ListenerConfig};
+pub use metrics::ServerMetrics;

@@ -155,6 +155,11 @@ impl<'a> Clause<'a> {
             || (self.kind == kind && (self.subkind == subkind || self.subkind == "*"))
     }
 
+    /// The media type, unless it is a wildcard.
+    pub fn media_type(&self) -> Option<String> {
+        (self.kind != "*" && self.subkind != "*").then(|| format!("{}/{}", self.kind, self.subkind))
+    }
+
     /// A parameter's value; empty when absent.
     pub fn param(&self, name: &str) -> &'a str {
         self.params

@@ -13,6 +13,8 @@ pub struct Details {
     pub group: String,
     /// Resource (by convention the plural resource, not the kind).
     pub kind: String,
+    /// Reason and message of each cause.
+    pub causes: Vec<(String, String)>,
 }
 
 /// A failure as Kubernetes clients read it.
@@ -25,7 +27,7 @@ pub struct Status {
     /// What happened, for a person.
     pub message: String,
     /// Which object, when that is known.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
 }
 
 impl Status {
@@ -69,6 +71,22 @@ impl Status {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
+    /// List options that break a rule of the apiserver (wire contract 1.3).
+    pub fn invalid_list_options(field: &str, reason: &str, message: &str) -> Self {
+        let mut status = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Invalid",
+            format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}"),
+        );
+        status.details = Some(Box::new(Details {
+            group: "meta.k8s.io".to_owned(),
+            kind: "ListOptions".to_owned(),
+            causes: vec![(reason.to_owned(), message.to_owned())],
+            ..Details::default()
+        }));
+        status
+    }
+
     /// An object that is known not to exist (rule V8), worded as kube-apiserver does.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
         let qualified = if group.is_empty() {
@@ -81,11 +99,12 @@ impl Status {
             "NotFound",
             format!("{qualified} \"{name}\" not found"),
         );
-        status.details = Some(Details {
+        status.details = Some(Box::new(Details {
             name: name.to_owned(),
             group: group.to_owned(),
             kind: resource.to_owned(),
-        });
+            causes: Vec::new(),
+        }));
         status
     }
 }

@@ -12,3 +12,8 @@ pub fn now() -> tokio::time::Instant {
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
+
+/// Reads the `Date` of an HTTP answer (RFC 9110 section 5.6.7).
+pub fn parse_http_date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}

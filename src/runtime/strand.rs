@@ -36,6 +36,21 @@ impl<S: Send + 'static> Strand<S> {
         Self { work: sender }
     }
 
+    /// A strand whose state is made by blocking work, before anything that is posted.
+    pub fn spawn_with(tasks: &Tasks, make: impl FnOnce() -> S + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let inner = tasks.clone();
+        tasks.spawn("strand", async move {
+            match inner.spawn_blocking(make).await {
+                Ok(state) => drive(inner, state, receiver).await,
+                Err(error) => {
+                    tracing::error!(%error, "disk work failed; this part of the cache is lost until restart")
+                }
+            }
+        });
+        Self { work: sender }
+    }
+
     /// Queues work and does not wait for it. The caller bounds what it queues.
     pub fn post(&self, work: impl FnOnce(&mut S) + Send + 'static) {
         // A strand that has gone has nothing to keep in order.

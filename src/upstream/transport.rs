@@ -178,7 +178,7 @@ fn spawn_transport(
     let own = Arc::clone(&transport);
     let inner = tasks.clone();
     let build = move |roots: &mut watch::Receiver<Option<Arc<Roots>>>,
-                          identity: &mut Option<IdentitySource>| {
+                      identity: &mut Option<IdentitySource>| {
         let trusted = roots.borrow_and_update().clone();
         let presented = identity.as_mut().map(|source| source.borrow_and_update().clone());
         let pool = match (trusted, presented) {

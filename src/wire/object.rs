@@ -76,6 +76,21 @@ pub fn read_object(encoding: Encoding, body: &[u8]) -> Result<Object<'_>, WireEr
     parsed.into_object()
 }
 
+/// Reads what identifies a stored item, in list form: bare, or with its types.
+///
+/// # Errors
+/// As [`read_object`].
+pub fn read_item(encoding: Encoding, item: &[u8]) -> Result<ItemMeta, WireError> {
+    let head = match encoding {
+        Encoding::Yaml => return Err(WireError::Unsupported(encoding)),
+        Encoding::Json => json::read_object(item)?,
+        Encoding::Protobuf => protobuf::read_head(item, TypeMeta::default())?,
+        Encoding::Cbor => cbor::read_head(item)?,
+    };
+    head.meta.check_identity()?;
+    Ok(head.meta)
+}
+
 /// An object whose role is not yet known: an item, a bookmark, a Table, a Status.
 pub(super) struct Parsed<'a> {
     pub(super) encoding: Encoding,

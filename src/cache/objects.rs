@@ -1,0 +1,324 @@
+//! Object entries of one principal: single GET answers, remembered absences and refusals, in one log.
+//!
+//! An entry says what the apiserver last answered for exactly this path: the object (per representation), 404 or 403.
+//! A newer answer replaces an older one; of two answers that were under way together, the later resourceVersion wins.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::kube::media::{Encoding, Representation, Shape};
+use crate::kube::version::ResourceVersion;
+use crate::runtime::clock;
+use crate::store::{Change, Log, LogId, Store, StoreError};
+use crate::wire::object::read_object;
+
+/// The name of the log that holds a principal's entries.
+pub(super) const LOG_NAME: &str = "objects";
+
+const HEADER: &[u8] = br#"{"kind":"objects","version":1}"#;
+
+/// The order in which requests were sent and their answers recorded, in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Moment(pub(super) u64);
+
+/// What is known of one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    /// The answer, in this representation.
+    Object {
+        body: Bytes,
+        representation: Representation,
+        validated: SystemTime,
+    },
+    /// The apiserver said 404, and nothing was seen since.
+    Absent { since: SystemTime },
+    /// The apiserver said 403: nothing else may be told either.
+    Withdrawn,
+    /// Nothing.
+    Unknown,
+}
+
+/// An object answer to be recorded.
+pub(super) struct Answered {
+    pub(super) path: String,
+    pub(super) representation: Representation,
+    pub(super) body: Vec<u8>,
+    /// The request had a resourceVersion: the answer may be older than what is known.
+    pub(super) may_lag: bool,
+    /// When the request was sent, and when its answer is recorded.
+    pub(super) sent: Moment,
+    pub(super) recorded: Moment,
+}
+
+/// The entries of one principal. Lives on a strand: it blocks.
+pub(super) struct Objects {
+    store: Arc<dyn Store>,
+    id: LogId,
+    log: Option<Arc<dyn Log>>,
+    fresh: HashMap<Box<[u8]>, Fresh>,
+}
+
+/// What this process saw of an entry.
+#[derive(Clone, Copy)]
+struct Fresh {
+    validated: SystemTime,
+    recorded: Moment,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Object,
+    Absent,
+    Withdrawn,
+}
+
+impl Mark {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Object => 0,
+            Self::Absent => 1,
+            Self::Withdrawn => 2,
+        }
+    }
+}
+
+impl Objects {
+    pub(super) fn new(store: Arc<dyn Store>, owner: &str) -> Self {
+        Self {
+            store,
+            id: LogId::new(owner, LOG_NAME),
+            log: None,
+            fresh: HashMap::new(),
+        }
+    }
+
+    /// Records a 2xx answer to a GET. `Ok(false)`: what is known is newer, or the body is not the object that the
+    /// path names.
+    pub(super) fn answered(&mut self, answered: &Answered) -> Result<bool, StoreError> {
+        if !is_object_of(answered) {
+            return Ok(false);
+        }
+        let key = object_key(&answered.path, &answered.representation);
+        let log = self.log_or_create()?;
+        let stored = log.get(&key)?.and_then(|value| decode(&value));
+        if let Some((_, _, body)) = &stored
+            && self.is_newer(&key, body, answered)
+        {
+            return Ok(false);
+        }
+        let validated = clock::wall();
+        if !matches!(&stored, Some((Mark::Object, _, body)) if **body == answered.body) {
+            let value = encode(Mark::Object, validated, &answered.body);
+            log.append(
+                Change::Put {
+                    key: &key,
+                    value: &value,
+                },
+                "",
+                validated,
+            )?;
+        }
+        self.unmark(&log, &answered.path)?;
+        self.fresh.insert(
+            key.into(),
+            Fresh {
+                validated,
+                recorded: answered.recorded,
+            },
+        );
+        Ok(true)
+    }
+
+    /// Whether the stored answer must not be replaced by this one.
+    fn is_newer(&self, key: &[u8], stored: &[u8], answered: &Answered) -> bool {
+        let together = self
+            .fresh
+            .get(key)
+            .is_some_and(|fresh| fresh.recorded > answered.sent);
+        if !together && !answered.may_lag {
+            return false;
+        }
+        let version = |body: &[u8]| {
+            let object = read_object(answered.representation.encoding, body).ok()?;
+            ResourceVersion::new(&object.meta.resource_version)
+        };
+        match (version(stored), version(&answered.body)) {
+            (Some(stored), Some(answered)) => stored.is_after(&answered),
+            _ => together,
+        }
+    }
+
+    /// Records a 404: the object's entries go, and its absence is remembered.
+    pub(super) fn absent(&mut self, path: &str) -> Result<(), StoreError> {
+        self.forget(path)?;
+        self.mark(path, Mark::Absent)
+    }
+
+    /// Records a 403: what was kept of this path goes, also from disk.
+    pub(super) fn withdrawn(&mut self, path: &str) -> Result<(), StoreError> {
+        let had = self.forget(path)?;
+        self.mark(path, Mark::Withdrawn)?;
+        match self.log()? {
+            Some(log) if had => log.scrub(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops what is known of a path, after a DELETE. Gives whether there was anything.
+    pub(super) fn forget(&mut self, path: &str) -> Result<bool, StoreError> {
+        let Some(log) = self.log()? else { return Ok(false) };
+        let mut had = false;
+        for key in keys_of(path) {
+            if log.contains(&key) {
+                log.append(Change::Delete { key: &key }, "", clock::wall())?;
+                self.fresh.remove(key.as_slice());
+                had = true;
+            }
+        }
+        Ok(had)
+    }
+
+    /// Whether anything is known of a path, be it its absence: only then does the answer to a write refresh it.
+    pub(super) fn knows(&mut self, path: &str) -> Result<bool, StoreError> {
+        let Some(log) = self.log()? else { return Ok(false) };
+        Ok(keys_of(path).any(|key| log.contains(&key)))
+    }
+
+    /// What is known of a path, in the first of these representations that there is.
+    pub(super) fn known(&mut self, path: &str, wanted: &[Representation]) -> Result<Known, StoreError> {
+        let Some(log) = self.log()? else {
+            return Ok(Known::Unknown);
+        };
+        if let Some((mark, since, _)) = log.get(&mark_key(path))?.and_then(|value| decode(&value)) {
+            return Ok(match mark {
+                Mark::Absent => Known::Absent { since },
+                Mark::Withdrawn | Mark::Object => Known::Withdrawn,
+            });
+        }
+        for representation in wanted {
+            let key = object_key(path, representation);
+            let Some((Mark::Object, written, body)) = log.get(&key)?.and_then(|value| decode(&value)) else {
+                continue;
+            };
+            let validated = self
+                .fresh
+                .get(key.as_slice())
+                .map_or(written, |fresh| fresh.validated);
+            return Ok(Known::Object {
+                body,
+                representation: representation.clone(),
+                validated,
+            });
+        }
+        Ok(Known::Unknown)
+    }
+
+    fn mark(&mut self, path: &str, mark: Mark) -> Result<(), StoreError> {
+        let now = clock::wall();
+        let value = encode(mark, now, &[]);
+        let log = self.log_or_create()?;
+        log.append(
+            Change::Put {
+                key: &mark_key(path),
+                value: &value,
+            },
+            "",
+            now,
+        )?;
+        Ok(())
+    }
+
+    fn unmark(&mut self, log: &Arc<dyn Log>, path: &str) -> Result<(), StoreError> {
+        let key = mark_key(path);
+        if log.contains(&key) {
+            log.append(Change::Delete { key: &key }, "", clock::wall())?;
+        }
+        Ok(())
+    }
+
+    fn log(&mut self) -> Result<Option<Arc<dyn Log>>, StoreError> {
+        if self.log.is_none() {
+            self.log = self.store.load(&self.id)?;
+        }
+        Ok(self.log.clone())
+    }
+
+    fn log_or_create(&mut self) -> Result<Arc<dyn Log>, StoreError> {
+        if let Some(log) = self.log()? {
+            return Ok(log);
+        }
+        let log = self.store.create(&self.id, HEADER)?;
+        self.log = Some(Arc::clone(&log));
+        Ok(log)
+    }
+
+    /// Lets go of the handle, so that the next use opens the log anew: after it was removed or broken.
+    pub(super) fn reopen(&mut self) {
+        self.log = None;
+        self.fresh.clear();
+    }
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    kind: String,
+}
+
+/// A body is kept only if it is what the path names: a gateway's greeting is not.
+fn is_object_of(answered: &Answered) -> bool {
+    let encoding = answered.representation.encoding;
+    if matches!(answered.representation.shape, Shape::Table(_)) {
+        return encoding == Encoding::Json
+            && serde_json::from_slice::<Kind>(&answered.body).is_ok_and(|body| body.kind == "Table");
+    }
+    let Ok(object) = read_object(encoding, &answered.body) else {
+        return false;
+    };
+    let metadata_only = object.type_meta.kind == "PartialObjectMetadata";
+    let name = answered.path.rsplit('/').next().unwrap_or_default();
+    // A subresource (`/scale`, `/status`) is named by the segment before the last.
+    let owner = answered.path.rsplit('/').nth(1).unwrap_or_default();
+    metadata_only == matches!(answered.representation.shape, Shape::Metadata(_))
+        && (object.meta.name == name || object.meta.name == owner)
+}
+
+/// `path`, a line feed, the representation: a plain path has no line feed, so keys of two paths never meet.
+fn object_key(path: &str, representation: &Representation) -> Vec<u8> {
+    format!("{path}\n{representation}").into_bytes()
+}
+
+fn mark_key(path: &str) -> Vec<u8> {
+    format!("{path}\n!").into_bytes()
+}
+
+fn keys_of(path: &str) -> impl Iterator<Item = Vec<u8>> + '_ {
+    Representation::all()
+        .map(move |representation| object_key(path, &representation))
+        .chain([mark_key(path)])
+}
+
+/// `mark u8 | seconds since 1970 u64 BE | body`.
+fn encode(mark: Mark, at: SystemTime, body: &[u8]) -> Vec<u8> {
+    let seconds = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mut value = Vec::with_capacity(9 + body.len());
+    value.push(mark.byte());
+    value.extend_from_slice(&seconds.to_be_bytes());
+    value.extend_from_slice(body);
+    value
+}
+
+fn decode(value: &Bytes) -> Option<(Mark, SystemTime, Bytes)> {
+    let (mark, rest) = value.split_first()?;
+    let (seconds, body) = rest.split_first_chunk::<8>()?;
+    let mark = [Mark::Object, Mark::Absent, Mark::Withdrawn]
+        .into_iter()
+        .find(|m| m.byte() == *mark)?;
+    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*seconds)))?;
+    Some((mark, at, value.slice_ref(body)))
+}

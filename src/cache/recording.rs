@@ -1,0 +1,465 @@
+//! Recording: what becomes of the answer to one forwarded read.
+//!
+//! A recording begins before its request is sent, so that a view knows where it stood then. Only an apiserver's own
+//! answer counts (it carries `Audit-Id`): a gateway's page proves nothing.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, StatusCode, header, response};
+
+use crate::kube::media::{Encoding, Representation, Shape, answered_shape};
+use crate::kube::request::ResourceRequest;
+use crate::kube::version::ResourceVersion;
+use crate::runtime::body::Body;
+use crate::runtime::clock;
+use crate::store::{Staging, Store, StoreError};
+use crate::view::event::{Freshness, Input, Ticket};
+use crate::view::pages::{Answer as PageAnswer, Chain, Outcome, Request as PageRequest};
+use crate::wire::collection::Collection;
+use crate::wire::list::{ListHead, ListReader};
+use crate::wire::{self, WireError};
+
+use super::collection::Received;
+use super::decode::{Coding, Decoded};
+use super::documents;
+use super::objects::{Answered, Moment};
+use super::query::{Query, Target, view_key};
+use super::source::{Source, SourceError};
+use super::tee::{Handover, tee};
+use super::{Cache, ViewHandle};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Answers to a GET beyond this are not kept; etcd allows objects of 1.5 MiB.
+const LARGEST_OBJECT: usize = 16 << 20;
+
+/// Whether an apiserver itself gave this answer.
+pub fn is_from_apiserver(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUDIT_ID)
+}
+
+/// A forwarded read whose answer may be kept.
+pub struct Recording {
+    cache: Cache,
+    query: Query,
+    sent: Moment,
+    list: Option<OpenList>,
+}
+
+/// A list under way: its ticket, and the chain of pages that it continues.
+struct OpenList {
+    ticket: OpenTicket,
+    chain: Chain<PageStage>,
+    page_key: String,
+}
+
+/// A ticket of a view that is told of its failure when dropped.
+pub(super) struct OpenTicket {
+    view: ViewHandle,
+    ticket: Ticket,
+    settled: bool,
+}
+
+/// What the pages of a chain have in common.
+pub(super) struct PageStage {
+    ticket: Option<OpenTicket>,
+    staged: Option<(Box<dyn Staging>, Collection)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unkept {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a {0} is not what was asked for")]
+    OtherShape(String),
+    #[error("the list has no resourceVersion to resume from")]
+    NotResumable,
+}
+
+impl OpenTicket {
+    fn begin(cache: &Cache, view: ViewHandle, freshness: Freshness) -> Self {
+        let ticket = Ticket(cache.next_number());
+        view.post(move |view| view.input(Input::SnapshotBegun { ticket, freshness }));
+        Self {
+            view,
+            ticket,
+            settled: false,
+        }
+    }
+
+    fn settle(&mut self, received: Received) {
+        self.settled = true;
+        let ticket = self.ticket;
+        self.view.post(move |view| view.received(ticket, received));
+    }
+}
+
+impl Drop for OpenTicket {
+    fn drop(&mut self) {
+        if !self.settled {
+            let ticket = self.ticket;
+            self.view
+                .post(move |view| view.input(Input::SnapshotFailed { ticket }));
+        }
+    }
+}
+
+impl Recording {
+    /// Begins to record a read that is about to be sent. A watch is recorded by its own means.
+    pub(super) fn begin(cache: &Cache, query: &Query) -> Self {
+        let list = match &query.target {
+            Target::Collection(resource) if !resource.options.watch => open_list(cache, query, resource),
+            _ => None,
+        };
+        Self {
+            cache: cache.clone(),
+            query: query.clone(),
+            sent: Moment(cache.next_number()),
+            list,
+        }
+    }
+
+    /// Wraps the body of the answer so that what is to be kept of it is.
+    pub fn answered(self, head: &response::Parts, body: Body) -> Body {
+        if !is_from_apiserver(&head.headers) || self.query.head {
+            return body;
+        }
+        let Some(coding) = Coding::of(&head.headers) else {
+            return body;
+        };
+        match head.status {
+            StatusCode::OK => self.keep(&head.headers, coding, body),
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => self.refused(head, coding, body),
+            _ => body,
+        }
+    }
+
+    fn keep(self, headers: &HeaderMap, coding: Coding, body: Body) -> Body {
+        let Some(content_type) = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+        else {
+            return body;
+        };
+        let Self {
+            cache,
+            query,
+            sent,
+            list,
+        } = self;
+        if let Target::Document(name) = &query.target {
+            let variant = documents::answered_variant(query.accept.as_deref(), content_type);
+            let id = documents::document_id(&query.owner, name, &variant);
+            return keep_document(cache, id, headers.clone(), coding, body);
+        }
+        let Some(representation) = answered_representation(&query, content_type) else {
+            return body;
+        };
+        match query.target.clone() {
+            Target::Document(_) => body,
+            Target::Object { path, may_lag, .. } => {
+                keep_object(cache, query, (path, representation, may_lag, sent), coding, body)
+            }
+            Target::Collection(resource) => {
+                let key = view_key(&resource, &representation);
+                if matches!(representation.shape, Shape::Table(_))
+                    || representation.encoding == Encoding::Yaml
+                {
+                    if !resource.options.continue_token.is_empty() || resource.options.limit > 0 {
+                        // A page of an opaque answer: whether it is all cannot be seen from here.
+                        return body;
+                    }
+                    let id = documents::document_id(&query.owner, &key.to_text(), "");
+                    return keep_document(cache, id, headers.clone(), coding, body);
+                }
+                let view = cache.view(&query.owner, &key);
+                let list = match list {
+                    Some(list) if list.ticket.view.id() == view.id() => list,
+                    // Another encoding than foreseen (a custom resource asked for in protobuf). The view's version
+                    // when the request was sent is not known, so this list may not prove that history went back.
+                    _ if resource.options.continue_token.is_empty() => OpenList {
+                        ticket: OpenTicket::begin(&cache, view, Freshness::Cached),
+                        chain: Chain::new(PageStage {
+                            ticket: None,
+                            staged: None,
+                        }),
+                        page_key: page_key(&query, &key.to_text()),
+                    },
+                    _ => return body,
+                };
+                keep_list(cache, list, representation, coding, body)
+            }
+        }
+    }
+
+    /// 404 and 403 count once their body proves to be a Status.
+    fn refused(self, head: &response::Parts, coding: Coding, body: Body) -> Body {
+        let Self { cache, query, .. } = self;
+        let encoding = head
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(Encoding::of_content_type);
+        let Some(encoding) = encoding else { return body };
+        let code = head.status;
+        let recorder = move |handover: Handover| {
+            let Handover::Whole(chunks) = handover else { return };
+            let owner = cache.owner(&query.owner);
+            let objects = owner.objects.clone();
+            objects.post(move |objects| {
+                let whole = Decoded::new(Source::whole(chunks), coding).collect(LARGEST_OBJECT);
+                let Ok(Some(body)) = whole else { return };
+                if wire::status::read_status(encoding, &body)
+                    .is_none_or(|status| status.code != code.as_u16())
+                {
+                    return;
+                }
+                let done = match &query.target {
+                    Target::Object { path, .. } if code == StatusCode::NOT_FOUND => objects.absent(path),
+                    Target::Object { path, .. } => objects.withdrawn(path),
+                    Target::Collection(resource) if code == StatusCode::FORBIDDEN => {
+                        withdraw_views(&cache, &query.owner, resource);
+                        Ok(())
+                    }
+                    Target::Document(name) if code == StatusCode::FORBIDDEN => {
+                        cache.forget_document(&query.owner, name)
+                    }
+                    Target::Document(_) | Target::Collection(_) => Ok(()),
+                };
+                if let Err(error) = done {
+                    tracing::error!(owner = %query.owner, %error, "a refusal could not be recorded");
+                }
+            });
+        };
+        tee(body, Box::new(recorder))
+    }
+}
+
+fn withdraw_views(cache: &Cache, owner: &str, resource: &ResourceRequest) {
+    for representation in Representation::all() {
+        let key = view_key(resource, &representation);
+        if let Some(view) = cache.existing_view(owner, &key) {
+            view.post(super::collection::StoredView::withdraw);
+        }
+        if let Err(error) = cache.forget_document(owner, &key.to_text()) {
+            tracing::error!(%owner, %error, "withdrawn data could not be removed from disk");
+        }
+    }
+}
+
+fn open_list(cache: &Cache, query: &Query, resource: &ResourceRequest) -> Option<OpenList> {
+    let foreseen = query.representations().into_iter().next()?;
+    let key = view_key(resource, &foreseen);
+    let page_key = page_key(query, &key.to_text());
+    let token = &resource.options.continue_token;
+    let request = cache.pages().request(&page_key, token, clock::now());
+    match request {
+        PageRequest::First => {
+            let freshness = match resource.options.resource_version {
+                None => Freshness::Latest,
+                Some(_) => Freshness::Cached,
+            };
+            let ticket = OpenTicket::begin(cache, cache.view(&query.owner, &key), freshness);
+            Some(OpenList {
+                ticket,
+                chain: Chain::new(PageStage {
+                    ticket: None,
+                    staged: None,
+                }),
+                page_key,
+            })
+        }
+        PageRequest::Next(mut chain) => {
+            let ticket = chain.staging.ticket.take()?;
+            Some(OpenList {
+                ticket,
+                chain,
+                page_key,
+            })
+        }
+        PageRequest::Unknown => None,
+    }
+}
+
+fn page_key(query: &Query, view: &str) -> String {
+    format!(
+        "{}\n{}\n{view}",
+        query.owner,
+        query.accept.as_deref().unwrap_or_default()
+    )
+}
+
+fn answered_representation(query: &Query, content_type: &str) -> Option<Representation> {
+    let encoding = Encoding::of_content_type(content_type)?;
+    let shape = answered_shape(query.accept.as_deref(), encoding)?;
+    Some(Representation { encoding, shape })
+}
+
+fn keep_document(
+    cache: Cache,
+    id: crate::store::LogId,
+    headers: HeaderMap,
+    coding: Coding,
+    body: Body,
+) -> Body {
+    let recorder = move |handover: Handover| {
+        let source = cache.source(handover);
+        let own = cache.clone();
+        cache.tasks().spawn_blocking(move || {
+            match documents::keep(own.store(), &id, &headers, Decoded::new(source, coding)) {
+                Ok(()) => own.document_kept(&id),
+                Err(error) => tracing::debug!(document = %id.name, %error, "a document was not kept"),
+            }
+        });
+    };
+    tee(body, Box::new(recorder))
+}
+
+fn keep_object(
+    cache: Cache,
+    query: Query,
+    (path, representation, may_lag, sent): (String, Representation, bool, Moment),
+    coding: Coding,
+    body: Body,
+) -> Body {
+    let recorder = move |handover: Handover| {
+        let owner = cache.owner(&query.owner);
+        let recorded = Moment(cache.next_number());
+        let source = cache.source(handover);
+        // A large object is received outside the strand: a slow one must not hold up the others.
+        let record = move || {
+            let body = match Decoded::new(source, coding).collect(LARGEST_OBJECT) {
+                Ok(Some(body)) => body,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%path, %error, "an object was not kept");
+                    return;
+                }
+            };
+            let answered = Answered {
+                path,
+                representation,
+                body,
+                may_lag,
+                sent,
+                recorded,
+            };
+            owner.objects.post(move |objects| {
+                if let Err(error) = objects.answered(&answered) {
+                    tracing::warn!(path = %answered.path, %error, "an object could not be kept");
+                    objects.reopen();
+                }
+            });
+        };
+        cache.tasks().spawn_blocking(record);
+    };
+    tee(body, Box::new(recorder))
+}
+
+fn keep_list(
+    cache: Cache,
+    list: OpenList,
+    representation: Representation,
+    coding: Coding,
+    body: Body,
+) -> Body {
+    let recorder = move |handover: Handover| {
+        let Some(slot) = cache.recording_slot() else {
+            tracing::warn!("too many lists are being received at once, one is not kept");
+            return;
+        };
+        let source = cache.source(handover);
+        let own = cache.clone();
+        cache.tasks().spawn_blocking(move || {
+            let view = list.ticket.view.id().clone();
+            if let Err(error) = receive_list(&own, list, &representation, Decoded::new(source, coding)) {
+                tracing::debug!(%view, %error, "a list was not kept");
+            }
+            drop(slot);
+        });
+    };
+    tee(body, Box::new(recorder))
+}
+
+/// Receives one page (of which there is mostly one), and settles the ticket when it was the last.
+fn receive_list(
+    cache: &Cache,
+    list: OpenList,
+    representation: &Representation,
+    source: Decoded,
+) -> Result<(), Unkept> {
+    let OpenList {
+        mut ticket,
+        mut chain,
+        page_key,
+    } = list;
+    let earlier = chain.staging.staged.take();
+    let (mut staging, earlier) = match earlier {
+        Some((staging, form)) => (staging, Some(form)),
+        None => (stage(cache.store(), &ticket)?, None),
+    };
+    let head = split(staging.as_mut(), representation, source)?;
+    let form = match earlier {
+        Some(form) if head.item_type.is_none() => form,
+        _ => Collection::from_list(representation.encoding, &head),
+    };
+    chain.staging.staged = Some((staging, form));
+    let version = ResourceVersion::new(&head.resource_version);
+    if version.is_none() {
+        return Err(Unkept::NotResumable);
+    }
+    let answer = PageAnswer::Page {
+        version,
+        next: &head.continue_token,
+    };
+    if !head.continue_token.is_empty() {
+        // The ticket stays open with the chain; a chain that is evicted drops and thereby fails it.
+        chain.staging.ticket = Some(ticket);
+        let outcome = cache.pages().answered(page_key, chain, answer, clock::now());
+        drop(outcome);
+        return Ok(());
+    }
+    let outcome = cache.pages().answered(page_key, chain, answer, clock::now());
+    if let Outcome::Complete {
+        staging: PageStage {
+            staged: Some((staging, form)),
+            ..
+        },
+        version,
+    } = outcome
+    {
+        ticket.settle(Received {
+            staging,
+            form,
+            version,
+        });
+    }
+    Ok(())
+}
+
+fn stage(store: &Arc<dyn Store>, ticket: &OpenTicket) -> Result<Box<dyn Staging>, StoreError> {
+    store.stage(ticket.view.id())
+}
+
+fn split(
+    staging: &mut dyn Staging,
+    representation: &Representation,
+    mut source: Decoded,
+) -> Result<ListHead, Unkept> {
+    let mut reader = ListReader::new(representation.encoding)?;
+    while let Some(chunk) = source.next()? {
+        reader.push::<Unkept>(&chunk, &mut |item| {
+            Ok(staging.put(item.meta.key().as_bytes(), item.bytes)?)
+        })?;
+    }
+    let head = reader.finish()?;
+    let metadata_only = head.type_meta.kind == "PartialObjectMetadataList";
+    if metadata_only != matches!(representation.shape, Shape::Metadata(_)) {
+        return Err(Unkept::OtherShape(head.type_meta.kind));
+    }
+    Ok(head)
+}

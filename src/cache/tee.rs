@@ -1,0 +1,326 @@
+//! The tee: passes an answer on to the client and hands a copy to a recorder.
+//!
+//! Invariants (design.md, promise 1): the client's bytes, errors and end are never changed; all waiting for the
+//! recorder together is at most [`DELAY_BUDGET`], then recording is given up and the stream goes on; only an answer that
+//! was received whole is ever handed over as whole.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::PollSender;
+
+use crate::runtime::body::{Body, BodyError};
+use crate::runtime::clock;
+
+use super::source::{CHANNEL_DEPTH, Piece};
+
+/// How long the client's stream may wait for the recorder, in all.
+pub(super) const DELAY_BUDGET: Duration = Duration::from_millis(100);
+
+/// Answers up to this size are handed over whole at their end, without a thread of their own.
+const SMALL: usize = 64 * 1024;
+
+/// What a tee hands over.
+pub(super) enum Handover {
+    /// A small answer, whole.
+    Whole(Vec<Bytes>),
+    /// A larger one, from its first byte on; it is whole when [`Piece::End`] arrives.
+    Live(mpsc::Receiver<Piece>),
+}
+
+/// Takes what the tee hands over; must not block. Dropped without being called when the answer was cut short while
+/// still small, or the client went away.
+pub(super) type Recorder = Box<dyn FnOnce(Handover) + Send>;
+
+enum Sink {
+    Small {
+        chunks: Vec<Bytes>,
+        length: usize,
+        recorder: Recorder,
+    },
+    Large {
+        sender: PollSender<Piece>,
+    },
+    Off,
+}
+
+struct Tee {
+    inner: Body,
+    sink: Sink,
+    pending: Option<Bytes>,
+    ending: bool,
+    used: Duration,
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// Wraps `inner` so that `recorder` gets a copy of its data.
+pub(super) fn tee(inner: Body, recorder: Recorder) -> Body {
+    let sink = Sink::Small {
+        chunks: Vec::new(),
+        length: 0,
+        recorder,
+    };
+    Tee {
+        inner,
+        sink,
+        pending: None,
+        ending: false,
+        used: Duration::ZERO,
+        waiting: None,
+    }
+    .boxed_unsync()
+}
+
+impl Tee {
+    fn take(&mut self, data: &Bytes) {
+        match &mut self.sink {
+            Sink::Off => {}
+            Sink::Large { .. } => self.pending = Some(data.clone()),
+            Sink::Small { chunks, length, .. } => {
+                *length += data.len();
+                chunks.push(data.clone());
+                if *length > SMALL {
+                    self.grow();
+                }
+            }
+        }
+    }
+
+    /// Starts the recorder while the rest is still to come.
+    fn grow(&mut self) {
+        let Sink::Small { chunks, recorder, .. } = std::mem::replace(&mut self.sink, Sink::Off) else {
+            return;
+        };
+        let (sender, receiver) = mpsc::channel(CHANNEL_DEPTH);
+        // One chunk for what came so far: small frames could be more than the channel holds.
+        let mut so_far = bytes::BytesMut::with_capacity(2 * SMALL);
+        for chunk in chunks {
+            so_far.extend_from_slice(&chunk);
+        }
+        self.pending = Some(so_far.freeze());
+        recorder(Handover::Live(receiver));
+        self.sink = Sink::Large {
+            sender: PollSender::new(sender),
+        };
+    }
+
+    /// Hands the pending piece over; `Pending` only while the delay budget lasts.
+    fn poll_handover(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.pending.is_some() || self.ending {
+            let Sink::Large { sender } = &mut self.sink else {
+                break;
+            };
+            match sender.poll_reserve(cx) {
+                Poll::Ready(Ok(())) => {
+                    let piece = self.pending.take().map_or(Piece::End, Piece::Chunk);
+                    if matches!(piece, Piece::End) {
+                        self.ending = false;
+                    }
+                    if sender.send_item(piece).is_err() {
+                        self.sink = Sink::Off;
+                    }
+                }
+                Poll::Ready(Err(_)) => self.sink = Sink::Off,
+                Poll::Pending => {
+                    ready!(self.poll_patience(cx));
+                    tracing::debug!("the recorder is too slow, giving this answer up");
+                    self.sink = Sink::Off;
+                }
+            }
+        }
+        if let Some((since, _)) = self.waiting.take() {
+            self.used += clock::now() - since;
+        }
+        self.pending = None;
+        self.ending = false;
+        Poll::Ready(())
+    }
+
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let left = DELAY_BUDGET.saturating_sub(self.used);
+        let (_, sleep) = self
+            .waiting
+            .get_or_insert_with(|| (clock::now(), Box::pin(tokio::time::sleep(left))));
+        sleep.as_mut().poll(cx)
+    }
+
+    fn end(&mut self) {
+        match std::mem::replace(&mut self.sink, Sink::Off) {
+            Sink::Small { chunks, recorder, .. } => recorder(Handover::Whole(chunks)),
+            Sink::Large { sender } => {
+                self.sink = Sink::Large { sender };
+                self.ending = true;
+            }
+            Sink::Off => {}
+        }
+    }
+}
+
+impl HttpBody for Tee {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        // What was handed to the client last must be with the recorder before more is taken from upstream.
+        ready!(this.poll_handover(cx));
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.take(data);
+                }
+                // The end must reach the recorder even if nobody asks for a frame after the last one.
+                if this.inner.is_end_stream() {
+                    this.end();
+                }
+            }
+            Some(Err(_)) => this.sink = Sink::Off,
+            None => this.end(),
+        }
+        // The frame goes to the client now; a recorder that is not ready delays the next one, not this.
+        let _later = this.poll_handover(cx);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Not while something is still to be handed over: our end must be polled.
+        self.inner.is_end_stream() && self.pending.is_none() && !self.ending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Tee {
+    fn drop(&mut self) {
+        // hyper drops a body with Content-Length right after its last byte. Everything was received, so what waits
+        // may still go if there is room now; else the answer counts as cut short.
+        if let (Sink::Large { sender }, true) = (&mut self.sink, self.ending)
+            && let Some(channel) = sender.get_ref()
+        {
+            let chunk_sent = self
+                .pending
+                .take()
+                .is_none_or(|data| channel.try_send(Piece::Chunk(data)).is_ok());
+            if chunk_sent {
+                let _no_room = channel.try_send(Piece::End);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::runtime::body;
+
+    fn recorder() -> (Recorder, Arc<Mutex<Option<Handover>>>) {
+        let slot = Arc::new(Mutex::new(None));
+        let own = Arc::clone(&slot);
+        (Box::new(move |handover| *own.lock() = Some(handover)), slot)
+    }
+
+    fn whole(slot: &Mutex<Option<Handover>>) -> Option<Vec<u8>> {
+        match slot.lock().take()? {
+            Handover::Whole(chunks) => Some(chunks.concat()),
+            Handover::Live(mut receiver) => {
+                let mut all = Vec::new();
+                loop {
+                    match receiver.try_recv() {
+                        Ok(Piece::Chunk(chunk)) => all.extend_from_slice(&chunk),
+                        Ok(Piece::End) => return Some(all),
+                        Err(_) => return None,
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_is_handed_over_whole() {
+        let (recorder, slot) = recorder();
+        let passed = tee(body::full("abc"), recorder)
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
+        assert_eq!(passed.as_ref(), b"abc");
+        assert_eq!(whole(&slot).unwrap(), b"abc");
+    }
+
+    #[tokio::test]
+    async fn an_empty_answer_is_handed_over_too() {
+        let (recorder, slot) = recorder();
+        let collected = tee(body::empty(), recorder).collect().await.unwrap();
+        assert!(collected.to_bytes().is_empty());
+        assert_eq!(whole(&slot).unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_streams_and_ends() {
+        let (recorder, slot) = recorder();
+        let (feeder, source) = body::fed(64, None);
+        for n in 0..20_u8 {
+            feeder.send(Bytes::from(vec![n; 16 * 1024])).await.unwrap();
+        }
+        feeder.finish().await;
+        let passed = tee(source, recorder).collect().await.unwrap().to_bytes();
+        assert_eq!(passed.len(), 20 * 16 * 1024);
+        assert_eq!(whole(&slot).unwrap(), passed);
+    }
+
+    #[tokio::test]
+    async fn a_cut_answer_is_never_whole() {
+        for chunks in [1, 20] {
+            let (recorder, slot) = recorder();
+            let (feeder, source) = body::fed(64, None);
+            for n in 0..chunks {
+                feeder.send(Bytes::from(vec![n; 16 * 1024])).await.unwrap();
+            }
+            drop(feeder);
+            assert!(tee(source, recorder).collect().await.is_err());
+            assert_eq!(whole(&slot), None, "{chunks}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_leaves_nothing_whole() {
+        let (recorder, slot) = recorder();
+        let (feeder, source) = body::fed(64, None);
+        feeder.send(Bytes::from_static(b"x")).await.unwrap();
+        let mut passed = tee(source, recorder);
+        passed.frame().await.unwrap().unwrap();
+        drop(passed);
+        assert_eq!(whole(&slot), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_recorder_costs_the_client_no_more_than_the_budget() {
+        let (recorder, slot) = recorder();
+        let (feeder, source) = body::fed(256, None);
+        for n in 0..100_u8 {
+            feeder.send(Bytes::from(vec![n; 64 * 1024])).await.unwrap();
+        }
+        feeder.finish().await;
+        let started = clock::now();
+        let passed = tee(source, recorder).collect().await.unwrap().to_bytes();
+        assert_eq!(passed.len(), 100 * 64 * 1024);
+        assert_eq!(clock::now() - started, DELAY_BUDGET);
+        assert_eq!(whole(&slot), None, "what was given up must not look whole");
+    }
+}

@@ -1,0 +1,142 @@
+//! The memory of accepted tokens, kept over restarts: keyed hashes and principals, never a token.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::identity::{BearerToken, NodeKey, NodeKeyError, Principal, TokenHash, TokenMemory, TokenRecord};
+use crate::runtime::clock;
+use crate::runtime::strand::Strand;
+use crate::runtime::tasks::Tasks;
+use crate::store::{Change, Log, LogId, Store, StoreError};
+
+/// The owner of what belongs to the node itself; no principal has such a key.
+const NODE: &str = "edgehold";
+const NODE_KEY: &[u8] = b"node-key";
+const HEADER: &[u8] = br#"{"kind":"tokens","version":1}"#;
+
+/// Why the memory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TokensError {
+    /// The disk.
+    #[error("cannot open the memory of tokens: {0}")]
+    Store(#[from] StoreError),
+    /// The random generator.
+    #[error(transparent)]
+    Key(#[from] NodeKeyError),
+}
+
+/// The memory and its log.
+pub struct StoredTokens {
+    memory: Mutex<TokenMemory>,
+    log: Strand<Arc<dyn Log>>,
+}
+
+impl StoredTokens {
+    /// Restores what the store holds; makes the node key on the first start. Blocks.
+    ///
+    /// # Errors
+    /// The store or the random generator.
+    pub fn open(store: &Arc<dyn Store>, tasks: &Tasks) -> Result<Self, TokensError> {
+        let log = store.create(&LogId::new(NODE, "tokens"), HEADER)?;
+        let stored = log
+            .get(NODE_KEY)?
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes.as_ref()).ok());
+        let key = match stored {
+            Some(bytes) => NodeKey::from_bytes(bytes),
+            None => {
+                let key = NodeKey::generate()?;
+                log.append(
+                    Change::Put {
+                        key: NODE_KEY,
+                        value: key.as_bytes(),
+                    },
+                    "",
+                    clock::wall(),
+                )?;
+                key
+            }
+        };
+        let mut memory = TokenMemory::new(&key);
+        for entry in log.snapshot().entries() {
+            let (name, value) = entry?;
+            let hash = std::str::from_utf8(&name)
+                .ok()
+                .and_then(|text| text.parse::<TokenHash>().ok());
+            let record = serde_json::from_slice::<TokenRecord>(&value).ok();
+            if let (Some(hash), Some(record)) = (hash, record) {
+                memory.restore(hash, record);
+            }
+        }
+        Ok(Self {
+            memory: Mutex::new(memory),
+            log: Strand::spawn(tasks, log),
+        })
+    }
+
+    /// Who a token would be; only together with an apiserver's answer other than 401 to the request that carried it.
+    pub fn candidate(&self, token: &BearerToken) -> Principal {
+        self.memory.lock().candidate(token)
+    }
+
+    /// Who a token is that upstream has accepted before. Offline this is all that counts.
+    pub fn known(&self, token: &BearerToken) -> Option<Principal> {
+        self.memory
+            .lock()
+            .lookup(token)
+            .map(|record| record.principal.clone())
+    }
+
+    /// An apiserver itself has accepted a token.
+    pub fn accepted(&self, token: &BearerToken, now: SystemTime) {
+        let accepted = self.memory.lock().accepted(token, now);
+        if let Some((hash, record)) = accepted.changed {
+            self.log.post(move |log| {
+                let Ok(value) = serde_json::to_vec(&record) else {
+                    return;
+                };
+                write(
+                    log,
+                    Change::Put {
+                        key: hash.to_string().as_bytes(),
+                        value: &value,
+                    },
+                );
+            });
+        }
+        if let Some(hash) = accepted.evicted {
+            self.erase(hash);
+        }
+    }
+
+    /// An apiserver itself has refused a token with 401: the credential is forgotten, the data is not.
+    pub fn refused(&self, token: &BearerToken) {
+        let forgotten = self.memory.lock().forget(token);
+        if let Some(hash) = forgotten {
+            self.erase(hash);
+        }
+    }
+
+    /// Waits until all of it is with the store.
+    pub async fn settle(&self) {
+        let _stopped = self.log.run(|_| ()).await;
+    }
+
+    fn erase(&self, hash: TokenHash) {
+        self.log.post(move |log| {
+            write(
+                log,
+                Change::Delete {
+                    key: hash.to_string().as_bytes(),
+                },
+            )
+        });
+    }
+}
+
+fn write(log: &Arc<dyn Log>, change: Change<'_>) {
+    if let Err(error) = log.append(change, "", clock::wall()) {
+        tracing::warn!(%error, "the memory of tokens could not be written");
+    }
+}

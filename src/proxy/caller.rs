@@ -1,0 +1,96 @@
+//! Who calls, and over which transport the request goes.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use crate::identity::{
+    BearerToken, Credential, Principal, impersonates, strip_credentials, strip_front_proxy,
+};
+use crate::kube::status::Status;
+use crate::upstream::Transport;
+
+use super::{Peer, Proxy};
+
+/// The caller of a request.
+pub(super) struct Caller {
+    pub(super) transport: Arc<Transport>,
+    pub(super) identity: Identity,
+}
+
+/// As whom the caller's data is kept.
+pub(super) enum Identity {
+    /// A verified certificate, or nobody at all.
+    Known(Principal),
+    /// A token: whose it is counts only once upstream has accepted it.
+    Token(BearerToken),
+    /// Upstream decides; nothing is kept and nothing answered from the cache.
+    Foreign,
+}
+
+impl Caller {
+    /// Reads who calls and prepares the headers for upstream.
+    ///
+    /// # Errors
+    /// The refusal that the client gets.
+    pub(super) fn identify(proxy: &Proxy, peer: &Peer, headers: &mut HeaderMap) -> Result<Self, Status> {
+        strip_front_proxy(headers);
+        let is_configured = |name: &str| proxy.transports.named(name).is_some();
+        let credential = Credential::read(peer.certificate.as_ref(), headers, &is_configured);
+        let default = || Arc::clone(proxy.transports.default_transport());
+        let (transport, identity) = match credential {
+            Credential::Certificate {
+                common_name,
+                organizations,
+            } => {
+                strip_credentials(headers);
+                let transport = proxy
+                    .transports
+                    .named(&common_name)
+                    .map_or_else(default, Arc::clone);
+                (
+                    transport,
+                    Identity::Known(Principal::certificate(common_name, organizations)),
+                )
+            }
+            Credential::Bearer(token) => (default(), Identity::Token(token)),
+            Credential::Anonymous => (default(), Identity::Known(Principal::anonymous())),
+            Credential::Opaque => (default(), Identity::Foreign),
+            Credential::UnknownName(name) => {
+                return Err(Status::forbidden(format!(
+                    "edgehold has no key pair for the client certificate's common name {name:?}: add it to \
+                     clients[].commonName in edgehold's configuration"
+                )));
+            }
+            Credential::Malformed(problem) => {
+                return Err(Status::bad_request(format!(
+                    "edgehold cannot read the credential: {problem}"
+                )));
+            }
+        };
+        let identity = if impersonates(headers) {
+            Identity::Foreign
+        } else {
+            identity
+        };
+        Ok(Self { transport, identity })
+    }
+
+    /// The principal under which an answer that is under way will be kept if upstream accepts the caller.
+    pub(super) fn recorded_as(&self, proxy: &Proxy) -> Option<Principal> {
+        match &self.identity {
+            Identity::Known(principal) => Some(principal.clone()),
+            Identity::Token(token) => Some(proxy.tokens.candidate(token)),
+            Identity::Foreign => None,
+        }
+    }
+
+    /// The principal whose data the caller may see now, without the cloud's word.
+    pub(super) fn answered_as(&self, proxy: &Proxy) -> Option<Principal> {
+        match &self.identity {
+            Identity::Known(principal) => Some(principal.clone()),
+            Identity::Token(token) => proxy.tokens.known(token),
+            Identity::Foreign => None,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! One request from its head to the head of its answer: reads who calls and what for, and picks the route.
+
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Uri, request};
+use hyper::body::Incoming;
+
+use crate::cache::{Answer, Query};
+use crate::identity::Principal;
+use crate::kube::request::{Class, RequestInfo};
+use crate::kube::status::Status;
+use crate::runtime::body::Body;
+
+use super::caller::Caller;
+use super::headers::{strip_request, upgrade_protocol};
+use super::respond::{Form, cached, refusal};
+use super::{Peer, Proxy, forward, upgrade, watch};
+
+/// A request that has been understood.
+pub(super) struct Exchange {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) caller: Caller,
+    /// As it goes upstream: without hop-by-hop headers and what must not pass.
+    pub(super) head: request::Parts,
+    pub(super) info: RequestInfo,
+    pub(super) class: Class,
+    pub(super) form: Form,
+}
+
+/// Handles one request.
+pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+    let (mut head, body) = request.into_parts();
+    let form = Form::of(&head.method, &head.headers);
+    if head.method == Method::CONNECT || !head.uri.path().starts_with('/') {
+        return refusal(
+            &Status::bad_request("edgehold forwards requests for paths only"),
+            &form,
+        );
+    }
+    let wanted = upgrade_protocol(&head.headers);
+    // Credentials first: one of them hides in a WebSocket header.
+    let caller = match Caller::identify(&proxy, peer, &mut head.headers) {
+        Ok(caller) => caller,
+        Err(status) => {
+            tracing::debug!(peer = %peer.address, status = status.code.as_u16(), reason = status.message, "refused");
+            return refusal(&status, &form);
+        }
+    };
+    strip_request(&mut head.headers);
+    let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
+    let class = info.class(&head.method);
+    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let exchange = Exchange {
+        proxy,
+        caller,
+        head,
+        info,
+        class,
+        form,
+    };
+
+    let response = match (wanted, class) {
+        (Some(protocol), _) => upgrade::handle(exchange, body, protocol).await,
+        (None, Class::Watch) => watch::handle(exchange, body).await,
+        (None, Class::Mutate) => forward::write(exchange, body).await,
+        (None, Class::Stream) => forward::stream(exchange, body).await,
+        (None, Class::NonResource | Class::Get | Class::List) => forward::read(exchange, body).await,
+    };
+    tracing::debug!(
+        %method,
+        path,
+        class = class.as_str(),
+        status = response.status().as_u16(),
+        cached = response.headers().contains_key("cache-status"),
+        "request"
+    );
+    response
+}
+
+impl Exchange {
+    /// What the request asks of the cache, for this principal; `None` if it is never cached.
+    pub(super) fn query(&self, principal: &Principal) -> Option<Query> {
+        Query::new(
+            principal.key(),
+            &self.head.method,
+            &self.head.uri,
+            &self.head.headers,
+            &self.info,
+            self.class,
+        )
+    }
+
+    /// The query as it is recorded: whose the answer will be if upstream accepts the caller.
+    pub(super) fn recorded_query(&self) -> Option<Query> {
+        self.query(&self.caller.recorded_as(&self.proxy)?)
+    }
+
+    /// The same for another target of the same request.
+    pub(super) fn recorded_query_for(&self, target: &PathAndQuery) -> Option<Query> {
+        let principal = self.caller.recorded_as(&self.proxy)?;
+        let info = RequestInfo::parse(&self.head.method, target.path(), target.query());
+        let uri = Uri::from(target.clone());
+        Query::new(
+            principal.key(),
+            &self.head.method,
+            &uri,
+            &self.head.headers,
+            &info,
+            self.class,
+        )
+    }
+
+    /// The query as the cache may answer it without the cloud's word.
+    pub(super) fn answerable_query(&self) -> Option<Query> {
+        self.query(&self.caller.answered_as(&self.proxy)?)
+    }
+
+    /// The answer from the cache, if there is one.
+    pub(super) async fn cached_answer(&self) -> Option<Response<Body>> {
+        let query = self.answerable_query()?;
+        match self.proxy.cache.answer(&query).await {
+            Answer::Found(found) => Some(cached(*found, &self.form)),
+            Answer::Refused(status) => Some(refusal(&status, &self.form)),
+            Answer::Unknown => None,
+        }
+    }
+
+    /// A refusal in the client's form.
+    pub(super) fn refuse(&self, status: &Status) -> Response<Body> {
+        refusal(status, &self.form)
+    }
+}

@@ -1,0 +1,270 @@
+//! Forwarding: reads that the cache can stand in for, writes that are never repeated, and endless streams.
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::cache::{is_from_apiserver, refresh_after_write};
+use crate::kube::request::RequestInfo;
+use crate::kube::status::Status;
+use crate::runtime::body::{self, Body};
+use crate::runtime::clock;
+use crate::upstream::error::Sent;
+use crate::upstream::link::Signal;
+use crate::upstream::{Failure, LinkState, Purpose, UpstreamError};
+
+use super::caller::Identity;
+use super::exchange::Exchange;
+use super::headers::strip_response;
+
+/// A read: upstream's answer, or the cache's where upstream has none in time.
+pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
+    match exchange.proxy.link.state() {
+        LinkState::Offline => return offline(&exchange, None).await,
+        LinkState::Suspect => {
+            if let Some(response) = exchange.cached_answer().await {
+                return response;
+            }
+        }
+        LinkState::Online => {}
+    }
+    let query = exchange.recorded_query();
+    let recording = query.as_ref().map(|query| exchange.proxy.cache.record(query));
+    let response = match in_time(&exchange, body).await {
+        Ok(response) => response,
+        Err(answered) => return *answered,
+    };
+    let (mut head, body) = response.into_parts();
+    exchange.noted(&head);
+    if stands_in_for(head.status)
+        && let Some(response) = exchange.cached_answer().await
+    {
+        return response;
+    }
+    let body = match recording {
+        Some(recording) => recording.answered(&head, body),
+        None => body,
+    };
+    strip_response(&mut head.headers);
+    Response::from_parts(head, body)
+}
+
+/// Sends a read and waits for the head of its answer, or gives what the client gets instead.
+async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, Box<Response<Body>>> {
+    let timeout = exchange.proxy.config.response_timeout;
+    let mut sending = std::pin::pin!(exchange.send_read(body, Purpose::Short));
+    let sent = match tokio::time::timeout(timeout, sending.as_mut()).await {
+        Ok(sent) => sent,
+        Err(_) => {
+            exchange.proxy.link.signal(Signal::Failed(Failure::Timeout));
+            if let Some(response) = exchange.cached_answer().await {
+                return Err(Box::new(response));
+            }
+            // Nothing to offer instead: a slow answer is better than none. PINGs end a dead connection.
+            sending.await
+        }
+    };
+    match sent {
+        Ok(response) => Ok(response),
+        Err(error) => Err(Box::new(offline(exchange, Some(&error)).await)),
+    }
+}
+
+/// Whether an answer means that something on the way, or the apiserver, is down.
+fn stands_in_for(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+/// The cache's answer to a read, or 503.
+async fn offline(exchange: &Exchange, error: Option<&UpstreamError>) -> Response<Body> {
+    match exchange.cached_answer().await {
+        Some(response) => response,
+        None => exchange.refuse(&unknown(exchange, error)),
+    }
+}
+
+/// Why a read is refused while the cloud is away.
+pub(super) fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Status {
+    if let Some(UpstreamError {
+        failure: Failure::NoCredentials,
+        ..
+    }) = error
+    {
+        return no_credentials(exchange);
+    }
+    let known = !matches!(exchange.caller.identity, Identity::Token(_))
+        || exchange.caller.answered_as(&exchange.proxy).is_some();
+    Status::unavailable(if known {
+        "edgehold: the cloud cannot be reached, and this was not read before by this client"
+    } else {
+        "edgehold: the cloud cannot be reached, and this token was never accepted while it could be"
+    })
+}
+
+fn no_credentials(exchange: &Exchange) -> Status {
+    Status::unavailable(format!(
+        "edgehold: the certificate or upstream CA for {:?} is not loaded yet; `edgehold check` says why",
+        exchange.caller.transport.name()
+    ))
+}
+
+/// A write: upstream's answer or an honest failure.
+pub(super) async fn write(exchange: Exchange, body: Incoming) -> Response<Body> {
+    if exchange.proxy.link.state() == LinkState::Offline {
+        return exchange.refuse(&write_refused());
+    }
+    let refresh = match (&exchange.info, exchange.caller.recorded_as(&exchange.proxy)) {
+        (RequestInfo::Resource(resource), Some(principal)) => refresh_after_write(
+            &exchange.proxy.cache,
+            principal.key(),
+            resource,
+            exchange.head.uri.path(),
+            &exchange.head.headers,
+        ),
+        _ => None,
+    };
+    let request = exchange.request(body::incoming(body));
+    match exchange.caller.transport.send(request, Purpose::Short).await {
+        Ok(response) => {
+            let (mut head, body) = response.into_parts();
+            exchange.noted(&head);
+            let body = match refresh {
+                Some(refresh) => refresh.answered(&exchange.head.method, &head, body),
+                None => body,
+            };
+            strip_response(&mut head.headers);
+            Response::from_parts(head, body)
+        }
+        Err(error) => {
+            exchange.failed(&error);
+            exchange.refuse(&match (error.failure, error.sent) {
+                (Failure::NoCredentials, _) => no_credentials(&exchange),
+                (_, Sent::No) => write_refused(),
+                (_, Sent::Maybe) => Status::timeout(
+                    "edgehold: the connection to the cloud broke; the request may have been carried out",
+                ),
+            })
+        }
+    }
+}
+
+fn write_refused() -> Status {
+    Status::unavailable("edgehold: the cloud cannot be reached, nothing was changed")
+}
+
+/// Followed logs and the like: no time limit, no cache, no repetition.
+pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body> {
+    if exchange.proxy.link.state() == LinkState::Offline {
+        return exchange.refuse(&Status::unavailable("edgehold: the cloud cannot be reached"));
+    }
+    let request = exchange.request(body::incoming(body));
+    match exchange.caller.transport.send(request, Purpose::Watch).await {
+        Ok(response) => exchange.passed_on(response),
+        Err(error) => {
+            exchange.failed(&error);
+            exchange.refuse(&match error.sent {
+                Sent::No => Status::unavailable("edgehold: the cloud cannot be reached"),
+                Sent::Maybe => Status::timeout("edgehold: the connection to the cloud broke"),
+            })
+        }
+    }
+}
+
+impl Exchange {
+    /// The request as it goes upstream: the client's path and query byte for byte, the apiserver's authority.
+    pub(super) fn request(&self, body: Body) -> Request<Body> {
+        self.request_for(self.head.uri.path_and_query().cloned(), body)
+    }
+
+    /// The same with another path and query.
+    pub(super) fn request_for(&self, target: Option<PathAndQuery>, body: Body) -> Request<Body> {
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = self.proxy.config.authority.parse().ok();
+        uri.path_and_query = Some(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        let mut request = Request::new(body);
+        *request.method_mut() = self.head.method.clone();
+        // Scheme, authority and path together are always a URI; the authority was checked with the configuration.
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *request.headers_mut() = self.head.headers.clone();
+        if let Ok(host) = HeaderValue::from_str(&self.proxy.config.authority) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        request
+    }
+
+    /// Sends a read. One whose connection broke under it is sent once more: it changes nothing.
+    pub(super) async fn send_read(
+        &self,
+        body: Incoming,
+        purpose: Purpose,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let repeatable = body.is_end_stream();
+        let body = if repeatable {
+            body::empty()
+        } else {
+            body::incoming(body)
+        };
+        let transport = &self.caller.transport;
+        let first = transport.send(self.request(body), purpose).await;
+        let result = match first {
+            Err(UpstreamError {
+                failure: Failure::Broken,
+                ..
+            }) if repeatable => transport.send(self.request(body::empty()), purpose).await,
+            result => result,
+        };
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    /// Takes note of an answer's head: what it says about the link, the time and the token.
+    pub(super) fn noted(&self, head: &response::Parts) {
+        if !is_from_apiserver(&head.headers) {
+            if stands_in_for(head.status) {
+                self.proxy.link.signal(Signal::Failed(Failure::Gateway));
+            }
+            return;
+        }
+        self.proxy.link.signal(Signal::Reached);
+        let date = head
+            .headers
+            .get(header::DATE)
+            .and_then(|value| value.to_str().ok());
+        self.proxy.time.contact(date.and_then(clock::parse_http_date));
+        if let Identity::Token(token) = &self.caller.identity {
+            match head.status {
+                StatusCode::UNAUTHORIZED => self.proxy.tokens.refused(token),
+                status if status.is_success() => self.proxy.tokens.accepted(token, clock::wall()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes note of a failure.
+    pub(super) fn failed(&self, error: &UpstreamError) {
+        tracing::debug!(
+            transport = self.caller.transport.name(),
+            class = self.class.as_str(),
+            %error,
+            "a request did not reach the cloud"
+        );
+        if error.failure.concerns_link() {
+            self.proxy.link.signal(Signal::Failed(error.failure));
+        }
+    }
+
+    /// An answer that is only passed on.
+    pub(super) fn passed_on(&self, response: Response<Body>) -> Response<Body> {
+        let (mut head, body) = response.into_parts();
+        self.noted(&head);
+        strip_response(&mut head.headers);
+        Response::from_parts(head, body)
+    }
+}

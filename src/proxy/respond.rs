@@ -1,0 +1,210 @@
+//! Answers of our own: a `Status` in an encoding that the client takes, and cached answers with their age.
+
+use std::time::SystemTime;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::cache::Found;
+use crate::kube::media::{self, Encoding, Offer};
+use crate::kube::status::Status;
+use crate::runtime::body::{self, Body};
+use crate::runtime::clock;
+use crate::wire::status::{StatusDetails, StatusFields, encode_status};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const WARNING: HeaderName = HeaderName::from_static("warning");
+
+/// What of the request decides the form of our own answers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Form {
+    pub(super) accept: Option<String>,
+    pub(super) head: bool,
+    is_kubectl: bool,
+}
+
+impl Form {
+    pub(super) fn of(method: &http::Method, headers: &HeaderMap) -> Self {
+        let text = |name: HeaderName| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        Self {
+            accept: text(header::ACCEPT),
+            head: method == http::Method::HEAD,
+            is_kubectl: text(header::USER_AGENT).is_some_and(|agent| agent.starts_with("kubectl/")),
+        }
+    }
+
+    fn encoding(&self) -> Encoding {
+        let wanted = media::negotiate(self.accept.as_deref(), Offer::All).map(|r| r.encoding);
+        wanted.unwrap_or(Encoding::Json)
+    }
+}
+
+/// The fields of a Status as `wire` encodes them.
+pub(super) fn fields(status: &Status) -> StatusFields<'_> {
+    StatusFields {
+        code: status.code.as_u16(),
+        reason: status.reason,
+        message: &status.message,
+        details: status.details.as_ref().map(|details| StatusDetails {
+            name: &details.name,
+            group: &details.group,
+            kind: &details.kind,
+            causes: details
+                .causes
+                .iter()
+                .map(|(r, m)| (r.as_str(), m.as_str()))
+                .collect(),
+            retry_after_seconds: 0,
+        }),
+        continue_token: "",
+    }
+}
+
+/// A refusal of our own.
+pub(super) fn refusal(status: &Status, form: &Form) -> Response<Body> {
+    let encoding = form.encoding();
+    let bytes = encode_status(encoding, &fields(status));
+    let body = if form.head {
+        body::empty()
+    } else {
+        body::full(bytes)
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status.code;
+    // A Status in YAML is written as JSON, which YAML contains.
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(encoding.media_type()),
+    );
+    ours(response.headers_mut());
+    response
+}
+
+/// A cached answer.
+pub(super) fn cached(found: Found, form: &Form) -> Response<Body> {
+    let mut response = Response::new(if form.head { body::empty() } else { found.body });
+    *response.status_mut() = found.status;
+    *response.headers_mut() = found.headers;
+    mark_cached(response.headers_mut(), Some(found.validated), form);
+    response
+}
+
+/// A held watch: headers at once, then the body.
+pub(super) fn held_watch(encoding: Encoding, body: Body, form: &Form) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::OK;
+    let content_type = HeaderValue::from_static(encoding.watch_media_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    mark_cached(response.headers_mut(), None, form);
+    response
+}
+
+fn mark_cached(headers: &mut HeaderMap, validated: Option<SystemTime>, form: &Form) {
+    headers.insert(
+        CACHE_STATUS,
+        HeaderValue::from_static("edgehold; hit; detail=offline"),
+    );
+    ours(headers);
+    let Some(validated) = validated else { return };
+    let age = clock::wall()
+        .duration_since(validated)
+        .unwrap_or_default()
+        .as_secs();
+    headers.insert(header::AGE, HeaderValue::from(age));
+    if form.is_kubectl {
+        let text = format!(
+            "299 - \"the cloud cannot be reached: this is what edgehold knew {} ago\"",
+            spoken(age)
+        );
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(WARNING, value);
+        }
+    }
+}
+
+/// What the apiserver puts on every answer (wire contract 2.3).
+fn ours(headers: &mut HeaderMap) {
+    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        headers.insert(AUDIT_ID, id);
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
+}
+
+/// An age as kubectl shows ages: the largest unit.
+fn spoken(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn form(accept: &str, agent: &str) -> Form {
+        let headers = HeaderMap::from_iter([
+            (header::ACCEPT, accept.parse().unwrap()),
+            (header::USER_AGENT, agent.parse().unwrap()),
+        ]);
+        Form::of(&http::Method::GET, &headers)
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_a_status_in_the_clients_encoding_without_retry_after() {
+        let status = Status::unavailable("the cloud is away");
+        for (accept, expected) in [
+            ("application/json", "application/json"),
+            (
+                "application/vnd.kubernetes.protobuf, */*",
+                "application/vnd.kubernetes.protobuf",
+            ),
+            ("text/html", "application/json"),
+        ] {
+            let response = refusal(&status, &form(accept, "x"));
+            assert_eq!(response.status(), 503);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], expected);
+            assert!(!response.headers().contains_key(header::RETRY_AFTER));
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let encoding = Encoding::of_content_type(expected).unwrap();
+            let read = crate::wire::status::read_status(encoding, &body).unwrap();
+            assert_eq!((read.code, read.reason.as_str()), (503, "ServiceUnavailable"));
+        }
+    }
+
+    #[test]
+    fn only_kubectl_gets_a_warning() {
+        let found = || Found {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: body::empty(),
+            validated: clock::wall() - std::time::Duration::from_secs(90),
+        };
+        let response = cached(found(), &form("*/*", "kubectl/v1.36.0 (linux/amd64)"));
+        assert!(response.headers()[WARNING].to_str().unwrap().contains("90s ago"));
+        assert_eq!(response.headers()[header::AGE], "90");
+        let response = cached(found(), &form("*/*", "kubelet/v1.36.0"));
+        assert!(!response.headers().contains_key(WARNING));
+        assert_eq!(response.headers()[CACHE_STATUS], "edgehold; hit; detail=offline");
+    }
+
+    #[test]
+    fn ages_are_spoken_in_their_largest_unit() {
+        assert_eq!(
+            [0, 119, 120, 7200, 172_800].map(spoken),
+            ["0s", "119s", "2m", "2h", "2d"]
+        );
+    }
+}

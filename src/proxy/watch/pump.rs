@@ -1,0 +1,432 @@
+//! The task behind one watch: live, held, live again, until the client or the watch ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use crate::cache::{HeldStart, WatchRecording};
+use crate::kube::media::Encoding;
+use crate::kube::options::ListOptions;
+use crate::kube::request::RequestInfo;
+use crate::kube::version::ResourceVersion;
+use crate::runtime::body::{self, Body, Feeder, ReaderGone};
+use crate::runtime::clock;
+use crate::runtime::tasks::Tasks;
+use crate::upstream::link::Signal;
+use crate::upstream::{Failure, LinkState, Purpose};
+use crate::view::hold::{self, Bookmarks, Hold, HoldAction, HoldEvent};
+use crate::wire::collection::Collection;
+use crate::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
+
+use super::super::exchange::Exchange;
+use super::target::resumed;
+
+/// Between two bookmarks of a held watch, jittered up to a quarter more.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a watch without `timeoutSeconds` is held, jittered up to twice that: upstream's own default.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// Between two tries to re-open a watch that upstream refuses although the link is up.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The client's side of a watch.
+pub(super) struct Stream {
+    exchange: Exchange,
+    options: ListOptions,
+    encoding: Encoding,
+    feeder: Feeder,
+    opened: Instant,
+}
+
+impl Stream {
+    /// The stream and the body that the client reads.
+    pub(super) fn open(exchange: Exchange, encoding: Encoding, opened: Instant) -> (Self, Body) {
+        let (feeder, body) = body::fed(8, None);
+        let options = match &exchange.info {
+            RequestInfo::Resource(resource) => resource.options.clone(),
+            RequestInfo::NonResource | RequestInfo::Malformed => ListOptions::default(),
+        };
+        (
+            Self {
+                exchange,
+                options,
+                encoding,
+                feeder,
+                opened,
+            },
+            body,
+        )
+    }
+
+    pub(super) fn tasks(&self) -> Tasks {
+        self.exchange.proxy.tasks.clone()
+    }
+}
+
+/// Where the client stands.
+struct Position {
+    /// The version from which it can go on; `None` while it is still receiving initial events.
+    known: Option<ResourceVersion>,
+    /// Whether the client's store is complete, so that every event moves it on (wire contract 5.2).
+    synced: bool,
+}
+
+/// Runs one watch.
+pub(super) struct Pump {
+    stream: Stream,
+    position: Position,
+    form: Option<Collection>,
+    /// The last frame went out without its line break.
+    owes_line_break: bool,
+    spoke: bool,
+}
+
+/// Why a live phase ended.
+enum Live {
+    /// Upstream ended it cleanly: so do we.
+    Ended,
+    /// The client has gone.
+    ClientGone,
+    /// The connection broke, or the identity behind it was replaced: hold and re-open.
+    Broken,
+    /// Upstream sent what is no watch; the client's stream is broken off as upstream's was.
+    Garbled,
+}
+
+/// Why a held phase ended.
+enum Held {
+    Reopened(Body, Option<WatchRecording>),
+    Over,
+    ClientGone,
+}
+
+impl Pump {
+    pub(super) fn new(stream: Stream) -> Self {
+        let known = stream
+            .options
+            .resource_version
+            .as_deref()
+            .and_then(ResourceVersion::new);
+        let synced = !stream.options.starts_with_state();
+        let position = Position {
+            known: known.filter(|_| synced),
+            synced,
+        };
+        Self {
+            stream,
+            position,
+            form: None,
+            owes_line_break: false,
+            spoke: false,
+        }
+    }
+
+    /// Begins with a live upstream stream.
+    pub(super) async fn run_live(self, body: Body, recording: Option<WatchRecording>) {
+        self.run(Some((body, recording))).await;
+    }
+
+    /// Begins held, with what the cache knows.
+    pub(super) async fn run_held(mut self, mut start: Box<HeldStart>) {
+        let speaks = start.sends_initial();
+        let cache = self.stream.exchange.proxy.cache.clone();
+        if !start.send_initial(&cache, &self.stream.feeder).await {
+            return;
+        }
+        self.spoke = speaks;
+        self.position = Position {
+            known: Some(start.known.clone()),
+            synced: true,
+        };
+        self.form = start.form.take();
+        self.run(None).await;
+    }
+
+    async fn run(mut self, live: Option<(Body, Option<WatchRecording>)>) {
+        let mut live = live;
+        loop {
+            if let Some((body, recording)) = live.take() {
+                match self.live(body, recording).await {
+                    Live::Ended => return self.stream.feeder.finish().await,
+                    Live::ClientGone | Live::Garbled => return,
+                    Live::Broken => {}
+                }
+            }
+            match self.hold().await {
+                Held::Reopened(body, recording) => live = Some((body, recording)),
+                Held::Over => return self.stream.feeder.finish().await,
+                Held::ClientGone => return,
+            }
+        }
+    }
+
+    async fn live(&mut self, mut body: Body, mut recording: Option<WatchRecording>) -> Live {
+        let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
+            return Live::Garbled;
+        };
+        let retired = self.stream.exchange.caller.transport.retired();
+        loop {
+            let replaced = async {
+                match &retired {
+                    Some(retired) if self.position.known.is_some() => retired.cancelled().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = self.stream.feeder.closed() => return Live::ClientGone,
+                () = replaced => return Live::Broken,
+            };
+            match frame {
+                None if frames.pending() == 0 => return Live::Ended,
+                // A frame that upstream did not finish is not passed on, so the client can go on from the last one.
+                None => return self.broken("the watch ended inside a frame"),
+                Some(Err(error)) => return self.broken(&error.to_string()),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    frames.push(data);
+                }
+            }
+            loop {
+                match frames.next() {
+                    Ok(None) => break,
+                    Ok(Some(frame)) => {
+                        if let Err(ReaderGone) = self.deliver(frame, recording.as_mut()).await {
+                            return Live::ClientGone;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "upstream sent what is no watch event");
+                        return Live::Garbled;
+                    }
+                }
+            }
+        }
+    }
+
+    fn broken(&self, why: &str) -> Live {
+        tracing::debug!(why, "a live watch broke, holding the client's stream");
+        self.stream
+            .exchange
+            .proxy
+            .link
+            .signal(Signal::Failed(Failure::Broken));
+        Live::Broken
+    }
+
+    /// Records one frame and passes it on.
+    async fn deliver(
+        &mut self,
+        frame: Bytes,
+        recording: Option<&mut WatchRecording>,
+    ) -> Result<(), ReaderGone> {
+        match read_event(self.stream.encoding, &frame) {
+            Ok(event) => {
+                self.position.see(&event);
+                if self.form.is_none()
+                    && let WatchEvent::Item { object, .. } = &event
+                {
+                    self.form = Some(Collection::from_object(object));
+                }
+                if let Some(recording) = recording {
+                    recording.event(&event, frame.len()).await;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a watch event is passed on but not understood");
+                self.position.lose();
+                if let Some(recording) = recording {
+                    recording.give_up();
+                }
+            }
+        }
+        self.send(frame).await
+    }
+
+    async fn send(&mut self, frame: Bytes) -> Result<(), ReaderGone> {
+        self.owes_line_break = self.stream.encoding == Encoding::Json && frame.last() != Some(&b'\n');
+        self.spoke = true;
+        self.stream.feeder.send(frame).await
+    }
+
+    /// Holds the client's stream until upstream is open again, the watch is over or the client goes.
+    async fn hold(&mut self) -> Held {
+        if std::mem::take(&mut self.owes_line_break)
+            && self.stream.feeder.send(Bytes::from_static(b"\n")).await.is_err()
+        {
+            return Held::ClientGone;
+        }
+        let options = &self.stream.options;
+        let seconds = options
+            .timeout_seconds
+            .and_then(|seconds| i64::try_from(seconds).ok());
+        let default = DEFAULT_TIMEOUT + jitter(DEFAULT_TIMEOUT);
+        let bookmarks = if options.allow_watch_bookmarks && self.form.is_some() {
+            Bookmarks::Every(BOOKMARK_INTERVAL + jitter(BOOKMARK_INTERVAL / 4))
+        } else {
+            Bookmarks::Never
+        };
+        let timeout = hold::timeout(seconds, default);
+        let timeout = if seconds.is_some_and(|s| s > 0) {
+            timeout
+        } else {
+            self.elapsed() + timeout
+        };
+        let mut held = Hold::new(self.position.known.clone(), bookmarks, timeout, self.elapsed());
+        let proxy = Arc::clone(&self.stream.exchange.proxy);
+        let mut link = proxy.link.subscribe();
+        let mut retry_at = clock::now();
+        let mut event = if self.spoke {
+            HoldEvent::Sent(None)
+        } else {
+            HoldEvent::Tick
+        };
+        if self.position.known.is_none() {
+            // The client has no position to go on from: it must ask again.
+            held.step(event, self.elapsed());
+            event = HoldEvent::End;
+        }
+        loop {
+            let until = match held.step(std::mem::replace(&mut event, HoldEvent::Tick), self.elapsed()) {
+                HoldAction::End => return Held::Over,
+                HoldAction::Bookmark(version) => {
+                    let Some(form) = &self.form else { continue };
+                    let frame = form.bookmark(version.as_str(), false);
+                    if self.send(frame.into()).await.is_err() {
+                        return Held::ClientGone;
+                    }
+                    continue;
+                }
+                HoldAction::WaitUntil(until) => self.stream.opened + until,
+            };
+            let online = *link.borrow_and_update() == LinkState::Online && self.position.known.is_some();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = self.stream.feeder.closed() => return Held::ClientGone,
+                () = proxy.tasks.cancelled().cancelled() => event = HoldEvent::End,
+                _ = link.changed(), if !online => {}
+                () = tokio::time::sleep_until(retry_at), if online => {
+                    proxy.pace.turn().await;
+                    match self.reopen(until).await {
+                        Reopened::Live(body, recording) => return Held::Reopened(body, recording),
+                        Reopened::Refused => event = HoldEvent::End,
+                        Reopened::Failed => retry_at = clock::now() + RETRY_INTERVAL,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens upstream at the client's position.
+    async fn reopen(&self, until: Instant) -> Reopened {
+        let exchange = &self.stream.exchange;
+        let (Some(position), Some(original)) = (&self.position.known, exchange.head.uri.path_and_query())
+        else {
+            return Reopened::Refused;
+        };
+        let left = self
+            .stream
+            .options
+            .timeout_seconds
+            .map(|_| until.saturating_duration_since(clock::now()));
+        let Some(target) = resumed(original, position, left) else {
+            return Reopened::Refused;
+        };
+        let query = exchange.recorded_query_for(&target);
+        let recording = query
+            .as_ref()
+            .and_then(|query| exchange.proxy.cache.record_watch(query));
+        let request = exchange.request_for(Some(target), body::empty());
+        let sending = exchange.caller.transport.send(request, Purpose::Watch);
+        let response = match tokio::time::timeout(exchange.proxy.config.response_timeout, sending).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                exchange.failed(&error);
+                return Reopened::Failed;
+            }
+            Err(_) => {
+                exchange.proxy.link.signal(Signal::Failed(Failure::Timeout));
+                return Reopened::Failed;
+            }
+        };
+        self.reopened(response, query.as_ref(), recording)
+    }
+
+    fn reopened(
+        &self,
+        response: Response<Body>,
+        query: Option<&crate::cache::Query>,
+        recording: Option<WatchRecording>,
+    ) -> Reopened {
+        let exchange = &self.stream.exchange;
+        let (head, body) = response.into_parts();
+        exchange.noted(&head);
+        let content_type = head
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let encoding = content_type.and_then(Encoding::of_content_type);
+        match head.status {
+            StatusCode::OK if encoding == Some(self.stream.encoding) => {
+                let recording = query.and_then(|query| {
+                    exchange
+                        .proxy
+                        .cache
+                        .confirm_watch(query, recording, content_type.unwrap_or_default())
+                });
+                tracing::debug!(position = ?self.position.known, "a held watch is live again");
+                Reopened::Live(body, recording)
+            }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Reopened::Failed,
+            // 401, 403, 410 and the like: the client hears it when it asks again.
+            _ => Reopened::Refused,
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        clock::now() - self.stream.opened
+    }
+}
+
+enum Reopened {
+    Live(Body, Option<WatchRecording>),
+    Refused,
+    Failed,
+}
+
+impl Position {
+    fn see(&mut self, event: &WatchEvent<'_>) {
+        let version = match event {
+            WatchEvent::Item { change, object } => {
+                self.synced |= *change != ItemChange::Added;
+                &object.meta.resource_version
+            }
+            WatchEvent::Bookmark(bookmark) => {
+                self.synced = true;
+                &bookmark.resource_version
+            }
+            WatchEvent::Blank => return,
+            // After an error the stream ends; rows of a Table have no position that is read here.
+            WatchEvent::Error(_) | WatchEvent::Opaque(_) => return self.lose(),
+        };
+        if self.synced {
+            self.known = ResourceVersion::new(version);
+        }
+    }
+
+    /// The client's position is not known any more.
+    fn lose(&mut self) {
+        self.known = None;
+    }
+}
+
+/// Up to `most`, so that the watches of a node do not act together.
+fn jitter(most: Duration) -> Duration {
+    let random = u64::from(u32::try_from(uuid::Uuid::new_v4().as_u128() & 0xffff).unwrap_or_default());
+    most.mul_f64(random as f64 / 65536.0)
+}

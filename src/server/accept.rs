@@ -1,0 +1,193 @@
+//! Binding and the accept loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::proxy::Proxy;
+use crate::runtime::tasks::Tasks;
+use crate::tls::{ServerMaterial, ServerTls, TrustedTime};
+
+use super::connection::{self, ConnectionConfig};
+use super::metrics::ServerMetrics;
+
+/// What a listener needs to know.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// Where to listen; port 0 picks a free one.
+    pub addresses: Vec<SocketAddr>,
+    /// At most so many connections at once; a further one is closed at once.
+    pub max_connections: usize,
+    /// For the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// For the first request to arrive, and for every header block on HTTP/1.1.
+    pub header_timeout: Duration,
+    /// How long a stop waits for requests under way.
+    pub drain_timeout: Duration,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct ListenError {
+    /// The configured address.
+    pub address: SocketAddr,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// The listener before it serves.
+pub struct Listener;
+
+impl Listener {
+    /// Binds every address, or none.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub async fn bind(config: ListenerConfig) -> Result<Bound, ListenError> {
+        let mut listeners = Vec::new();
+        for address in &config.addresses {
+            let listener = TcpListener::bind(address).await.map_err(|source| ListenError {
+                address: *address,
+                source,
+            })?;
+            listeners.push(listener);
+        }
+        Ok(Bound { config, listeners })
+    }
+}
+
+/// A listener that knows its addresses.
+pub struct Bound {
+    config: ListenerConfig,
+    listeners: Vec<TcpListener>,
+}
+
+impl Bound {
+    /// The bound addresses, in the configured order.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Serves until `tasks` is stopped.
+    pub fn spawn(
+        self,
+        proxy: &Arc<Proxy>,
+        material: &watch::Receiver<Option<Arc<ServerMaterial>>>,
+        time: &Arc<TrustedTime>,
+        metrics: &ServerMetrics,
+        tasks: &Tasks,
+    ) {
+        let permits = Arc::new(Semaphore::new(self.config.max_connections));
+        for listener in self.listeners {
+            let acceptor = Acceptor {
+                tls: ServingTls {
+                    material: material.clone(),
+                    time: Arc::clone(time),
+                    current: None,
+                },
+                permits: Arc::clone(&permits),
+                proxy: Arc::clone(proxy),
+                metrics: metrics.clone(),
+                config: ConnectionConfig {
+                    handshake_timeout: self.config.handshake_timeout,
+                    header_timeout: self.config.header_timeout,
+                    drain_timeout: self.config.drain_timeout,
+                },
+                tasks: tasks.clone(),
+            };
+            tasks.spawn_critical("accept", acceptor.run(listener));
+        }
+    }
+}
+
+/// The TLS configuration of the newest material, built once for each.
+struct ServingTls {
+    material: watch::Receiver<Option<Arc<ServerMaterial>>>,
+    time: Arc<TrustedTime>,
+    current: Option<ServerTls>,
+}
+
+impl ServingTls {
+    fn current(&mut self) -> Option<ServerTls> {
+        if self.current.is_none() || self.material.has_changed().unwrap_or(false) {
+            let material = self.material.borrow_and_update().clone();
+            self.current = material.and_then(|material| {
+                ServerTls::new(&material, &self.time)
+                    .inspect_err(|error| tracing::warn!(%error, "cannot serve with the loaded certificates"))
+                    .ok()
+            });
+        }
+        self.current.clone()
+    }
+}
+
+struct Acceptor {
+    tls: ServingTls,
+    permits: Arc<Semaphore>,
+    proxy: Arc<Proxy>,
+    metrics: ServerMetrics,
+    config: ConnectionConfig,
+    tasks: Tasks,
+}
+
+/// Between two tries when the process is out of file descriptors or memory.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+impl Acceptor {
+    async fn run(mut self, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.accepted(stream, peer),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections, trying again");
+                    self.metrics.reject("accept_error");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.metrics.reject("too_many_connections");
+            return;
+        };
+        let Some(tls) = self.tls.current() else {
+            self.metrics.reject("not_ready");
+            tracing::debug!(%peer, "no serving certificate or client CA yet, closing the connection");
+            return;
+        };
+        let _best_effort = stream.set_nodelay(true);
+        let connection = connection::serve(
+            stream,
+            peer,
+            tls,
+            Arc::clone(&self.proxy),
+            self.config.clone(),
+            (self.metrics.clone(), self.tasks.cancelled().clone()),
+        );
+        self.tasks.spawn("connection", async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

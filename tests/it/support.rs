@@ -1,0 +1,249 @@
+//! A node under test: edgehold in this process on port 0, in front of a stand-in apiserver.
+//!
+//! ```ignore
+//! let mut node = Node::start().await;                 // stand-in + edgehold, kubelet and kube-proxy configured
+//! let kubelet = node.kubelet();                       // a client with the kubelet's certificate, to edgehold
+//! kubelet.get("/api/v1/configmaps").await;
+//! node.cut().await;                                   // the cloud refuses; waits until edgehold knows
+//! node.restart().await;                               // edgehold stops cleanly and starts again on the same cache
+//! node.heal().await;                                  // the cloud is back; waits until edgehold knows
+//! ```
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use apiserver_standin::{Client, Existing, Fault, Options, Pair, Standin};
+use edgehold::app::{App, Running};
+use edgehold::config;
+use edgehold::upstream::LinkState;
+use serde_json::{Value, json};
+
+/// How long anything in a test may take before it counts as not happening.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The common name of the kubelet of every test node.
+pub const KUBELET: &str = "system:node:edge-1";
+
+/// Changes to the default configuration of a test node.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// `upstream.responseTimeout`.
+    pub response_timeout: &'static str,
+    /// `upstream.connectTimeout`.
+    pub connect_timeout: &'static str,
+    /// `upstream.probe.interval`; short, so that tests notice the cloud's return soon.
+    pub probe_interval: &'static str,
+    /// `upstream.probe.timeout`.
+    pub probe_timeout: &'static str,
+    /// `listen.addresses`.
+    pub addresses: &'static [&'static str],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            response_timeout: "5s",
+            connect_timeout: "2s",
+            probe_interval: "100ms",
+            probe_timeout: "2s",
+            addresses: &["127.0.0.1:0"],
+        }
+    }
+}
+
+/// A stand-in apiserver and an edgehold in front of it.
+pub struct Node {
+    /// The cloud.
+    pub api: Standin,
+    /// Configuration, certificates and cache.
+    pub dir: tempfile::TempDir,
+    setup: Setup,
+    running: Option<Running>,
+}
+
+impl Node {
+    /// The default node: everything is allowed to everybody.
+    pub async fn start() -> Self {
+        Self::with(Options::default(), Setup::default()).await
+    }
+
+    /// A node with another stand-in or configuration.
+    pub async fn with(options: Options, setup: Setup) -> Self {
+        let api = Standin::start(options);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pki = api.pki();
+        pki.server(&["localhost", "127.0.0.1", "::1"])
+            .write_to(dir.path(), "serving");
+        pki.client(Some(KUBELET), &["system:nodes"])
+            .write_to(dir.path(), "kubelet");
+        pki.client(Some("system:kube-proxy"), &[])
+            .write_to(dir.path(), "kube-proxy");
+        pki.write_ca(dir.path(), "ca");
+        let mut node = Self {
+            api,
+            dir,
+            setup,
+            running: None,
+        };
+        node.launch().await;
+        node
+    }
+
+    /// Starts edgehold on what is in the directory.
+    pub async fn launch(&mut self) {
+        let text = self.config_text();
+        let config = config::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let app = App::bind(config)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        self.running = Some(app.spawn());
+    }
+
+    /// The configuration of this node as YAML.
+    pub fn config_text(&self) -> String {
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        let Setup {
+            response_timeout,
+            connect_timeout,
+            probe_interval,
+            probe_timeout,
+            addresses,
+        } = &self.setup;
+        let mut text = format!(
+            "apiVersion: edgehold/v1alpha1\nkind: ProxyConfiguration\nlisten:\n  addresses: {addresses:?}\n  tls: \
+             {{certFile: {}, keyFile: {}, clientCAFile: {}}}\nupstream:\n  servers: [\"https://{}\"]\n  caFile: {}\n  \
+             connectTimeout: {connect_timeout}\n  responseTimeout: {response_timeout}\n  probe: {{interval: \
+             {probe_interval}, timeout: {probe_timeout}}}\ncache: {{store: file, path: {}}}\nclients:\n",
+            file("serving.crt"),
+            file("serving.key"),
+            file("ca.crt"),
+            self.api.addr(),
+            file("ca.crt"),
+            file("cache"),
+        );
+        for (name, pair) in [(KUBELET, "kubelet"), ("system:kube-proxy", "kube-proxy")] {
+            let (cert, key) = (file(&format!("{pair}.crt")), file(&format!("{pair}.key")));
+            writeln!(
+                text,
+                "- {{commonName: \"{name}\", certFile: {cert}, keyFile: {key}}}"
+            )
+            .unwrap();
+        }
+        text
+    }
+
+    /// The running edgehold.
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().expect("edgehold is running")
+    }
+
+    /// The cache directory.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    /// The pair that the test wrote as `NAME.crt` and `NAME.key`.
+    pub fn pair(&self, name: &str) -> Pair {
+        let read =
+            |ending: &str| std::fs::read_to_string(self.dir.path().join(format!("{name}.{ending}"))).unwrap();
+        Pair {
+            cert_pem: read("crt"),
+            key_pem: read("key"),
+        }
+    }
+
+    /// A client of edgehold with the kubelet's certificate.
+    pub fn kubelet(&self) -> Client {
+        self.client(Some(&self.pair("kubelet")))
+    }
+
+    /// A client of edgehold with any certificate, or none.
+    pub fn client(&self, pair: Option<&Pair>) -> Client {
+        let address = self.running().addresses()[0];
+        Client::new(address, self.api.ca_pem(), pair)
+    }
+
+    /// A client of edgehold without certificate that shows a token.
+    pub fn token_client(&self, token: &str) -> Client {
+        self.client(None).token(token)
+    }
+
+    /// Waits until everything recorded is on disk.
+    pub async fn settle(&self) {
+        self.running().settle().await;
+    }
+
+    /// Waits until edgehold sees the link in this state.
+    pub async fn wait_link(&self, state: LinkState) {
+        let mut link = self.running().link();
+        let reached = tokio::time::timeout(DEADLINE, link.wait_for(|now| *now == state)).await;
+        assert!(reached.is_ok(), "the link did not become {}", state.as_str());
+    }
+
+    /// The cloud refuses connections and resets the open ones. Returns when edgehold knows.
+    pub async fn cut(&self) {
+        self.settle().await;
+        self.api.fault(Fault::Refuse(Existing::Cut));
+        // Something has to fail for edgehold to notice; this fails whoever asks.
+        let _any = self.client(None).get("/version?cut").await;
+        self.wait_link(LinkState::Offline).await;
+    }
+
+    /// The cloud is back. Returns when edgehold knows.
+    pub async fn heal(&self) {
+        self.api.clear_faults();
+        self.wait_link(LinkState::Online).await;
+    }
+
+    /// Stops edgehold cleanly.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let stopped = tokio::time::timeout(DEADLINE, running.stop()).await;
+            assert!(stopped.is_ok(), "edgehold did not stop in time");
+        }
+    }
+
+    /// Stops edgehold cleanly and starts it again on the same files.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.launch().await;
+    }
+}
+
+/// A ConfigMap for the stand-in.
+pub fn config_map(namespace: &str, name: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"namespace": namespace, "name": name, "labels": {"app": "web"}},
+        "data": {"k": value},
+    })
+}
+
+/// The names of the items of a list answer, in order.
+pub fn names(list: &Value) -> Vec<String> {
+    let items = list["items"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no list: {list}"));
+    items
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// All files below a directory.
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path)
+            } else {
+                found.push(path)
+            }
+        }
+    }
+    found
+}
