@@ -27,8 +27,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::runtime::clock;
 use crate::runtime::strand::{Strand, StrandGone};
 use crate::runtime::tasks::Tasks;
 use crate::store::{LogId, Store, StoreError};
@@ -75,6 +76,16 @@ struct Inner {
     numbers: AtomicU64,
     slots: Arc<Semaphore>,
     events: Arc<Semaphore>,
+    under_way: watch::Sender<usize>,
+}
+
+/// An answer on its way to its strand.
+struct UnderWay(Cache);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.inner.under_way.send_modify(|count| *count -= 1);
+    }
 }
 
 /// What one principal has.
@@ -143,6 +154,7 @@ impl Cache {
             numbers: AtomicU64::new(1),
             slots: Arc::new(Semaphore::new(RECORDING_SLOTS)),
             events: Arc::new(Semaphore::new(EVENT_BUDGET / 1024)),
+            under_way: watch::Sender::new(0),
         };
         let cache = Self {
             inner: Arc::new(inner),
@@ -160,6 +172,9 @@ impl Cache {
 
     /// Waits until everything that was recorded so far is with the store.
     pub async fn settle(&self) {
+        let mut under_way = self.inner.under_way.subscribe();
+        // The sender lives as long as this handle.
+        let _received = under_way.wait_for(|count| *count == 0).await;
         let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
         for owner in owners {
             let views: Vec<ViewHandle> = owner.views.lock().open.values().cloned().collect();
@@ -173,8 +188,11 @@ impl Cache {
     /// Lets go of views that nothing came of, so that requests for what does not exist leave nothing behind. For a
     /// maintenance task.
     pub async fn prune(&self) {
-        let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
-        for owner in owners {
+        let abandoned = self.pages().expire(clock::now());
+        drop(abandoned);
+        let names: Vec<String> = self.inner.owners.lock().keys().cloned().collect();
+        for name in names {
+            let owner = self.owner(&name);
             let open: Vec<(ViewKey, ViewHandle)> = owner
                 .views
                 .lock()
@@ -198,6 +216,18 @@ impl Cache {
                     views.names.remove(&key);
                 }
             }
+            self.prune_owner(&name, owner).await;
+        }
+    }
+
+    /// Lets go of a principal of whom nothing is kept: one that only claimed to be somebody, for example.
+    async fn prune_owner(&self, name: &str, owner: Arc<Owner>) {
+        let is_void = owner.objects.run(Objects::is_void).await.unwrap_or(false);
+        let mut owners = self.inner.owners.lock();
+        // Ours and the map's: whoever works with it holds one more, and new ones are only taken under this lock.
+        let unused = Arc::strong_count(&owner) == 2 && owner.views.lock().names.is_empty();
+        if is_void && unused {
+            owners.remove(name);
         }
     }
 
@@ -211,6 +241,12 @@ impl Cache {
 
     fn pages(&self) -> MutexGuard<'_, Pages<String, PageStage>> {
         self.inner.pages.lock()
+    }
+
+    /// Counts an answer that has been received but is not with its strand yet.
+    fn under_way(&self) -> UnderWay {
+        self.inner.under_way.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
     }
 
     fn next_number(&self) -> u64 {
@@ -246,7 +282,7 @@ impl Cache {
     fn view(&self, owner: &str, key: &ViewKey) -> ViewHandle {
         let known = self.owner(owner);
         let mut views = known.views.lock();
-        if let Some(open) = views.open.get(key) {
+        if let Some(open) = views.open.get(key).filter(|open| !open.strand.is_gone()) {
             return open.clone();
         }
         let id = Arc::new(LogId::new(owner, key.to_text()));

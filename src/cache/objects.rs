@@ -256,6 +256,11 @@ impl Objects {
         Ok(log)
     }
 
+    /// Whether nothing at all is known.
+    pub(super) fn is_void(&mut self) -> bool {
+        matches!(self.log(), Ok(None))
+    }
+
     /// Lets go of the handle, so that the next use opens the log anew: after it was removed or broken.
     pub(super) fn reopen(&mut self) {
         self.log = None;

@@ -308,8 +308,9 @@ fn keep_document(
 ) -> Body {
     let recorder = move |handover: Handover| {
         let source = cache.source(handover);
-        let own = cache.clone();
+        let (own, under_way) = (cache.clone(), cache.under_way());
         cache.tasks().spawn_blocking(move || {
+            let _under_way = under_way;
             match documents::keep(own.store(), &id, &headers, Decoded::new(source, coding)) {
                 Ok(()) => own.document_kept(&id),
                 Err(error) => tracing::debug!(document = %id.name, %error, "a document was not kept"),
@@ -331,7 +332,9 @@ fn keep_object(
         let recorded = Moment(cache.next_number());
         let source = cache.source(handover);
         // A large object is received outside the strand: a slow one must not hold up the others.
+        let under_way = cache.under_way();
         let record = move || {
+            let _under_way = under_way;
             let body = match Decoded::new(source, coding).collect(LARGEST_OBJECT) {
                 Ok(Some(body)) => body,
                 Ok(None) => return,
@@ -373,8 +376,9 @@ fn keep_list(
             return;
         };
         let source = cache.source(handover);
-        let own = cache.clone();
+        let (own, under_way) = (cache.clone(), cache.under_way());
         cache.tasks().spawn_blocking(move || {
+            let _under_way = under_way;
             let view = list.ticket.view.id().clone();
             if let Err(error) = receive_list(&own, list, &representation, Decoded::new(source, coding)) {
                 tracing::debug!(%view, %error, "a list was not kept");

@@ -104,8 +104,9 @@ impl Write {
         } = self;
         let recorded = Moment(cache.next_number());
         let source = cache.source(handover);
-        let kept = cache.owner(&owner);
+        let (kept, under_way) = (cache.owner(&owner), cache.under_way());
         cache.tasks().spawn_blocking(move || {
+            let _under_way = under_way;
             let Ok(Some(body)) = Decoded::new(source, coding).collect(LARGEST) else {
                 return;
             };

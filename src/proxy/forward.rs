@@ -61,8 +61,13 @@ async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, 
             if let Some(response) = exchange.cached_answer().await {
                 return Err(Box::new(response));
             }
-            // Nothing to offer instead: a slow answer is better than none. PINGs end a dead connection.
-            sending.await
+            // Nothing to offer instead: a slow answer is better than none, unless the probe says that none will come.
+            tokio::select! {
+                sent = sending => sent,
+                () = exchange.proxy.link.reaches(LinkState::Offline) => {
+                    return Err(Box::new(offline(exchange, None).await));
+                }
+            }
         }
     };
     match sent {

@@ -57,6 +57,11 @@ impl<S: Send + 'static> Strand<S> {
         let _gone = self.work.send(Box::new(work));
     }
 
+    /// Whether earlier work panicked: nothing that is posted will run any more.
+    pub fn is_gone(&self) -> bool {
+        self.work.is_closed()
+    }
+
     /// Queues work behind all that was posted before and waits for its result.
     pub async fn run<R: Send + 'static>(
         &self,
@@ -109,6 +114,7 @@ mod tests {
         let strand = Strand::spawn(&Tasks::new(), ());
         strand.post(|()| panic!("as planned"));
         assert_eq!(strand.run(|()| 1).await, Err(StrandGone));
+        assert!(strand.is_gone());
     }
 
     #[tokio::test]

@@ -89,6 +89,13 @@ impl Link {
         });
     }
 
+    /// Waits until the link is, or becomes, so.
+    pub async fn reaches(&self, wanted: LinkState) {
+        let mut follower = self.subscribe();
+        // The sender lives as long as this handle.
+        let _reached = follower.wait_for(|state| *state == wanted).await;
+    }
+
     /// Follows the state.
     pub fn subscribe(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()

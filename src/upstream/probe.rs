@@ -22,11 +22,15 @@ pub struct ProbeConfig {
     pub authority: String,
 }
 
-/// Probes over the default transport: at once when a failure raised suspicion, then every interval until the cloud
+/// Probes over the default transport: once at the start, at once when a failure raised suspicion, then every interval until the cloud
 /// answers. While the link is `Online` it is silent.
 pub fn spawn(config: ProbeConfig, link: Link, transport: Arc<Transport>, tasks: &Tasks) {
     tasks.spawn_critical("probe", async move {
         let mut state = link.subscribe();
+        // A node that starts without its cloud knows it before the first client has waited for it.
+        if !probe(&config, &transport).await {
+            link.signal(Signal::ProbeFailed);
+        }
         loop {
             let now = *state.borrow_and_update();
             match now {
