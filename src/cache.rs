@@ -326,8 +326,12 @@ impl Cache {
             .collect()
     }
 
-    /// The cluster's history went back: nothing that any other view holds can be resumed or trusted.
+    /// The history that one view is part of went back: nothing that the other views of it hold can be resumed or
+    /// trusted.
     fn history_restarted(&self, seen_by: &LogId) {
+        let Some(witness) = ViewKey::parse(&seen_by.name) else {
+            return;
+        };
         let owners: Vec<(String, Arc<Owner>)> = self
             .inner
             .owners
@@ -336,7 +340,14 @@ impl Cache {
             .map(|(name, owner)| (name.clone(), Arc::clone(owner)))
             .collect();
         for (name, owner) in owners {
-            let keys: Vec<ViewKey> = owner.views.lock().names.iter().cloned().collect();
+            let keys: Vec<ViewKey> = owner
+                .views
+                .lock()
+                .names
+                .iter()
+                .filter(|key| shares_history(&witness, key))
+                .cloned()
+                .collect();
             for key in keys {
                 let view = self.view(&name, &key);
                 if view.id() != seen_by {
@@ -359,5 +370,37 @@ impl Cache {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a restart of the history that `witness` saw concerns the view of `key`. The core group stands for the whole
+/// cluster, but for Events, which may live in an etcd of their own. Any other group may be an aggregated apiserver with
+/// versions of its own (a metrics server starts again at every restart): it speaks for itself alone.
+fn shares_history(witness: &ViewKey, key: &ViewKey) -> bool {
+    let is_cluster = witness.group.is_empty() && witness.resource != "events";
+    is_cluster || (witness.group == key.group && witness.resource == key.resource)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(group: &str, resource: &str) -> ViewKey {
+        let text = format!("{}+v1+{resource}+++++json", group);
+        ViewKey::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn only_the_core_group_speaks_for_the_whole_cluster() {
+        assert!(shares_history(&key("", "pods"), &key("apps", "deployments")));
+        assert!(!shares_history(&key("", "events"), &key("", "pods")));
+        assert!(!shares_history(
+            &key("metrics.k8s.io", "nodes"),
+            &key("", "nodes")
+        ));
+        assert!(shares_history(
+            &key("apps", "deployments"),
+            &key("apps", "deployments")
+        ));
     }
 }

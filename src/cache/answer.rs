@@ -146,7 +146,7 @@ impl Cache {
                 return found(sighting.body, representation, sighting.validated);
             }
         }
-        if self.is_absent(query, resource, &entry).await {
+        if may_tell_absence(resource) && self.is_absent(query, resource, &entry).await {
             return Answer::Refused(Status::not_found(
                 &resource.group,
                 &resource.resource,
@@ -371,6 +371,12 @@ fn is_newer(one: &Sighting, other: &Sighting) -> bool {
         }
         _ => one.validated > other.validated,
     }
+}
+
+/// A kubelet that hears 404 for its CSINode creates it, and exits when that does not succeed in time (wire contract
+/// 7.2): offline it cannot, so it must go on waiting.
+fn may_tell_absence(resource: &ResourceRequest) -> bool {
+    !(resource.group == "storage.k8s.io" && resource.resource == "csinodes")
 }
 
 fn is_of(key: &crate::view::key::ViewKey, resource: &ResourceRequest) -> bool {

@@ -79,7 +79,7 @@ impl Query {
             }
             RequestInfo::Resource(resource) if class == Class::Get => {
                 let options = ListOptions::parse(uri.query());
-                if options.has_unknown || is_election_lease(resource) {
+                if options.has_unknown || is_only_live(resource) {
                     return None;
                 }
                 let may_lag = options.resource_version.is_some();
@@ -93,7 +93,7 @@ impl Query {
                 let unclear = resource.options.has_unknown
                     || resource.options.malformed
                     || !resource.subresource.is_empty()
-                    || is_election_lease(resource);
+                    || is_only_live(resource);
                 if unclear {
                     return None;
                 }
@@ -126,6 +126,17 @@ impl Query {
         }
         wanted
     }
+}
+
+/// A kubelet whose certificate has run out exits when it is told that its CSR does not exist or may not be read (wire
+/// contract 7.4): offline it must hear 503 and nothing else.
+fn is_certificate_request(resource: &ResourceRequest) -> bool {
+    resource.group == "certificates.k8s.io" && resource.resource == "certificatesigningrequests"
+}
+
+/// What is never kept: nobody is helped by the past of it.
+fn is_only_live(resource: &ResourceRequest) -> bool {
+    is_election_lease(resource) || is_certificate_request(resource)
 }
 
 /// Leader election must not see the past: a holder has to notice that it lost. The node's own lease is harmless.
@@ -241,6 +252,8 @@ mod tests {
             "/api/v1/pods?watch=1&foo=bar",
             "/api/v1/pods?limit=x",
             "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/x",
+            "/apis/certificates.k8s.io/v1/certificatesigningrequests/x",
+            "/apis/certificates.k8s.io/v1/certificatesigningrequests?watch=1&fieldSelector=metadata.name%3Dx",
             "/api/v1/namespaces/a/pods/p/log",
         ] {
             assert!(query(target, &[]).is_none(), "{target}");
