@@ -327,3 +327,179 @@ fn decode(value: &Bytes) -> Option<(Mark, SystemTime, Bytes)> {
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*seconds)))?;
     Some((mark, at, value.slice_ref(body)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::LogStore;
+
+    const PATH: &str = "/api/v1/namespaces/shop/configmaps/a";
+
+    fn objects() -> Objects {
+        Objects::new(Arc::new(LogStore::memory().unwrap()), "cn:x")
+    }
+
+    fn body(name: &str, version: u64) -> Vec<u8> {
+        format!(
+            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"shop","resourceVersion":"{version}"}}}}"#
+        )
+        .into_bytes()
+    }
+
+    fn json() -> Representation {
+        Representation::full(Encoding::Json)
+    }
+
+    fn answer(version: u64, sent: u64, recorded: u64) -> Answered {
+        Answered {
+            path: PATH.to_owned(),
+            representation: json(),
+            body: body("a", version),
+            may_lag: false,
+            sent: Moment(sent),
+            recorded: Moment(recorded),
+        }
+    }
+
+    fn version_of(objects: &mut Objects) -> Option<String> {
+        match objects.known(PATH, &[json()]).unwrap() {
+            Known::Object { body, .. } => {
+                Some(read_object(Encoding::Json, &body).unwrap().meta.resource_version)
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_later_answer_replaces_an_earlier_one_even_with_a_lower_version() {
+        let mut objects = objects();
+        assert!(objects.answered(&answer(20, 1, 2)).unwrap());
+        assert!(
+            objects.answered(&answer(7, 3, 4)).unwrap(),
+            "the cluster was restored from a backup"
+        );
+        assert_eq!(version_of(&mut objects).unwrap(), "7");
+    }
+
+    #[test]
+    fn of_two_answers_under_way_together_the_later_version_wins() {
+        for (first, second) in [(20, 21), (21, 20)] {
+            let mut objects = objects();
+            objects.answered(&answer(first, 1, 3)).unwrap();
+            objects.answered(&answer(second, 2, 4)).unwrap();
+            assert_eq!(version_of(&mut objects).unwrap(), "21");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_may_lag_does_not_take_knowledge_back() {
+        let mut objects = objects();
+        objects.answered(&answer(20, 1, 2)).unwrap();
+        let lagging = Answered {
+            may_lag: true,
+            ..answer(19, 3, 4)
+        };
+        assert!(!objects.answered(&lagging).unwrap());
+        assert_eq!(version_of(&mut objects).unwrap(), "20");
+    }
+
+    #[test]
+    fn a_body_that_is_not_the_object_of_the_path_is_not_kept() {
+        let mut objects = objects();
+        for bad in [
+            b"<html>sign in</html>".to_vec(),
+            body("b", 1),
+            b"{}".to_vec(),
+            Vec::new(),
+        ] {
+            assert!(
+                !objects
+                    .answered(&Answered {
+                        body: bad,
+                        ..answer(1, 1, 2)
+                    })
+                    .unwrap()
+            );
+        }
+        assert_eq!(objects.known(PATH, &[json()]).unwrap(), Known::Unknown);
+    }
+
+    #[test]
+    fn an_absence_replaces_every_representation_and_ends_with_the_next_sighting() {
+        let mut objects = objects();
+        objects.answered(&answer(1, 1, 2)).unwrap();
+        objects.absent(PATH).unwrap();
+        assert!(matches!(
+            objects.known(PATH, &[json()]).unwrap(),
+            Known::Absent { .. }
+        ));
+        assert!(
+            objects.knows(PATH).unwrap(),
+            "a write that creates it is worth keeping"
+        );
+        objects.answered(&answer(2, 3, 4)).unwrap();
+        assert_eq!(version_of(&mut objects).unwrap(), "2");
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_told_to_nobody_and_is_not_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(LogStore::open(dir.path()).unwrap());
+        let mut objects = Objects::new(Arc::clone(&store), "cn:x");
+        objects.answered(&answer(1, 1, 2)).unwrap();
+        objects.withdrawn(PATH).unwrap();
+        assert_eq!(objects.known(PATH, &[json()]).unwrap(), Known::Withdrawn);
+        for entry in std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
+            for file in std::fs::read_dir(&entry).into_iter().flatten() {
+                let bytes = std::fs::read(file.unwrap().path()).unwrap();
+                assert!(!bytes.windows(9).any(|part| part == b"ConfigMap"));
+            }
+        }
+        objects.answered(&answer(2, 3, 4)).unwrap();
+        assert_eq!(version_of(&mut objects).unwrap(), "2", "the right was given back");
+    }
+
+    #[test]
+    fn the_wanted_representation_is_found_and_no_other() {
+        let mut objects = objects();
+        objects.answered(&answer(1, 1, 2)).unwrap();
+        let protobuf = Representation::full(Encoding::Protobuf);
+        assert_eq!(
+            objects.known(PATH, std::slice::from_ref(&protobuf)).unwrap(),
+            Known::Unknown
+        );
+        assert!(matches!(
+            objects.known(PATH, &[protobuf, json()]).unwrap(),
+            Known::Object { .. }
+        ));
+    }
+
+    #[test]
+    fn an_equal_answer_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(LogStore::open(dir.path()).unwrap());
+        let mut objects = Objects::new(Arc::clone(&store), "cn:x");
+        objects.answered(&answer(1, 1, 2)).unwrap();
+        let before = store.stats().bytes;
+        objects.answered(&answer(1, 3, 4)).unwrap();
+        assert_eq!(store.stats().bytes, before);
+    }
+
+    #[test]
+    fn entries_survive_a_restart() {
+        let store: Arc<dyn Store> = Arc::new(LogStore::memory().unwrap());
+        Objects::new(Arc::clone(&store), "cn:x")
+            .answered(&answer(5, 1, 2))
+            .unwrap();
+        let mut again = Objects::new(Arc::clone(&store), "cn:x");
+        assert_eq!(version_of(&mut again).unwrap(), "5");
+        assert_eq!(
+            version_of(&mut Objects::new(store, "cn:y")),
+            None,
+            "another owner has nothing"
+        );
+    }
+}
