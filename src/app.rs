@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cache::{Cache, StoredTokens};
-use crate::config::{CacheStore, Config};
-use crate::proxy::{Pace, Parts, Proxy, ProxyConfig};
+use crate::config::{self, CacheStore, Config};
+use crate::proxy::{Limit, Limits, Pace, Parts, Proxy, ProxyConfig};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::store::{LogStore, Store};
@@ -181,6 +181,7 @@ impl App {
                 tokens,
                 time: Arc::clone(&time),
                 pace: Pace::every(REOPEN_INTERVAL),
+                limits: limits(&config),
                 tasks: tasks.clone(),
             },
         ));
@@ -320,6 +321,18 @@ fn transport_config(config: &Config, time: &Arc<TrustedTime>) -> TransportConfig
         time: Arc::clone(time),
         connect_timeout: config.upstream.connect_timeout,
     }
+}
+
+fn limits(config: &Config) -> Limits {
+    let limit = |limits: config::Limits| Limit {
+        qps: limits.qps,
+        burst: limits.burst,
+    };
+    let by_name = config.clients.iter().filter_map(|client| {
+        let limits = client.limits?;
+        Some((client.common_name.clone(), limit(limits)))
+    });
+    Limits::new(by_name, config.default_limits.map(limit))
 }
 
 fn spool_dir(config: &Config) -> Option<PathBuf> {

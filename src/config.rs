@@ -41,7 +41,7 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 const LARGEST: usize = 1 << 20;
 
 /// A complete configuration. Fields are as in docs/configuration.md, defaults filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where local clients connect.
     pub listen: Listen,
@@ -49,6 +49,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Clients with a certificate, each with the pair that speaks for it upstream. Common names are unique.
     pub clients: Vec<Client>,
+    /// `defaultClient.limits`: for each caller that has no configured certificate.
+    pub default_limits: Option<Limits>,
     /// When certificate files are read again.
     pub certificates: Certificates,
     /// What is kept for the time without the cloud.
@@ -102,7 +104,7 @@ pub struct Probe {
 }
 
 /// One of `clients`: a certificate identity and the pair that speaks for it upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Client {
     /// The subject's common name, never empty.
     pub common_name: String,
@@ -110,6 +112,17 @@ pub struct Client {
     pub cert_file: PathBuf,
     /// Absolute path of its key, often the same file; may not exist yet.
     pub key_file: PathBuf,
+    /// How fast this client may ask.
+    pub limits: Option<Limits>,
+}
+
+/// `limits`: how fast a client may ask; reads and writes apart, watches not counted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Requests a second, above zero.
+    pub qps: f64,
+    /// Requests at once, above zero.
+    pub burst: u32,
 }
 
 /// `certificates`: when certificate files are read again.

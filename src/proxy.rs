@@ -8,6 +8,7 @@ mod caller;
 mod exchange;
 mod forward;
 mod headers;
+mod limits;
 mod respond;
 mod upgrade;
 mod watch;
@@ -25,6 +26,7 @@ use crate::runtime::tasks::Tasks;
 use crate::tls::{PeerCertificate, TrustedTime};
 use crate::upstream::{Link, Transports};
 
+pub use self::limits::{Limit, Limits};
 pub use self::watch::Pace;
 
 /// Who is at the other end of a client connection.
@@ -54,6 +56,7 @@ pub struct Proxy {
     tokens: StoredTokens,
     time: Arc<TrustedTime>,
     pace: Pace,
+    limits: Limits,
     tasks: Tasks,
 }
 
@@ -71,6 +74,8 @@ pub struct Parts {
     pub time: Arc<TrustedTime>,
     /// How fast held watches return upstream.
     pub pace: Pace,
+    /// How fast clients may ask.
+    pub limits: Limits,
     /// Where its tasks run.
     pub tasks: Tasks,
 }
@@ -85,6 +90,7 @@ impl Proxy {
             tokens,
             time,
             pace,
+            limits,
             tasks,
         } = parts;
         Self {
@@ -95,6 +101,7 @@ impl Proxy {
             tokens,
             time,
             pace,
+            limits,
             tasks,
         }
     }
@@ -112,6 +119,11 @@ impl Proxy {
     /// The memory of tokens, likewise.
     pub fn tokens(&self) -> &StoredTokens {
         &self.tokens
+    }
+
+    /// How fast clients may ask, to be tidied.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The transports, for status.

@@ -67,6 +67,7 @@ pub(super) fn prune(proxy: &Arc<Proxy>, tasks: &Tasks) {
             tokio::time::sleep(PRUNE_INTERVAL).await;
             let Some(proxy) = proxy.upgrade() else { return };
             proxy.cache().prune().await;
+            proxy.limits().prune();
         }
     });
 }

@@ -35,27 +35,6 @@ pub(super) fn proxy(upstream: &Object<'_>, out: &mut Problems) {
     }
 }
 
-/// The `limits` of a client or of the default client.
-pub(super) fn limits(client: &Object<'_>, out: &mut Problems) {
-    let Some(field) = client.get("limits") else {
-        return;
-    };
-    field.not_supported("limits are", FIX, out);
-    let Some(object) = field.object(&["qps", "burst"], out) else {
-        return;
-    };
-    for (name, whole) in [("qps", false), ("burst", true)] {
-        if let Some(field) = object.required(name, out)
-            && let Some(number) = field.number(out)
-            && (number <= 0.0 || (whole && (number.fract() != 0.0 || number > f64::from(u32::MAX))))
-        {
-            let kind = if whole { "a whole number" } else { "a number" };
-            let wrong = format!("{} is not {kind} above zero", quoted(&number.to_string()));
-            field.refuse(Fault::new(wrong, "write requests, like 100"), out);
-        }
-    }
-}
-
 pub(super) fn in_cluster(root: &Object<'_>, out: &mut Problems) {
     let Some(field) = root.get("inCluster") else {
         return;

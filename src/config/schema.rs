@@ -11,8 +11,8 @@ use super::error::{Fault, Problems, quoted};
 use super::object::{Field, Object, or_default, refuse_repeats};
 use super::tree::Node;
 use super::{
-    API_VERSION, Cache, CacheStore, CacheSync, Certificates, Client, Config, KIND, Listen, Log, LogFormat,
-    LogLevel, Probe, ServerAddress, ServingPair, Upstream,
+    API_VERSION, Cache, CacheStore, CacheSync, Certificates, Client, Config, KIND, Limits, Listen, Log,
+    LogFormat, LogLevel, Probe, ServerAddress, ServingPair, Upstream,
 };
 use super::{address, duration, later, quantity};
 
@@ -47,11 +47,10 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         .required("upstream", out)
         .and_then(|field| read_upstream(&field, own, out));
     let clients = or_default(root.get("clients"), Vec::new(), |field| read_clients(&field, out));
-    if let Some(field) = root.get("defaultClient")
-        && let Some(object) = field.object(&["limits"], out)
-    {
-        later::limits(&object, out);
-    }
+    let default_client = root
+        .get("defaultClient")
+        .and_then(|field| field.object(&["limits"], out));
+    let default_limits = default_client.and_then(|object| read_limits(&object, out));
     let certificates = read_certificates(root.get("certificates"), out);
     let cache = read_cache(root.get("cache"), out);
     let log = read_log(root.get("log"), out);
@@ -61,6 +60,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         listen: listen?,
         upstream: upstream?,
         clients: clients?,
+        default_limits,
         certificates: certificates?,
         cache: cache?,
         log: log?,
@@ -197,7 +197,7 @@ fn read_clients(field: &Field<'_>, out: &mut Problems) -> Option<Vec<Client>> {
         let name = name.and_then(|field| Some((field.parse(common_name, out)?, field)));
         let cert_file = file(&object, "certFile", out);
         let key_file = file(&object, "keyFile", out);
-        later::limits(&object, out);
+        let limits = read_limits(&object, out);
         let Some((common_name, field)) = name else {
             continue;
         };
@@ -207,11 +207,39 @@ fn read_clients(field: &Field<'_>, out: &mut Problems) -> Option<Vec<Client>> {
                 common_name,
                 cert_file,
                 key_file,
+                limits,
             });
         }
     }
     refuse_repeats(&names, out);
     (clients.len() == count).then_some(clients)
+}
+
+/// The `limits` of a client or of the default client, if there are any and they are right.
+fn read_limits(client: &Object<'_>, out: &mut Problems) -> Option<Limits> {
+    let object = client.get("limits")?.object(&["qps", "burst"], out)?;
+    let mut number = |name, whole: bool| {
+        let field = object.required(name, out)?;
+        let number = field.number(out)?;
+        if number <= 0.0 || (whole && (number.fract() != 0.0 || number > f64::from(u32::MAX))) {
+            let kind = if whole { "a whole number" } else { "a number" };
+            let wrong = format!("{} is not {kind} above zero", quoted(&number.to_string()));
+            field.refuse(Fault::new(wrong, "write requests, like 100"), out);
+            return None;
+        }
+        Some(number)
+    };
+    let (qps, burst) = (number("qps", false), number("burst", true));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked above: whole, positive and at most u32::MAX"
+    )]
+    let burst = burst.map(|burst| burst as u32);
+    Some(Limits {
+        qps: qps?,
+        burst: burst?,
+    })
 }
 
 fn read_certificates(field: Option<Field<'_>>, out: &mut Problems) -> Option<Certificates> {

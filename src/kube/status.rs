@@ -28,6 +28,9 @@ pub struct Status {
     pub message: String,
     /// Which object, when that is known.
     pub details: Option<Box<Details>>,
+    /// When to ask again; becomes the header and the field of the body. Only for overload: client-go sleeps that long
+    /// inside the call.
+    pub retry_after_seconds: Option<u32>,
 }
 
 impl Status {
@@ -37,6 +40,7 @@ impl Status {
             reason,
             message: message.into(),
             details: None,
+            retry_after_seconds: None,
         }
     }
 
@@ -54,6 +58,13 @@ impl Status {
     /// The apiserver answered something that HTTP does not allow.
     pub fn bad_gateway(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "InternalError", message)
+    }
+
+    /// The caller asks faster than it may.
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        let mut status = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+        status.retry_after_seconds = Some(1);
+        status
     }
 
     /// The caller is known and may not do this.

@@ -50,6 +50,17 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
     strip_request(&mut head.headers);
     let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
     let class = info.class(&head.method);
+    if !proxy.limits.allow(&proxy, &caller, class) {
+        tracing::debug!(
+            client = caller.transport.name(),
+            class = class.as_str(),
+            "over its limit"
+        );
+        return refusal(
+            &Status::too_many_requests("edgehold: this client asks faster than its limits allow"),
+            &form,
+        );
+    }
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let exchange = Exchange {
         proxy,

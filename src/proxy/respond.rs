@@ -51,18 +51,30 @@ pub(super) fn fields(status: &Status) -> StatusFields<'_> {
         code: status.code.as_u16(),
         reason: status.reason,
         message: &status.message,
-        details: status.details.as_ref().map(|details| StatusDetails {
+        details: details(status),
+        continue_token: "",
+    }
+}
+
+fn details(status: &Status) -> Option<StatusDetails<'_>> {
+    let retry_after_seconds = status.retry_after_seconds.unwrap_or_default();
+    match &status.details {
+        None if retry_after_seconds == 0 => None,
+        None => Some(StatusDetails {
+            retry_after_seconds,
+            ..StatusDetails::default()
+        }),
+        Some(details) => Some(StatusDetails {
             name: &details.name,
             group: &details.group,
             kind: &details.kind,
             causes: details
                 .causes
                 .iter()
-                .map(|(r, m)| (r.as_str(), m.as_str()))
+                .map(|(reason, message)| (reason.as_str(), message.as_str()))
                 .collect(),
-            retry_after_seconds: 0,
+            retry_after_seconds,
         }),
-        continue_token: "",
     }
 }
 
@@ -82,6 +94,11 @@ pub(super) fn refusal(status: &Status, form: &Form) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static(encoding.media_type()),
     );
+    if let Some(seconds) = status.retry_after_seconds {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     ours(response.headers_mut());
     response
 }

@@ -315,6 +315,24 @@ fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn limits_are_read() {
+    let config = good(
+        &with(
+            "defaultClient: {}",
+            "defaultClient: {limits: {qps: 50, burst: 100}}",
+        )
+        .replace(
+            "    keyFile: /pki/proxy.key",
+            "    keyFile: /pki/proxy.key\n    limits: {qps: 0.5, burst: 7}",
+        ),
+    );
+    assert_eq!(config.clients[0].limits, None);
+    let limits = config.clients[1].limits.unwrap();
+    assert_eq!((limits.qps, limits.burst), (0.5, 7));
+    assert_eq!(config.default_limits.unwrap().burst, 100);
+}
+
+#[test]
 fn what_comes_later_is_checked_and_refused_by_name() {
     assert_eq!(
         problems(EVERYTHING),
@@ -322,8 +340,6 @@ fn what_comes_later_is_checked_and_refused_by_name() {
             "c.yaml:6:3: listen.dummyInterface: a dummy interface is not supported yet; remove it",
             "c.yaml:8:42: upstream.servers[1]: more than one server is not supported yet; keep one server",
             "c.yaml:10:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
-            "c.yaml:18:5: clients[0].limits: limits are not supported yet; remove it",
-            "c.yaml:19:17: defaultClient.limits: limits are not supported yet; remove it",
             "c.yaml:21:16: cache.store: `kv` is not supported yet; use `file`",
             "c.yaml:22:1: inCluster: serving pods is not supported yet; remove it",
             "c.yaml:26:1: admin: the admin listener is not supported yet; remove it",
@@ -336,7 +352,7 @@ fn what_comes_later_is_checked_and_refused_by_name() {
             lines.iter().any(|line| line.contains(expected)),
             "{expected}\nnot in {lines:#?}"
         );
-        assert_eq!(lines.len(), 9, "{lines:#?}");
+        assert_eq!(lines.len(), 7, "{lines:#?}");
     }
 }
 

@@ -9,5 +9,6 @@
 
 mod config;
 mod layers;
+mod limits;
 mod story;
 mod support;

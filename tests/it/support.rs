@@ -38,6 +38,10 @@ pub struct Setup {
     pub probe_timeout: &'static str,
     /// `listen.addresses`.
     pub addresses: &'static [&'static str],
+    /// `limits` of the kubelet, as YAML.
+    pub kubelet_limits: Option<&'static str>,
+    /// `defaultClient.limits`, as YAML.
+    pub default_limits: Option<&'static str>,
 }
 
 impl Default for Setup {
@@ -48,6 +52,8 @@ impl Default for Setup {
             probe_interval: "100ms",
             probe_timeout: "2s",
             addresses: &["127.0.0.1:0"],
+            kubelet_limits: None,
+            default_limits: None,
         }
     }
 }
@@ -109,6 +115,8 @@ impl Node {
             probe_interval,
             probe_timeout,
             addresses,
+            kubelet_limits,
+            default_limits,
         } = &self.setup;
         let mut text = format!(
             "apiVersion: edgehold/v1alpha1\nkind: ProxyConfiguration\nlisten:\n  addresses: {addresses:?}\n  tls: \
@@ -124,11 +132,18 @@ impl Node {
         );
         for (name, pair) in [(KUBELET, "kubelet"), ("system:kube-proxy", "kube-proxy")] {
             let (cert, key) = (file(&format!("{pair}.crt")), file(&format!("{pair}.key")));
+            let limits = kubelet_limits.filter(|_| name == KUBELET);
+            let limits = limits
+                .map(|limits| format!(", limits: {limits}"))
+                .unwrap_or_default();
             writeln!(
                 text,
-                "- {{commonName: \"{name}\", certFile: {cert}, keyFile: {key}}}"
+                "- {{commonName: \"{name}\", certFile: {cert}, keyFile: {key}{limits}}}"
             )
             .unwrap();
+        }
+        if let Some(limits) = default_limits {
+            writeln!(text, "defaultClient: {{limits: {limits}}}").unwrap();
         }
         text
     }
