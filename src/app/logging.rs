@@ -1,5 +1,7 @@
 //! Where log lines go and how they look: standard error, text or JSON.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -11,6 +13,7 @@ pub(super) fn init(config: &Log) {
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,edgehold={}", config.level.as_str())));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let installed = match config.format {
         LogFormat::Text => builder.try_init(),
