@@ -7,6 +7,7 @@
 mod accept;
 mod connection;
 mod metrics;
+mod serving;
 
 pub use accept::{Bound, ListenError, Listener, ListenerConfig};
-pub use metrics::ServerMetrics;
+pub use metrics::{Rejected, ServerMetrics};

@@ -10,10 +10,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::proxy::Proxy;
 use crate::runtime::tasks::Tasks;
-use crate::tls::{ServerMaterial, ServerTls, TrustedTime};
+use crate::tls::{ServerMaterial, TrustedTime};
 
 use super::connection::{self, ConnectionConfig};
 use super::metrics::ServerMetrics;
+use super::serving::Serving;
 
 /// What a listener needs to know.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ pub struct ListenerConfig {
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}")]
 pub struct ListenError {
     /// The configured address.
     pub address: SocketAddr,
@@ -88,11 +89,7 @@ impl Bound {
         let permits = Arc::new(Semaphore::new(self.config.max_connections));
         for listener in self.listeners {
             let acceptor = Acceptor {
-                tls: ServingTls {
-                    material: material.clone(),
-                    time: Arc::clone(time),
-                    current: None,
-                },
+                serving: Serving::new(material.clone(), Arc::clone(time)),
                 permits: Arc::clone(&permits),
                 proxy: Arc::clone(proxy),
                 metrics: metrics.clone(),
@@ -108,29 +105,8 @@ impl Bound {
     }
 }
 
-/// The TLS configuration of the newest material, built once for each.
-struct ServingTls {
-    material: watch::Receiver<Option<Arc<ServerMaterial>>>,
-    time: Arc<TrustedTime>,
-    current: Option<ServerTls>,
-}
-
-impl ServingTls {
-    fn current(&mut self) -> Option<ServerTls> {
-        if self.current.is_none() || self.material.has_changed().unwrap_or(false) {
-            let material = self.material.borrow_and_update().clone();
-            self.current = material.and_then(|material| {
-                ServerTls::new(&material, &self.time)
-                    .inspect_err(|error| tracing::warn!(%error, "cannot serve with the loaded certificates"))
-                    .ok()
-            });
-        }
-        self.current.clone()
-    }
-}
-
 struct Acceptor {
-    tls: ServingTls,
+    serving: Serving,
     permits: Arc<Semaphore>,
     proxy: Arc<Proxy>,
     metrics: ServerMetrics,
@@ -161,7 +137,7 @@ impl Acceptor {
             self.metrics.reject("too_many_connections");
             return;
         };
-        let Some(tls) = self.tls.current() else {
+        let Some(serving) = self.serving.current() else {
             self.metrics.reject("not_ready");
             tracing::debug!(%peer, "no serving certificate or client CA yet, closing the connection");
             return;
@@ -170,7 +146,7 @@ impl Acceptor {
         let connection = connection::serve(
             stream,
             peer,
-            tls,
+            serving,
             Arc::clone(&self.proxy),
             self.config.clone(),
             (self.metrics.clone(), self.tasks.cancelled().clone()),

@@ -20,6 +20,7 @@ use crate::proxy::{Peer, Proxy};
 use crate::tls::{self, Alpn, ServerTls};
 
 use super::metrics::ServerMetrics;
+use super::serving::ClientCa;
 
 /// Time limits of one connection.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
-    tls: ServerTls,
+    (tls, mut client_ca): (ServerTls, ClientCa),
     proxy: Arc<Proxy>,
     config: ConnectionConfig,
     (metrics, stopping): (ServerMetrics, CancellationToken),
@@ -69,6 +70,7 @@ pub(super) async fn serve(
         certificate: tls::peer_certificate(&stream),
         address,
     });
+    let verified = peer.certificate.is_some();
     let asked = Arc::new(AtomicBool::new(false));
     let service = {
         let asked = Arc::clone(&asked);
@@ -82,6 +84,15 @@ pub(super) async fn serve(
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let mut silence = pin!(tokio::time::sleep(config.header_timeout));
     let mut silent = true;
+    // A certificate is good for no longer than its authority: the client verifies anew on another connection.
+    let mut leaving = pin!(async {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = client_ca.replaced(), if verified => {
+                tracing::debug!(peer = %address, "the client CA was replaced, draining the connection");
+            }
+        }
+    });
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
@@ -92,7 +103,7 @@ pub(super) async fn serve(
                     return;
                 }
             }
-            () = stopping.cancelled() => {
+            () = leaving.as_mut() => {
                 connection.as_mut().graceful_shutdown();
                 match tokio::time::timeout(config.drain_timeout, connection.as_mut()).await {
                     Ok(ended) => break ended,
