@@ -88,7 +88,7 @@ pub(super) struct Pump {
 
 /// Why a live phase ended.
 enum Live {
-    /// Upstream ended it cleanly: so do we.
+    /// Upstream ended it cleanly, or we are stopping: so do we.
     Ended,
     /// The client has gone.
     ClientGone,
@@ -170,6 +170,7 @@ impl Pump {
             return Live::Garbled;
         };
         let retired = self.stream.exchange.caller.transport.retired();
+        let stopping = self.stream.exchange.proxy.tasks.cancelled().clone();
         loop {
             let replaced = async {
                 match &retired {
@@ -181,6 +182,7 @@ impl Pump {
                 frame = body.frame() => frame,
                 () = self.stream.feeder.closed() => return Live::ClientGone,
                 () = replaced => return Live::Broken,
+                () = stopping.cancelled() => return Live::Ended,
             };
             match frame {
                 None if frames.pending() == 0 => return Live::Ended,
