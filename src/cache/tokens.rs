@@ -80,11 +80,13 @@ impl StoredTokens {
         self.memory.lock().candidate(token)
     }
 
-    /// Who a token is that upstream has accepted before. Offline this is all that counts.
-    pub fn known(&self, token: &BearerToken) -> Option<Principal> {
+    /// Who a token is that upstream has accepted before and that had not expired at the last contact with the cloud;
+    /// before the first contact every accepted token counts. Offline this is all that counts.
+    pub fn known(&self, token: &BearerToken, last_contact: Option<SystemTime>) -> Option<Principal> {
         self.memory
             .lock()
             .lookup(token)
+            .filter(|record| last_contact.is_none_or(|moment| record.valid_at(moment)))
             .map(|record| record.principal.clone())
     }
 

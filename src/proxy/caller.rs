@@ -89,7 +89,7 @@ impl Caller {
     pub(super) fn answered_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => Some(principal.clone()),
-            Identity::Token(token) => proxy.tokens.known(token),
+            Identity::Token(token) => proxy.tokens.known(token, proxy.time.last_contact()),
             Identity::Foreign => None,
         }
     }
