@@ -280,7 +280,7 @@ impl Running {
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.tasks.len(), "not everything ended in time");
         }
-        self.maintenance.sync(&self.tasks).await;
+        self.maintenance.close(&self.tasks).await;
     }
 }
 

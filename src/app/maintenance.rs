@@ -45,6 +45,8 @@ pub(super) fn restored_time(store: &Arc<dyn Store>) -> Arc<TrustedTime> {
 /// dead without knowing it.
 pub(super) fn follow_link(proxy: &Arc<Proxy>, link: &Link, time: &Arc<TrustedTime>, tasks: &Tasks) {
     let (proxy, time, mut states) = (Arc::downgrade(proxy), Arc::clone(time), link.subscribe());
+    // The first probe may have been quicker than this.
+    states.mark_changed();
     tasks.spawn_critical("link", async move {
         while states.changed().await.is_ok() {
             if *states.borrow_and_update() != LinkState::Offline {
@@ -124,6 +126,15 @@ impl Maintenance {
             Ok(Err(error)) => tracing::warn!(%error, "the cache could not be synced to disk"),
             Err(error) => tracing::error!(%error, "syncing the cache failed"),
         }
+    }
+
+    /// The last thing before the end: what is only written now and then is written, and all of it made durable.
+    pub(super) async fn close(&self, tasks: &Tasks) {
+        let own = self.clone();
+        if let Err(error) = tasks.spawn_blocking(move || own.keep_contact()).await {
+            tracing::error!(%error, "writing the time of the last contact failed");
+        }
+        self.sync(tasks).await;
     }
 
     fn tidy(&self) {
