@@ -7,8 +7,11 @@
     unreachable_pub
 )]
 
+mod cli;
 mod config;
 mod layers;
 mod limits;
+mod listener;
+mod process;
 mod story;
 mod support;

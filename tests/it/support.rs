@@ -16,6 +16,7 @@ use std::time::Duration;
 use apiserver_standin::{Client, Existing, Fault, Options, Pair, Standin};
 use edgehold::app::{App, Running};
 use edgehold::config;
+use edgehold::server::{Rejected, ServerMetrics};
 use edgehold::upstream::LinkState;
 use serde_json::{Value, json};
 
@@ -261,4 +262,32 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Waits until a condition holds that nothing announces; `what` says which one did not.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let trying = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(DEADLINE, trying).await.is_ok(),
+        "never: {what}"
+    );
+}
+
+/// How many connections the listener has closed for this reason.
+pub fn rejected(metrics: &ServerMetrics, reason: &'static str) -> u64 {
+    let rejected = metrics.rejected.get_or_create(&Rejected { reason });
+    rejected.get()
+}
+
+impl Node {
+    /// Writes the configuration of this node to a file, for a process of its own.
+    pub fn write_config(&self) -> PathBuf {
+        let path = self.dir.path().join("edgehold.yaml");
+        std::fs::write(&path, self.config_text()).unwrap();
+        path
+    }
 }

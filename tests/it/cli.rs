@@ -1,0 +1,193 @@
+//! The real binary: exit codes, what it says, and how it ends.
+
+use std::time::Duration;
+
+use apiserver_standin::{Client, Existing, Fault};
+use assert_cmd::Command;
+use serde_json::json;
+
+use crate::process::Process;
+use crate::support::{DEADLINE, Node, config_map, names};
+
+const LIST: &str = "/api/v1/namespaces/shop/configmaps";
+
+fn edgehold(args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_edgehold"))
+        .args(args)
+        .timeout(DEADLINE)
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+/// A node whose files are there and whose edgehold does not run in this process.
+async fn stopped_node() -> Node {
+    let mut node = Node::start().await;
+    node.stop().await;
+    node
+}
+
+fn kubelet(node: &Node, address: std::net::SocketAddr) -> Client {
+    Client::new(address, node.api.ca_pem(), Some(&node.pair("kubelet")))
+}
+
+#[test]
+fn version_is_one_line_on_stdout() {
+    let (code, out, err) = edgehold(&["version"]);
+    let expected = format!(
+        "edgehold {} ({} {})\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    );
+    assert_eq!((code, out, err), (0, expected, String::new()));
+}
+
+#[test]
+fn a_wrong_command_line_exits_64() {
+    for args in [&["rum"][..], &[], &["run", "--confg", "x"]] {
+        let (code, out, err) = edgehold(args);
+        assert_eq!((code, out.as_str()), (64, ""), "{args:?}");
+        assert!(!err.is_empty(), "{args:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_accepts_a_good_file_and_names_the_line_of_a_mistake() {
+    let node = stopped_node().await;
+    let path = node.write_config();
+    let file = path.to_str().unwrap();
+    let (code, out, err) = edgehold(&["check", "--config", file]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with(&format!("{file}: ok\n")), "{out}");
+    assert!(out.contains("client system:node:edge-1"), "{out}");
+
+    let text = node.config_text();
+    let line = 1 + text
+        .lines()
+        .position(|line| line.trim_start().starts_with("connectTimeout"))
+        .unwrap();
+    std::fs::write(&path, text.replace("connectTimeout", "connectTimeOut")).unwrap();
+    for command in ["check", "run"] {
+        let (code, out, err) = edgehold(&[command, "--config", file]);
+        assert_eq!((code, out.as_str()), (64, ""), "{command}");
+        assert!(err.contains(&format!("{file}:{line}:")), "{command}: {err}");
+        assert!(err.contains("did you mean `connectTimeout`?"), "{command}: {err}");
+    }
+    let (code, _, err) = edgehold(&["check", "--config", "/nowhere/edgehold.yaml"]);
+    assert_eq!(code, 64);
+    assert!(err.contains("/nowhere/edgehold.yaml"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_said_once_and_clearly() {
+    let node = stopped_node().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let path = node.write_config();
+    std::fs::write(&path, node.config_text().replace("127.0.0.1:0", &address)).unwrap();
+    let (code, out, err) = edgehold(&["run", "--config", path.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(
+        err,
+        format!("edgehold: cannot listen on {address}: Address already in use (os error 98)\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_another_process_uses_is_not_touched_and_named() {
+    let node = Node::start().await;
+    let path = node.write_config();
+    let (code, out, err) = edgehold(&["run", "--config", path.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    let cache = node.cache_dir().display().to_string();
+    assert_eq!(err.lines().count(), 1, "{err}");
+    assert!(
+        err.starts_with("edgehold: ") && err.contains(&cache) && err.contains("another process uses"),
+        "{err}"
+    );
+    assert_eq!(
+        node.kubelet().get("/version").await.status,
+        200,
+        "the first one goes on"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_open_watches_cleanly_writes_everything_down_and_exits_0() {
+    let mut node = stopped_node().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let mut process = Process::run(&node.write_config());
+    let client = kubelet(&node, process.address().await);
+    let version = client.get(LIST).await.json()["metadata"]["resourceVersion"].clone();
+    let mut connection = client.connect().await.unwrap();
+    let target = format!("{LIST}?watch=true&resourceVersion={}", version.as_str().unwrap());
+    let mut watch = connection.lines(&target).await.unwrap();
+    node.api.put(config_map("shop", "b", "2"));
+    assert_eq!(watch.next().await.unwrap().unwrap()["type"], json!("ADDED"));
+
+    process.signal("TERM");
+    assert_eq!(
+        watch.next().await,
+        Ok(None),
+        "the watch ends as upstream would end it"
+    );
+    // The drain itself is given ten seconds; nothing here has any use for them.
+    let status = process.end_within(Duration::from_secs(8)).await;
+    assert_eq!(status.code(), Some(0), "{}", process.log());
+
+    node.api.fault(Fault::Refuse(Existing::Cut));
+    node.launch().await;
+    let kept = node.kubelet().get(LIST).await;
+    assert_eq!(
+        (kept.status, names(&kept.json())),
+        (200, vec!["a".into(), "b".into()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_does_not_wait_for_what_is_under_way() {
+    let node = stopped_node().await;
+    node.api.put(json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": "web"}, "spec": {"containers": [{"name": "web", "image": "i"}]}}));
+    let mut process = Process::run(&node.write_config());
+    let client = kubelet(&node, process.address().await);
+    let mut connection = client.connect().await.unwrap();
+    let target = "/api/v1/namespaces/shop/pods/web/log?follow=true";
+    let followed = connection.open("GET", target, "").await.unwrap();
+    assert_eq!(followed.status(), 200);
+
+    process.signal("TERM");
+    process.logged(&["stopping"]).await;
+    assert!(process.ended().is_none(), "it waits for the log to end");
+    process.signal("INT");
+    // Well below the ten seconds that the log would be waited for.
+    process.end_within(Duration::from_secs(5)).await;
+    assert!(process.log().contains("aborted"), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_no_terminal_reads_has_no_colours_and_no_secrets() {
+    let node = stopped_node().await;
+    let config = node.write_config();
+    std::fs::write(&config, node.config_text() + "log: {level: debug}\n").unwrap();
+    let token = node.api.service_account_token("shop", "default");
+    node.api.put(config_map("shop", "a", "sauerkraut"));
+    let process = Process::run(&config);
+    let address = process.address().await;
+    let client = Client::new(address, node.api.ca_pem(), None).token(&token);
+    assert_eq!(client.get(LIST).await.status, 200);
+    process.logged(&["request", LIST]).await;
+    let log = process.log();
+    assert!(!log.contains('\u{1b}'), "{log:?}");
+    assert!(!log.contains(&token) && !log.contains("sauerkraut"), "{log}");
+    for key in ["serving", "kubelet"] {
+        let pem = node.pair(key).key_pem;
+        let secret = pem.lines().nth(1).unwrap();
+        assert!(!log.contains(secret), "the key of {key}");
+    }
+}
