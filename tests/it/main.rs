@@ -9,6 +9,7 @@
 
 mod cli;
 mod config;
+mod identity;
 mod layers;
 mod limits;
 mod listener;

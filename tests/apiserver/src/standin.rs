@@ -284,6 +284,12 @@ impl Standin {
         self.shared.cluster.tokens.revoke(token);
     }
 
+    /// Whether this token would be accepted now.
+    #[must_use]
+    pub fn accepts(&self, token: &str) -> bool {
+        self.shared.cluster.tokens.user(token).is_some()
+    }
+
     /// Replaces the authorization rules.
     pub fn set_rbac(&self, rbac: Rbac) {
         *self.shared.cluster.rbac.lock() = rbac;
