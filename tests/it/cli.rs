@@ -1,4 +1,5 @@
 //! The real binary: exit codes, what it says, and how it ends.
+#![allow(clippy::disallowed_methods)] // configuration files are written here
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod certificates;
 mod cli;
 mod config;
 mod identity;

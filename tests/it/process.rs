@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::{DEADLINE, eventually};
+use crate::support::eventually;
 
 /// `edgehold run` on a configuration; killed when dropped.
 pub struct Process {
@@ -83,11 +83,6 @@ impl Process {
     /// How it has ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
-    }
-
-    /// Waits for its end.
-    pub async fn end(&mut self) -> ExitStatus {
-        self.end_within(DEADLINE).await
     }
 
     /// Waits for its end at most so long.

@@ -100,7 +100,12 @@ impl Node {
     /// Starts edgehold on what is in the directory.
     pub async fn launch(&mut self) {
         let text = self.config_text();
-        let config = config::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        self.launch_text(&text).await;
+    }
+
+    /// Starts edgehold with another configuration.
+    pub async fn launch_text(&mut self, text: &str) {
+        let config = config::parse(text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let app = App::bind(config)
             .await
             .unwrap_or_else(|error| panic!("{error:#}"));
@@ -287,7 +292,9 @@ impl Node {
     /// Writes the configuration of this node to a file, for a process of its own.
     pub fn write_config(&self) -> PathBuf {
         let path = self.dir.path().join("edgehold.yaml");
-        std::fs::write(&path, self.config_text()).unwrap();
+        let written = std::fs::File::create(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, self.config_text().as_bytes()));
+        written.unwrap();
         path
     }
 }
