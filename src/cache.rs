@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::runtime::clock;
 use crate::runtime::strand::{Strand, StrandGone};
 use crate::runtime::tasks::Tasks;
-use crate::store::{LogId, Store, StoreError};
+use crate::store::{LogId, LogSummary, Store, StoreError};
 use crate::view::event::Input;
 use crate::view::key::ViewKey;
 use crate::view::pages::{PageLimits, Pages};
@@ -168,6 +168,11 @@ impl Cache {
     /// Begins to record a read that is about to be forwarded.
     pub fn record(&self, query: &Query) -> Recording {
         Recording::begin(self, query)
+    }
+
+    /// What the store holds: every principal's views, objects and documents, and the node's own logs. For status.
+    pub fn logs(&self) -> Vec<LogSummary> {
+        self.inner.store.logs()
     }
 
     /// Waits until everything that was recorded so far is with the store.
