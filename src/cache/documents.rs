@@ -112,6 +112,20 @@ pub(super) fn keep(
     Ok(())
 }
 
+/// Whether the first page of a JSON list, of whatever form, is all there is.
+pub(super) fn is_only_page(page: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Page {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default, rename = "continue")]
+        next: String,
+    }
+    serde_json::from_slice::<Page>(page).is_ok_and(|page| page.metadata.next.is_empty())
+}
+
 /// The stored document. Blocks.
 pub(super) fn load(store: &Arc<dyn Store>, id: &LogId) -> Result<Option<Document>, StoreError> {
     let Some(log) = store.load(id)? else {
@@ -235,6 +249,18 @@ mod tests {
         let answered = answered_variant(Some(&accept), AGGREGATED);
         assert_eq!(answered, wanted_variants(Some(&accept))[0]);
         assert_ne!(answered, answered_variant(Some(DISCOVERY), AGGREGATED));
+    }
+
+    #[test]
+    fn a_page_is_the_only_one_if_it_says_so_itself() {
+        assert!(is_only_page(
+            br#"{"kind":"Table","metadata":{"resourceVersion":"1"},"rows":[]}"#
+        ));
+        assert!(is_only_page(br#"{"metadata":{"continue":""},"rows":[]}"#));
+        assert!(!is_only_page(br#"{"metadata":{"continue":"abc"},"rows":[]}"#));
+        assert!(!is_only_page(br#"{"kind":"Table","rows":[]}"#), "no list");
+        assert!(!is_only_page(b"kind: Table\nmetadata: {}\n"), "YAML is not read");
+        assert!(!is_only_page(br#"{"metadata":{},"rows":["#), "cut short");
     }
 
     #[test]

@@ -33,6 +33,9 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Answers to a GET beyond this are not kept; etcd allows objects of 1.5 MiB.
 const LARGEST_OBJECT: usize = 16 << 20;
 
+/// A page of an opaque list beyond this is not kept; it is held in memory to see whether another follows.
+const LARGEST_PAGE: usize = 16 << 20;
+
 /// Whether an apiserver itself gave this answer.
 pub fn is_from_apiserver(headers: &HeaderMap) -> bool {
     headers.contains_key(AUDIT_ID)
@@ -169,12 +172,16 @@ impl Recording {
                 if matches!(representation.shape, Shape::Table(_))
                     || representation.encoding == Encoding::Yaml
                 {
-                    if !resource.options.continue_token.is_empty() || resource.options.limit > 0 {
-                        // A page of an opaque answer: whether it is all cannot be seen from here.
+                    if !resource.options.continue_token.is_empty() {
                         return body;
                     }
                     let id = documents::document_id(&query.owner, &key.to_text(), "");
-                    return keep_document(cache, id, headers.clone(), coding, body);
+                    let keep = if resource.options.limit > 0 {
+                        keep_only_page
+                    } else {
+                        keep_document
+                    };
+                    return keep(cache, id, headers.clone(), coding, body);
                 }
                 let view = cache.view(&query.owner, &key);
                 let list = match list {
@@ -312,6 +319,36 @@ fn keep_document(
         cache.tasks().spawn_blocking(move || {
             let _under_way = under_way;
             match documents::keep(own.store(), &id, &headers, Decoded::new(source, coding)) {
+                Ok(()) => own.document_kept(&id),
+                Err(error) => tracing::debug!(document = %id.name, %error, "a document was not kept"),
+            }
+        });
+    };
+    tee(body, Box::new(recorder))
+}
+
+/// Keeps the first page of an opaque list if there is no other: `kubectl get` always asks for pages.
+fn keep_only_page(
+    cache: Cache,
+    id: crate::store::LogId,
+    headers: HeaderMap,
+    coding: Coding,
+    body: Body,
+) -> Body {
+    let recorder = move |handover: Handover| {
+        let Some(slot) = cache.recording_slot() else {
+            tracing::warn!("too many lists are being received at once, one is not kept");
+            return;
+        };
+        let source = cache.source(handover);
+        let (own, under_way) = (cache.clone(), cache.under_way());
+        cache.tasks().spawn_blocking(move || {
+            let _until_done = (slot, under_way);
+            let page = match Decoded::new(source, coding).collect(LARGEST_PAGE) {
+                Ok(Some(page)) if documents::is_only_page(&page) => Source::whole(vec![page.into()]),
+                _ => return,
+            };
+            match documents::keep(own.store(), &id, &headers, Decoded::new(page, Coding::Identity)) {
                 Ok(()) => own.document_kept(&id),
                 Err(error) => tracing::debug!(document = %id.name, %error, "a document was not kept"),
             }

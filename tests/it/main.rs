@@ -17,3 +17,4 @@ mod listener;
 mod process;
 mod story;
 mod support;
+mod tables;

@@ -1,0 +1,53 @@
+//! Tables, as `kubectl get` asks for them: always in pages.
+
+use apiserver_standin::Client;
+
+use crate::support::{Node, config_map};
+
+const LIST: &str = "/api/v1/namespaces/shop/configmaps";
+
+fn kubectl(node: &Node) -> Client {
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+    node.kubelet()
+        .header("accept", table)
+        .header("user-agent", "kubectl/v1.36.0 (linux/amd64)")
+}
+
+async fn node_with_two_config_maps() -> Node {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    node.api.put(config_map("shop", "b", "2"));
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_one_page_is_answered_offline_with_a_warning_for_kubectl() {
+    let node = node_with_two_config_maps().await;
+    let target = format!("{LIST}?limit=500");
+    let online = kubectl(&node).get(&target).await;
+    assert_eq!((online.status, &online.json()["kind"]), (200, &"Table".into()));
+    node.cut().await;
+    let offline = kubectl(&node).get(&target).await;
+    assert_eq!((offline.status, offline.body), (200, online.body));
+    assert!(
+        offline.headers["warning"]
+            .to_str()
+            .unwrap()
+            .contains("the cloud cannot be reached")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_goes_on_on_another_page_is_unknown_offline() {
+    let node = node_with_two_config_maps().await;
+    let first = kubectl(&node).get(&format!("{LIST}?limit=1")).await;
+    let next = first.json()["metadata"]["continue"].as_str().unwrap().to_owned();
+    let second = kubectl(&node)
+        .get(&format!("{LIST}?limit=1&continue={next}"))
+        .await;
+    assert_eq!((first.status, second.status), (200, 200));
+    node.cut().await;
+    for target in [format!("{LIST}?limit=1"), LIST.to_owned()] {
+        assert_eq!(kubectl(&node).get(&target).await.status, 503, "{target}");
+    }
+}
