@@ -17,6 +17,7 @@ mod story;
 #[path = "quickstart/teller.rs"]
 mod teller;
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -57,11 +58,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut teller = Teller::on_stdout();
+    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let mut teller = Teller::new(Box::new(io::stdout()), colours);
     match runtime.block_on(run(&arguments, &mut teller)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            teller.failed(&error);
+            eprintln!("quickstart: {}", teller.failure(&error));
             ExitCode::FAILURE
         }
     }

@@ -13,7 +13,7 @@ use edgehold::upstream::LinkState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::teller::Actor;
+use super::teller::Actor;
 
 /// The kubelet's common name: who it is for Kubernetes.
 pub(crate) const KUBELET: &str = "system:node:edge-1";
@@ -21,6 +21,7 @@ pub(crate) const KUBELET: &str = "system:node:edge-1";
 /// How long edgehold may take for anything before it counts as not happening.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The cloud and the node.
 pub(crate) struct Lab {
     pub(crate) cloud: Standin,
     /// The token of the service account `shop/web`.

@@ -3,8 +3,8 @@
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use crate::lab::{KUBELET, Lab, config_map, pod};
-use crate::teller::Teller;
+use super::lab::{KUBELET, Lab, config_map, pod};
+use super::teller::Teller;
 
 /// Runs until Ctrl-C.
 pub(crate) async fn stay(lab: &mut Lab, teller: &mut Teller) -> anyhow::Result<()> {
@@ -33,30 +33,29 @@ Enter cuts the cloud, Enter again brings it back. Ctrl-C ends all and removes {d
         dir = lab.dir().display(),
     ))?;
     let mut enter = presses_of_enter();
-    let mut cut = 0_u32;
+    let (mut is_cut, mut outages) = (false, 0);
     loop {
-        tokio::select! {
+        let pressed = tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
-            pressed = enter.recv() => match pressed {
-                // Without a terminal there is only Ctrl-C.
-                None => {
-                    let _ = tokio::signal::ctrl_c().await;
-                    break;
-                }
-                Some(()) if cut % 2 == 0 => {
-                    lab.cut().await?;
-                    cut += 1;
-                    lab.cloud.put(pod(&format!("made-offline-{cut}"), "edge-1"));
-                    lab.cloud.put(config_map("web", &format!("menu number {cut}")));
-                    teller.line("The cloud is cut. Enter brings it back.")?;
-                }
-                Some(()) => {
-                    lab.restore().await?;
-                    cut += 1;
-                    teller.line("The cloud is back. Enter cuts it.")?;
-                }
-            },
+            pressed = enter.recv() => pressed,
+        };
+        if pressed.is_none() {
+            // Standard input has ended: there is only Ctrl-C left.
+            tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+            break;
         }
+        if is_cut {
+            lab.restore().await?;
+            teller.line("The cloud is back. Enter cuts it.")?;
+        } else {
+            outages += 1;
+            lab.cut().await?;
+            lab.cloud.put(pod(&format!("made-in-outage-{outages}"), "edge-1"));
+            lab.cloud
+                .put(config_map("web", &format!("the menu of outage {outages}")));
+            teller.line("The cloud is cut. Enter brings it back.")?;
+        }
+        is_cut = !is_cut;
     }
     teller.line("\nStopping.")?;
     lab.stop().await

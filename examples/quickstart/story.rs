@@ -6,8 +6,8 @@ use anyhow::Context;
 use apiserver_standin::Answer;
 use bytes::Bytes;
 
-use crate::lab::{Lab, config_map, pod};
-use crate::teller::{Teller, Watch, json, names, text};
+use super::lab::{Lab, config_map, pod};
+use super::teller::{Teller, Watch, json, names, text};
 
 const PODS: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1";
 const NODE: &str = "/api/v1/nodes/edge-1";

@@ -1,7 +1,7 @@
 //! What is told, and whether it is true: prints requests and answers, and checks them.
 
 use std::fmt::Debug;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
-const RED: &str = "31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
@@ -40,12 +39,7 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    /// On standard output, in colours if that is a terminal and `NO_COLOR` is not set.
-    pub(crate) fn on_stdout() -> Self {
-        let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Self::new(Box::new(io::stdout()), colours)
-    }
-
+    /// Writes to `out`, in colours or plain.
     pub(crate) fn new(out: Box<dyn Write + Send>, colours: bool) -> Self {
         #[allow(clippy::disallowed_methods)] // a person wants to know how long it took
         let started = Instant::now();
@@ -96,11 +90,9 @@ impl Teller {
         self.line(&format!("\n{text}"))
     }
 
-    /// Says on standard error which step failed and why.
-    pub(crate) fn failed(&self, error: &anyhow::Error) {
-        let colours = self.colours && io::stderr().is_terminal();
-        let text = format!("quickstart: {} is not true: {error:#}", self.step);
-        eprintln!("{}", if colours { painted(RED, &text) } else { text });
+    /// Which step failed, and why.
+    pub(crate) fn failure(&self, error: &anyhow::Error) -> String {
+        format!("{} is not true: {error:#}", self.step)
     }
 
     /// Fails unless `came` is `expected`.
@@ -256,15 +248,11 @@ impl Teller {
 
     fn painted(&self, colour: &str, text: &str) -> String {
         if self.colours {
-            painted(colour, text)
+            format!("\x1b[{colour}m{text}\x1b[0m")
         } else {
             text.to_owned()
         }
     }
-}
-
-fn painted(colour: &str, text: &str) -> String {
-    format!("\x1b[{colour}m{text}\x1b[0m")
 }
 
 /// The text at a JSON pointer, empty if there is none.

@@ -11,6 +11,7 @@ mod certificates;
 mod cli;
 mod config;
 mod identity;
+mod examples;
 mod layers;
 mod limits;
 mod listener;
