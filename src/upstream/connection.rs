@@ -85,13 +85,14 @@ impl Connection {
                 .map_err(failed)?;
             Ok(Self::drive(Sender::Http2(sender), driver, tasks, retired))
         } else {
-            let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
-            Ok(Self::drive(
-                Sender::Http1(Mutex::new(Some(sender))),
-                driver,
-                tasks,
-                retired,
-            ))
+            let (mut sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
+            let connection = Self::drive(Sender::Http1(Mutex::new(None)), driver, tasks, retired);
+            // It takes a request only once its driver has run.
+            sender.ready().await.map_err(failed)?;
+            if let Sender::Http1(slot) = &connection.sender {
+                *slot.lock() = Some(sender);
+            }
+            Ok(connection)
         }
     }
 
