@@ -143,6 +143,8 @@ impl Cache {
         for log in store.logs() {
             if let Some(key) = ViewKey::parse(&log.id.name) {
                 names.entry(log.id.owner).or_default().insert(key);
+            } else if log.id.name == objects::LOG_NAME {
+                names.entry(log.id.owner).or_default();
             }
         }
         let inner = Inner {
@@ -359,6 +361,14 @@ impl Cache {
                     view.post(|view| view.input(Input::HistoryRestarted));
                 }
             }
+            if !is_cluster(&witness) {
+                continue;
+            }
+            owner.objects.post(move |objects| {
+                if let Err(error) = objects.forget_all() {
+                    tracing::error!(owner = %name, %error, "objects of a lost history could not be removed");
+                }
+            });
         }
     }
 
@@ -382,8 +392,11 @@ impl Cache {
 /// cluster, but for Events, which may live in an etcd of their own. Any other group may be an aggregated apiserver with
 /// versions of its own (a metrics server starts again at every restart): it speaks for itself alone.
 fn shares_history(witness: &ViewKey, key: &ViewKey) -> bool {
-    let is_cluster = witness.group.is_empty() && witness.resource != "events";
-    is_cluster || (witness.group == key.group && witness.resource == key.resource)
+    is_cluster(witness) || (witness.group == key.group && witness.resource == key.resource)
+}
+
+fn is_cluster(witness: &ViewKey) -> bool {
+    witness.group.is_empty() && witness.resource != "events"
 }
 
 #[cfg(test)]

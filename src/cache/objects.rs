@@ -261,6 +261,12 @@ impl Objects {
         matches!(self.log(), Ok(None))
     }
 
+    /// Drops every entry: the cluster's history was restarted, what they say belongs to the one that was lost.
+    pub(super) fn forget_all(&mut self) -> Result<(), StoreError> {
+        self.reopen();
+        self.store.remove(&self.id)
+    }
+
     /// Lets go of the handle, so that the next use opens the log anew: after it was removed or broken.
     pub(super) fn reopen(&mut self) {
         self.log = None;
