@@ -39,7 +39,7 @@ use crate::view::pages::{PageLimits, Pages};
 
 use self::collection::StoredView;
 use self::objects::Objects;
-use self::recording::PageStage;
+use self::recording::{PageStage, PageTurns};
 use self::source::Source;
 use self::tee::Handover;
 
@@ -73,6 +73,7 @@ struct Inner {
     spool_dir: Option<PathBuf>,
     owners: Mutex<HashMap<String, Arc<Owner>>>,
     pages: Mutex<Pages<String, PageStage>>,
+    page_turns: Arc<PageTurns>,
     numbers: AtomicU64,
     slots: Arc<Semaphore>,
     events: Arc<Semaphore>,
@@ -153,6 +154,7 @@ impl Cache {
             spool_dir,
             owners: Mutex::default(),
             pages: Mutex::new(Pages::new(PAGES)),
+            page_turns: Arc::default(),
             numbers: AtomicU64::new(1),
             slots: Arc::new(Semaphore::new(RECORDING_SLOTS)),
             events: Arc::new(Semaphore::new(EVENT_BUDGET / 1024)),
@@ -192,11 +194,12 @@ impl Cache {
         }
     }
 
-    /// Lets go of views that nothing came of, so that requests for what does not exist leave nothing behind. For a
-    /// maintenance task.
+    /// Lets go of views that nothing came of, so that requests for what does not exist leave nothing behind, and of
+    /// chains of pages that nobody continues. For a maintenance task.
     pub async fn prune(&self) {
-        let abandoned = self.pages().expire(clock::now());
-        drop(abandoned);
+        let expired = self.pages().expire(clock::now());
+        // Dropping what is staged touches the disk.
+        let _panicked = self.tasks().spawn_blocking(move || drop(expired)).await;
         let names: Vec<String> = self.inner.owners.lock().keys().cloned().collect();
         for name in names {
             let owner = self.owner(&name);
@@ -254,6 +257,10 @@ impl Cache {
     fn under_way(&self) -> UnderWay {
         self.inner.under_way.send_modify(|count| *count += 1);
         UnderWay(self.clone())
+    }
+
+    fn page_turns(&self) -> &Arc<PageTurns> {
+        &self.inner.page_turns
     }
 
     fn next_number(&self) -> u64 {

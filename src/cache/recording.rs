@@ -3,9 +3,12 @@
 //! A recording begins before its request is sent, so that a view knows where it stood then. Only an apiserver's own
 //! answer counts (it carries `Audit-Id`): a gateway's page proves nothing.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, header, response};
+use parking_lot::{Condvar, Mutex};
 
 use crate::kube::media::{Encoding, Representation, Shape, answered_shape};
 use crate::kube::request::ResourceRequest;
@@ -35,6 +38,8 @@ const LARGEST_OBJECT: usize = 16 << 20;
 
 /// A page of an opaque list beyond this is not kept; it is held in memory to see whether another follows.
 const LARGEST_PAGE: usize = 16 << 20;
+/// How long a page waits for the one before it to be on disk.
+const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether an apiserver itself gave this answer.
 pub fn is_from_apiserver(headers: &HeaderMap) -> bool {
@@ -49,11 +54,81 @@ pub struct Recording {
     list: Option<OpenList>,
 }
 
-/// A list under way: its ticket, and the chain of pages that it continues.
+/// A list under way.
 struct OpenList {
-    ticket: OpenTicket,
-    chain: Chain<PageStage>,
+    part: Part,
     page_key: String,
+    /// Its place among the pages that are being received.
+    turn: PageTurn,
+}
+
+/// Which part of a list a request asks for.
+enum Part {
+    /// The first page, and mostly the only one.
+    First(OpenTicket),
+    /// What this token continues. The page before may still be on its way to the disk when a client that has just
+    /// read it asks for the next, so its chain is looked up no sooner than it is needed.
+    Next(String),
+}
+
+/// The pages of lists that are being received, by page key, in the order in which they were asked for.
+#[derive(Default)]
+pub(super) struct PageTurns {
+    under_way: Mutex<HashMap<String, BTreeSet<u64>>>,
+    done: Condvar,
+}
+
+/// A page that is being received, until dropped.
+struct PageTurn {
+    turns: Arc<PageTurns>,
+    page_key: String,
+    number: u64,
+}
+
+impl PageTurns {
+    fn begin(self: &Arc<Self>, page_key: &str, number: u64) -> PageTurn {
+        let mut under_way = self.under_way.lock();
+        under_way.entry(page_key.to_owned()).or_default().insert(number);
+        PageTurn {
+            turns: Arc::clone(self),
+            page_key: page_key.to_owned(),
+            number,
+        }
+    }
+}
+
+impl PageTurn {
+    /// Blocks until no page is being received that was asked for before this one, at most [`PAGE_PATIENCE`]; gives
+    /// whether there was one to wait for.
+    fn wait_for_earlier(&self) -> bool {
+        let mut under_way = self.turns.under_way.lock();
+        let is_next = |under_way: &HashMap<String, BTreeSet<u64>>| {
+            under_way
+                .get(&self.page_key)
+                .and_then(BTreeSet::first)
+                .is_none_or(|first| *first >= self.number)
+        };
+        if is_next(&under_way) {
+            return false;
+        }
+        self.turns
+            .done
+            .wait_while_for(&mut under_way, |under_way| !is_next(under_way), PAGE_PATIENCE);
+        true
+    }
+}
+
+impl Drop for PageTurn {
+    fn drop(&mut self) {
+        let mut under_way = self.turns.under_way.lock();
+        if let Some(numbers) = under_way.get_mut(&self.page_key) {
+            numbers.remove(&self.number);
+            if numbers.is_empty() {
+                under_way.remove(&self.page_key);
+            }
+        }
+        self.turns.done.notify_all();
+    }
 }
 
 /// A ticket of a view that is told of its failure when dropped.
@@ -63,7 +138,8 @@ pub(super) struct OpenTicket {
     settled: bool,
 }
 
-/// What the pages of a chain have in common.
+/// What is received of a chain between two pages.
+#[derive(Default)]
 pub(super) struct PageStage {
     ticket: Option<OpenTicket>,
     staged: Option<(Box<dyn Staging>, Collection)>,
@@ -79,6 +155,8 @@ enum Unkept {
     Store(#[from] StoreError),
     #[error("a {0} is not what was asked for")]
     OtherShape(String),
+    #[error("it continues no list that is known")]
+    Discontinued,
     #[error("the list has no resourceVersion to resume from")]
     NotResumable,
 }
@@ -184,21 +262,15 @@ impl Recording {
                     return keep(cache, id, headers.clone(), coding, body);
                 }
                 let view = cache.view(&query.owner, &key);
-                let list = match list {
-                    Some(list) if list.ticket.view.id() == view.id() => list,
+                let Some(mut list) = list else { return body };
+                if let Part::First(ticket) = &list.part
+                    && ticket.view.id() != view.id()
+                {
                     // Another encoding than foreseen (a custom resource asked for in protobuf). The view's version
                     // when the request was sent is not known, so this list may not prove that history went back.
-                    _ if resource.options.continue_token.is_empty() => OpenList {
-                        ticket: OpenTicket::begin(&cache, view, Freshness::Cached),
-                        chain: Chain::new(PageStage {
-                            ticket: None,
-                            staged: None,
-                        }),
-                        page_key: page_key(&query, &key.to_text()),
-                    },
-                    _ => return body,
-                };
-                keep_list(cache, list, representation, coding, body)
+                    list.part = Part::First(OpenTicket::begin(&cache, view.clone(), Freshness::Cached));
+                }
+                keep_list(cache, list, view, representation, coding, body)
             }
         }
     }
@@ -260,44 +332,31 @@ fn withdraw_views(cache: &Cache, owner: &str, resource: &ResourceRequest) {
 
 fn open_list(cache: &Cache, query: &Query, resource: &ResourceRequest) -> Option<OpenList> {
     let foreseen = query.representations().into_iter().next()?;
-    let key = view_key(resource, &foreseen);
-    let page_key = page_key(query, &key.to_text());
+    let page_key = page_key(query, resource);
+    let turn = cache.page_turns().begin(&page_key, cache.next_number());
     let token = &resource.options.continue_token;
-    let request = cache.pages().request(&page_key, token, clock::now());
-    match request {
-        PageRequest::First => {
-            let freshness = match resource.options.resource_version {
-                None => Freshness::Latest,
-                Some(_) => Freshness::Cached,
-            };
-            let ticket = OpenTicket::begin(cache, cache.view(&query.owner, &key), freshness);
-            Some(OpenList {
-                ticket,
-                chain: Chain::new(PageStage {
-                    ticket: None,
-                    staged: None,
-                }),
-                page_key,
-            })
-        }
-        PageRequest::Next(mut chain) => {
-            let ticket = chain.staging.ticket.take()?;
-            Some(OpenList {
-                ticket,
-                chain,
-                page_key,
-            })
-        }
-        PageRequest::Unknown => None,
-    }
+    let part = if token.is_empty() {
+        let freshness = match resource.options.resource_version {
+            None => Freshness::Latest,
+            Some(_) => Freshness::Cached,
+        };
+        let view = cache.view(&query.owner, &view_key(resource, &foreseen));
+        Part::First(OpenTicket::begin(cache, view, freshness))
+    } else {
+        Part::Next(token.clone())
+    };
+    Some(OpenList {
+        part,
+        page_key,
+        turn,
+    })
 }
 
-fn page_key(query: &Query, view: &str) -> String {
-    format!(
-        "{}\n{}\n{view}",
-        query.owner,
-        query.accept.as_deref().unwrap_or_default()
-    )
+/// What all pages of a list have in common: whose they are, what they select, and the forms that were asked for.
+fn page_key(query: &Query, resource: &ResourceRequest) -> String {
+    let accept = query.accept.as_deref().unwrap_or_default();
+    let any = Representation::full(Encoding::Json);
+    format!("{}\n{accept}\n{}", query.owner, view_key(resource, &any).to_text())
 }
 
 fn answered_representation(query: &Query, content_type: &str) -> Option<Representation> {
@@ -403,6 +462,7 @@ fn keep_object(
 fn keep_list(
     cache: Cache,
     list: OpenList,
+    view: ViewHandle,
     representation: Representation,
     coding: Coding,
     body: Body,
@@ -416,9 +476,8 @@ fn keep_list(
         let (own, under_way) = (cache.clone(), cache.under_way());
         cache.tasks().spawn_blocking(move || {
             let _under_way = under_way;
-            let view = list.ticket.view.id().clone();
-            if let Err(error) = receive_list(&own, list, &representation, Decoded::new(source, coding)) {
-                tracing::debug!(%view, %error, "a list was not kept");
+            if let Err(error) = receive_list(&own, list, &view, &representation, Decoded::new(source, coding)) {
+                tracing::debug!(view = %view.id(), %error, "a list was not kept");
             }
             drop(slot);
         });
@@ -430,14 +489,22 @@ fn keep_list(
 fn receive_list(
     cache: &Cache,
     list: OpenList,
+    view: &ViewHandle,
     representation: &Representation,
     source: Decoded,
 ) -> Result<(), Unkept> {
     let OpenList {
-        mut ticket,
-        mut chain,
+        part,
         page_key,
+        turn,
     } = list;
+    let (ticket, mut chain) = match part {
+        Part::First(ticket) => (ticket, Chain::new(PageStage::default())),
+        Part::Next(token) => continued(cache, &page_key, &token, &turn).ok_or(Unkept::Discontinued)?,
+    };
+    if ticket.view.id() != view.id() {
+        return Err(Unkept::Discontinued);
+    }
     let earlier = chain.staging.staged.take();
     let (mut staging, earlier) = match earlier {
         Some((staging, form)) => (staging, Some(form)),
@@ -448,7 +515,6 @@ fn receive_list(
         Some(form) if head.item_type.is_none() => form,
         _ => Collection::from_list(representation.encoding, &head),
     };
-    chain.staging.staged = Some((staging, form));
     let version = ResourceVersion::new(&head.resource_version);
     if version.is_none() {
         return Err(Unkept::NotResumable);
@@ -457,18 +523,16 @@ fn receive_list(
         version,
         next: &head.continue_token,
     };
-    if !head.continue_token.is_empty() {
-        // The ticket stays open with the chain; a chain that is evicted drops and thereby fails it.
-        chain.staging.ticket = Some(ticket);
-        let outcome = cache.pages().answered(page_key, chain, answer, clock::now());
-        drop(outcome);
-        return Ok(());
-    }
+    // Between two pages the ticket stays open with the chain; a chain that is evicted drops and thereby fails it.
+    chain.staging = PageStage {
+        ticket: Some(ticket),
+        staged: Some((staging, form)),
+    };
     let outcome = cache.pages().answered(page_key, chain, answer, clock::now());
     if let Outcome::Complete {
         staging: PageStage {
             staged: Some((staging, form)),
-            ..
+            ticket: Some(mut ticket),
         },
         version,
     } = outcome
@@ -480,6 +544,22 @@ fn receive_list(
         });
     }
     Ok(())
+}
+
+/// The chain that a token continues. Blocks while the page that gave the token is still being received.
+fn continued(
+    cache: &Cache,
+    page_key: &String,
+    token: &str,
+    turn: &PageTurn,
+) -> Option<(OpenTicket, Chain<PageStage>)> {
+    let find = || match cache.pages().request(page_key, token, clock::now()) {
+        PageRequest::Next(chain) => Some(chain),
+        PageRequest::First | PageRequest::Unknown => None,
+    };
+    let mut chain = find().or_else(|| turn.wait_for_earlier().then(find).flatten())?;
+    let ticket = chain.staging.ticket.take()?;
+    Some((ticket, chain))
 }
 
 fn stage(store: &Arc<dyn Store>, ticket: &OpenTicket) -> Result<Box<dyn Staging>, StoreError> {

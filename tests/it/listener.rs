@@ -262,6 +262,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
             tokens: StoredTokens::open(&store, tasks).unwrap(),
             time: Arc::clone(time),
             pace: Pace::every(Duration::from_millis(25)),
+            limits: edgehold::proxy::Limits::default(),
             tasks: tasks.clone(),
         },
     )
