@@ -131,7 +131,8 @@ impl StoredView {
                     .as_ref()
                     .and_then(|log| ResourceVersion::new(&log.position()));
                 for action in self.machine.step(Input::Broken { stored }) {
-                    tracing::debug!(view = %self.id, ?action, "order of a broken view");
+                    // Only what is staged is dropped, which cannot fail.
+                    let _dropped = self.carry_out(action);
                 }
                 return;
             }
@@ -146,17 +147,17 @@ impl StoredView {
         let Some(version) = ResourceVersion::new(&object.meta.resource_version) else {
             return self.input(Input::StreamClosed { stream });
         };
-        self.validated = clock::wall();
         let size = object.item.len() + object.meta.name.len() + 256;
         self.input(Input::Event {
             stream,
             event: Event {
                 change,
-                version,
+                version: version.clone(),
                 payload: object,
                 size,
             },
         });
+        self.validate(&version);
     }
 
     /// A bookmark of a stream.
@@ -164,21 +165,33 @@ impl StoredView {
         let Some(version) = ResourceVersion::new(&bookmark.resource_version) else {
             return;
         };
-        self.validated = clock::wall();
         let form = known_form(self.form.as_ref(), Collection::from_bookmark(encoding, bookmark));
         self.shown.insert(stream, form);
         self.input(Input::Bookmark {
             stream,
-            version,
+            version: version.clone(),
             initial_events_end: bookmark.initial_events_end,
         });
+        self.validate(&version);
     }
 
-    /// A stream has ended.
+    /// Upstream has just spoken of this version: if it is where the view stands, the view is current. A stream that
+    /// the view does not follow says nothing about it.
+    fn validate(&mut self, version: &ResourceVersion) {
+        if self.log.is_some() && self.machine.version() == Some(version) {
+            self.validated = clock::wall();
+        }
+    }
+
+    /// A stream has ended. What its bookmarks certified is written down: a client that goes on from the last of them
+    /// must not be ahead of the view after a restart.
     pub(super) fn closed(&mut self, stream: StreamId) {
         self.input(Input::StreamClosed { stream });
         self.stagings.remove(&stream);
         self.shown.remove(&stream);
+        if let Err(error) = self.write_progress() {
+            tracing::warn!(view = %self.id, %error, "the version of a view could not be written");
+        }
     }
 
     /// A list was received whole.
@@ -319,6 +332,18 @@ impl StoredView {
             let log = self.log.as_ref().ok_or(Failed::NoView)?;
             log.append(Record::Progress, version.as_str(), now)?;
             self.written = now;
+        }
+        Ok(())
+    }
+
+    /// Writes R down, if the store has an earlier one.
+    fn write_progress(&mut self) -> Result<(), StoreError> {
+        if let (Some(log), Some(version)) = (&self.log, self.machine.version())
+            && *log.position() != *version.as_str()
+            && !self.machine.is_broken()
+        {
+            self.written = clock::wall();
+            log.append(Record::Progress, version.as_str(), self.written)?;
         }
         Ok(())
     }
