@@ -345,18 +345,18 @@ fn open_list(cache: &Cache, query: &Query, resource: &ResourceRequest) -> Option
     } else {
         Part::Next(token.clone())
     };
-    Some(OpenList {
-        part,
-        page_key,
-        turn,
-    })
+    Some(OpenList { part, page_key, turn })
 }
 
 /// What all pages of a list have in common: whose they are, what they select, and the forms that were asked for.
 fn page_key(query: &Query, resource: &ResourceRequest) -> String {
     let accept = query.accept.as_deref().unwrap_or_default();
     let any = Representation::full(Encoding::Json);
-    format!("{}\n{accept}\n{}", query.owner, view_key(resource, &any).to_text())
+    format!(
+        "{}\n{accept}\n{}",
+        query.owner,
+        view_key(resource, &any).to_text()
+    )
 }
 
 fn answered_representation(query: &Query, content_type: &str) -> Option<Representation> {
@@ -476,7 +476,8 @@ fn keep_list(
         let (own, under_way) = (cache.clone(), cache.under_way());
         cache.tasks().spawn_blocking(move || {
             let _under_way = under_way;
-            if let Err(error) = receive_list(&own, list, &view, &representation, Decoded::new(source, coding)) {
+            if let Err(error) = receive_list(&own, list, &view, &representation, Decoded::new(source, coding))
+            {
                 tracing::debug!(view = %view.id(), %error, "a list was not kept");
             }
             drop(slot);
@@ -493,11 +494,7 @@ fn receive_list(
     representation: &Representation,
     source: Decoded,
 ) -> Result<(), Unkept> {
-    let OpenList {
-        part,
-        page_key,
-        turn,
-    } = list;
+    let OpenList { part, page_key, turn } = list;
     let (ticket, mut chain) = match part {
         Part::First(ticket) => (ticket, Chain::new(PageStage::default())),
         Part::Next(token) => continued(cache, &page_key, &token, &turn).ok_or(Unkept::Discontinued)?,
@@ -530,10 +527,11 @@ fn receive_list(
     };
     let outcome = cache.pages().answered(page_key, chain, answer, clock::now());
     if let Outcome::Complete {
-        staging: PageStage {
-            staged: Some((staging, form)),
-            ticket: Some(mut ticket),
-        },
+        staging:
+            PageStage {
+                staged: Some((staging, form)),
+                ticket: Some(mut ticket),
+            },
         version,
     } = outcome
     {

@@ -10,12 +10,14 @@
 mod certificates;
 mod cli;
 mod config;
-mod identity;
 mod examples;
+mod identity;
 mod layers;
 mod limits;
 mod listener;
 mod process;
+mod scripted;
 mod story;
 mod support;
 mod tables;
+mod views;

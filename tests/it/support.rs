@@ -13,9 +13,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault, Options, Pair, Standin};
+use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Standin};
 use edgehold::app::{App, Running};
 use edgehold::config;
+use edgehold::runtime::clock;
 use edgehold::server::{Rejected, ServerMetrics};
 use edgehold::upstream::LinkState;
 use serde_json::{Value, json};
@@ -296,5 +297,84 @@ impl Node {
             .and_then(|mut file| std::io::Write::write_all(&mut file, self.config_text().as_bytes()));
         written.unwrap();
         path
+    }
+}
+
+/// The target of a watch-list of this collection, as client-go 0.35 and later send it.
+pub fn watch_list(collection: &str) -> String {
+    let separator = if collection.contains('?') { '&' } else { '?' };
+    format!(
+        "{collection}{separator}watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
+         &allowWatchBookmarks=true&timeoutSeconds=600"
+    )
+}
+
+/// The target of a plain watch of this collection from a version on.
+pub fn watch_from(collection: &str, version: &str) -> String {
+    let separator = if collection.contains('?') { '&' } else { '?' };
+    format!("{collection}{separator}watch=true&resourceVersion={version}&allowWatchBookmarks=true")
+}
+
+/// The resourceVersion of an object or a list.
+pub fn version(object: &Value) -> String {
+    let version = object["metadata"]["resourceVersion"].as_str();
+    version
+        .unwrap_or_else(|| panic!("no version: {object}"))
+        .to_owned()
+}
+
+/// Type, name and resourceVersion of a watch event; a bookmark has no name.
+pub fn told(event: &Value) -> (String, String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let object = &event["object"];
+    (
+        text(&event["type"]),
+        text(&object["metadata"]["name"]),
+        text(&object["metadata"]["resourceVersion"]),
+    )
+}
+
+/// The next event of a stream that must have one.
+pub async fn event(watch: &mut Lines) -> Value {
+    match watch.next().await {
+        Ok(Some(event)) => event,
+        Ok(None) => panic!("the watch has ended"),
+        Err(error) => panic!("the watch broke: {error}"),
+    }
+}
+
+/// Type and name of the next event, which must not be a bookmark.
+pub async fn change(watch: &mut Lines) -> (String, String) {
+    let (change, name, _) = told(&event(watch).await);
+    (change, name)
+}
+
+/// What is left of a stream up to its clean end.
+pub async fn rest(watch: &mut Lines) -> Vec<Value> {
+    let mut events = Vec::new();
+    while let Some(event) = watch.next().await.expect("a clean end") {
+        events.push(event);
+    }
+    events
+}
+
+/// Whether a bookmark ends the initial events.
+pub fn ends_initial(event: &Value) -> bool {
+    event["type"] == "BOOKMARK"
+        && event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
+}
+
+/// The answer to a list that is in the cache, offline. A list that has just been read is recorded by the time the
+/// link is seen to be gone, but for a scheduling delay.
+pub async fn offline_list(client: &Client, target: &str) -> Value {
+    let started = clock::now();
+    loop {
+        let answer = client.get(target).await;
+        if answer.status == 200 {
+            assert_eq!(answer.header("cache-status"), "edgehold; hit; detail=offline");
+            return answer.json();
+        }
+        assert!(clock::now() - started < DEADLINE, "{}", answer.text());
+        tokio::task::yield_now().await;
     }
 }
