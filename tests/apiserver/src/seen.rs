@@ -26,6 +26,8 @@ pub struct Seen {
     pub method: String,
     /// Path and query exactly as sent.
     pub target: String,
+    /// `:authority` on HTTP/2, `Host` on HTTP/1.1; empty if it was missing.
+    pub authority: String,
     /// All headers, `Authorization` and `X-Remote-*` included.
     pub headers: HeaderMap,
     /// Common name of the client certificate, also of one that was refused.

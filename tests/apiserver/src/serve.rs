@@ -113,6 +113,10 @@ fn seen(conn: &Conn, request: &Request<Incoming>, target: &str, user: Option<&Us
         number: 0,
         method: request.method().to_string(),
         target: target.to_owned(),
+        authority: request.uri().authority().map_or_else(
+            || first(request.headers(), &http::header::HOST).to_owned(),
+            ToString::to_string,
+        ),
         headers: request.headers().clone(),
         peer_cn: conn.certificate.cn().map(str::to_owned),
         token: auth::bearer(request.headers()).map(str::to_owned),
