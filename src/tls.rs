@@ -28,7 +28,7 @@ mod time;
 pub use certificate::{CertificateInfo, CertificateParseError, Validity};
 pub use certificates::{Certificates, Config};
 pub use client::{
-    Alpn, ClientStream, ClientTls, ServerName, ServerNameError, TlsConnectError, TlsConnectErrorKind,
+    Alpn, ClientStream, ClientTls, ServerName, ServerNameError, TlsConnectError, TlsConnectErrorKind, agreed,
 };
 pub use handshake::TlsConfigError;
 pub use pem::{ClientIdentity, LoadError, PairPaths, Roots, ServerMaterial};

@@ -22,7 +22,7 @@ use super::time::TrustedTime;
 /// A connection after its handshake.
 pub type ClientStream<IO = TcpStream> = tokio_rustls::client::TlsStream<IO>;
 
-/// The HTTP version that a connection is for.
+/// The HTTP version that a connection is for, or the best that a connector offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Alpn {
     /// `h2`
@@ -199,15 +199,18 @@ impl ClientTls {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![alpn.wire().to_vec()];
+        let offered: &[Alpn] = match alpn {
+            Alpn::H2 => &[Alpn::H2, Alpn::Http1],
+            Alpn::Http1 => &[Alpn::Http1],
+        };
+        config.alpn_protocols = offered.iter().map(|alpn| alpn.wire().to_vec()).collect();
         Ok(Self {
             config: Arc::new(config),
             alpn,
         })
     }
 
-    /// Shakes hands over an open connection. The time limit is the caller's. A server that does not agree to HTTP/2
-    /// when that is asked for is `Incompatible`; one that knows no ALPN is taken to speak HTTP/1.1.
+    /// Shakes hands over an open connection. The time limit is the caller's. [`agreed`] says for which HTTP version.
     pub async fn connect<IO>(
         &self,
         server: &ServerName,
@@ -221,16 +224,17 @@ impl ClientTls {
             server: server.to_string(),
             source,
         };
-        let stream = TlsConnector::from(Arc::clone(&self.config))
+        TlsConnector::from(Arc::clone(&self.config))
             .connect(server.0.clone(), stream)
             .await
-            .map_err(|source| failed(TlsConnectErrorKind::of(&source), source))?;
-        if self.alpn == Alpn::H2 && stream.get_ref().1.alpn_protocol() != Some(Alpn::H2.wire()) {
-            let source = io::Error::other("the server did not agree to HTTP/2");
-            return Err(failed(TlsConnectErrorKind::Incompatible, source));
-        }
-        Ok(stream)
+            .map_err(|source| failed(TlsConnectErrorKind::of(&source), source))
     }
+}
+
+/// What the server chose. One that knows no ALPN is taken to speak HTTP/1.1.
+pub fn agreed<IO>(stream: &ClientStream<IO>) -> Alpn {
+    let chosen = stream.get_ref().1.alpn_protocol();
+    chosen.and_then(Alpn::from_wire).unwrap_or(Alpn::Http1)
 }
 
 impl fmt::Debug for ClientTls {

@@ -3,8 +3,8 @@
 //! HTTP/2 where the server agrees, else HTTP/1.1 with one request at a time. We count streams ourselves: past the
 //! peer's limit hyper would queue a request silently.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -13,10 +13,12 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
+use crate::tls::Alpn;
 
 use super::error::{Failure, UpstreamError, chain};
 
@@ -39,7 +41,17 @@ pub(super) struct SendFailed {
 
 enum Sender {
     Http2(http2::SendRequest<Body>),
-    Http1(Mutex<Option<http1::SendRequest<Body>>>),
+    Http1 {
+        /// There while the connection can take a request.
+        idle: Mutex<Option<http1::SendRequest<Body>>>,
+        used: mpsc::UnboundedSender<Used>,
+    },
+}
+
+/// An HTTP/1.1 connection after a request: idle once hyper has read the answer to its end.
+struct Used {
+    sender: http1::SendRequest<Body>,
+    released: Arc<Notify>,
 }
 
 /// An open connection.
@@ -53,7 +65,7 @@ pub(super) struct Connection {
 pub(super) struct Lease {
     connection: Arc<Connection>,
     http1: Option<http1::SendRequest<Body>>,
-    released: Arc<tokio::sync::Notify>,
+    released: Arc<Notify>,
 }
 
 impl Connection {
@@ -61,7 +73,7 @@ impl Connection {
     /// cancelled and its streams have ended, or it breaks.
     pub(super) async fn open<S>(
         stream: S,
-        http2: bool,
+        version: Alpn,
         tasks: &Tasks,
         retired: CancellationToken,
     ) -> Result<Arc<Self>, UpstreamError>
@@ -70,7 +82,7 @@ impl Connection {
     {
         let failed = |e: hyper::Error| UpstreamError::unsent(Failure::Broken, chain(&e));
         let io = TokioIo::new(stream);
-        if http2 {
+        if version == Alpn::H2 {
             let (sender, driver) = http2::Builder::new(Executor(tasks.clone()))
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
@@ -85,13 +97,14 @@ impl Connection {
                 .map_err(failed)?;
             Ok(Self::drive(Sender::Http2(sender), driver, tasks, retired))
         } else {
-            let (mut sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
-            let connection = Self::drive(Sender::Http1(Mutex::new(None)), driver, tasks, retired);
-            // It takes a request only once its driver has run.
-            sender.ready().await.map_err(failed)?;
-            if let Sender::Http1(slot) = &connection.sender {
-                *slot.lock() = Some(sender);
-            }
+            let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
+            let (used, returned) = mpsc::unbounded_channel();
+            let idle = Mutex::new(None);
+            let connection = Self::drive(Sender::Http1 { idle, used }, driver, tasks, retired);
+            // hyper takes a request only after its driver has run for the first time.
+            let sender = ready(sender).await.map_err(failed)?;
+            connection.rest(sender);
+            tasks.spawn("upstream-idle", reuse(Arc::downgrade(&connection), returned));
             Ok(connection)
         }
     }
@@ -122,7 +135,7 @@ impl Connection {
     fn is_closed(&self) -> bool {
         let gone = match &self.sender {
             Sender::Http2(sender) => sender.is_closed(),
-            Sender::Http1(_) => false,
+            Sender::Http1 { .. } => false,
         };
         gone || self.closed.load(Ordering::Relaxed)
     }
@@ -132,13 +145,20 @@ impl Connection {
         self.is_closed()
     }
 
+    /// An HTTP/1.1 connection can take a request again.
+    fn rest(&self, sender: http1::SendRequest<Body>) {
+        if let Sender::Http1 { idle, .. } = &self.sender {
+            *idle.lock() = Some(sender);
+        }
+    }
+
     /// How many streams are open.
     pub(super) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
 
     /// Takes a stream if there is room.
-    pub(super) fn try_lease(self: &Arc<Self>, released: &Arc<tokio::sync::Notify>) -> Option<Lease> {
+    pub(super) fn try_lease(self: &Arc<Self>, released: &Arc<Notify>) -> Option<Lease> {
         if self.is_closed() {
             return None;
         }
@@ -150,8 +170,8 @@ impl Connection {
                     .ok()?;
                 None
             }
-            Sender::Http1(slot) => {
-                let sender = slot.lock().take_if(|sender| sender.is_ready())?;
+            Sender::Http1 { idle, .. } => {
+                let sender = idle.lock().take()?;
                 self.streams.store(1, Ordering::Relaxed);
                 Some(sender)
             }
@@ -169,8 +189,8 @@ impl Lease {
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendFailed> {
         let sent = match (&self.connection.sender, self.http1.as_mut()) {
             (Sender::Http2(sender), _) => sender.clone().try_send_request(to_http2(request)).await,
-            (Sender::Http1(_), Some(sender)) => sender.try_send_request(to_http1(request)).await,
-            (Sender::Http1(_), None) => {
+            (Sender::Http1 { .. }, Some(sender)) => sender.try_send_request(to_http1(request)).await,
+            (Sender::Http1 { .. }, None) => {
                 let error = UpstreamError::unsent(Failure::Broken, "the connection is in use");
                 return Err(SendFailed {
                     error,
@@ -193,11 +213,35 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let (Sender::Http1(slot), Some(sender)) = (&self.connection.sender, self.http1.take()) {
-            *slot.lock() = Some(sender);
-        }
         self.connection.streams.fetch_sub(1, Ordering::Relaxed);
-        self.released.notify_one();
+        if let (Sender::Http1 { used, .. }, Some(sender)) = (&self.connection.sender, self.http1.take()) {
+            let released = Arc::clone(&self.released);
+            // Only a connection that has ended does not take it back.
+            let _ended = used.send(Used { sender, released });
+        } else {
+            self.released.notify_one();
+        }
+    }
+}
+
+async fn ready(mut sender: http1::SendRequest<Body>) -> Result<http1::SendRequest<Body>, hyper::Error> {
+    sender.ready().await?;
+    Ok(sender)
+}
+
+/// Makes an HTTP/1.1 connection available again after each request, until it ends.
+async fn reuse(connection: Weak<Connection>, mut returned: mpsc::UnboundedReceiver<Used>) {
+    while let Some(Used { sender, released }) = returned.recv().await {
+        let sender = ready(sender).await;
+        let Some(connection) = connection.upgrade() else {
+            return;
+        };
+        match sender {
+            Ok(sender) => connection.rest(sender),
+            // The answer was not read to its end, or upstream closes after each.
+            Err(_) => connection.closed.store(true, Ordering::Relaxed),
+        }
+        released.notify_one();
     }
 }
 

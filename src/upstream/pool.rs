@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::runtime::body::{self, Body, Holding};
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
-use crate::tls::{ClientStream, ClientTls, ServerName, TlsConnectErrorKind};
+use crate::tls::{self, ClientStream, ClientTls, ServerName};
 
 use super::Purpose;
 use super::connection::{Connection, Lease, SendFailed, to_http1};
@@ -186,11 +186,9 @@ impl Pool {
     async fn open(&self, lane: &Lane) -> Result<Lease, UpstreamError> {
         let handshake = async {
             // A load balancer in between may speak HTTP/1.1 only; then each connection carries one request.
-            let (stream, http2) = match self.dial(&self.http2).await {
-                Err(Dial::NoHttp2) => (self.dial(&self.http1).await?, false),
-                dialed => (dialed?, true),
-            };
-            Connection::open(stream, http2, &self.tasks, self.retired.clone()).await
+            let stream = self.dial(&self.http2).await?;
+            let agreed = tls::agreed(&stream);
+            Connection::open(stream, agreed, &self.tasks, self.retired.clone()).await
         };
         let connection = tokio::time::timeout(self.target.connect_timeout, handshake)
             .await
@@ -207,7 +205,7 @@ impl Pool {
         lease.ok_or_else(|| UpstreamError::unsent(Failure::Broken, "the new connection closed at once"))
     }
 
-    async fn dial(&self, tls: &ClientTls) -> Result<ClientStream, Dial> {
+    async fn dial(&self, tls: &ClientTls) -> Result<ClientStream, UpstreamError> {
         let Target {
             host,
             port,
@@ -221,39 +219,14 @@ impl Pool {
             let _best_effort = tcp.set_nodelay(true);
             tls.connect(server_name, tcp)
                 .await
-                .map_err(|error| match error.kind {
-                    TlsConnectErrorKind::Incompatible => Dial::NoHttp2,
-                    _ => UpstreamError::unsent(Failure::Tls, chain(&error)).into(),
-                })
+                .map_err(|error| UpstreamError::unsent(Failure::Tls, chain(&error)))
         };
         tokio::time::timeout(*connect_timeout, connect)
             .await
             .unwrap_or_else(|_| {
                 let message = format!("{host}:{port}: no connection in {connect_timeout:?}");
-                Err(UpstreamError::unsent(Failure::Connect, message).into())
+                Err(UpstreamError::unsent(Failure::Connect, message))
             })
-    }
-}
-
-/// Why a dial failed.
-enum Dial {
-    /// The server and we have no HTTP version or TLS parameters in common; HTTP/1.1 may still do.
-    NoHttp2,
-    Failed(UpstreamError),
-}
-
-impl From<UpstreamError> for Dial {
-    fn from(error: UpstreamError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<Dial> for UpstreamError {
-    fn from(dial: Dial) -> Self {
-        match dial {
-            Dial::Failed(error) => error,
-            Dial::NoHttp2 => Self::unsent(Failure::Tls, "no common TLS or HTTP version"),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::tls::pem::Roots;
 use crate::tls::testing::{Authority, Issued, LeafSpec, days, material};
-use crate::tls::{ClientStream, ClientTls, ServerName, TlsConnectError, TlsConnectErrorKind};
+use crate::tls::{ClientStream, ClientTls, ServerName, TlsConnectError, TlsConnectErrorKind, agreed};
 
 struct Site {
     authority: Authority,
@@ -277,14 +277,6 @@ fn plain_server(site: &Site, alpn: &[&[u8]]) -> ServerTls {
 #[tokio::test]
 async fn http2_is_never_assumed_of_a_server() {
     let site = Site::new();
-    for offered in [&[][..], &[&b"http/1.1"[..]]] {
-        let (_, client) = shake(&plain_server(&site, offered), &site.client(None)).await;
-        assert_eq!(
-            client.unwrap_err().kind,
-            TlsConnectErrorKind::Incompatible,
-            "{offered:?}"
-        );
-    }
     let http1 = ClientTls::new(
         Some(&site.authority.roots()),
         None,
@@ -292,10 +284,16 @@ async fn http2_is_never_assumed_of_a_server() {
         &TrustedTime::new(),
     )
     .unwrap();
-    assert!(
-        shake(&plain_server(&site, &[]), &http1).await.1.is_ok(),
-        "HTTP/1.1 needs no ALPN"
-    );
+    for (client, known, expected) in [
+        (&site.client(None), &[][..], Alpn::Http1),
+        (&site.client(None), &[&b"http/1.1"[..]], Alpn::Http1),
+        (&site.client(None), &[b"h2", b"http/1.1"], Alpn::H2),
+        (&http1, &[], Alpn::Http1),
+        (&http1, &[b"h2", b"http/1.1"], Alpn::Http1),
+    ] {
+        let (_, stream) = shake(&plain_server(&site, known), client).await;
+        assert_eq!(agreed(&stream.unwrap()), expected, "{known:?}");
+    }
 }
 
 #[tokio::test]
