@@ -11,6 +11,7 @@ mod certificates;
 mod cli;
 mod config;
 mod examples;
+mod forwarding;
 mod identity;
 mod layers;
 mod limits;

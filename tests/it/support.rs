@@ -10,7 +10,9 @@
 //! ```
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Standin};
@@ -19,7 +21,15 @@ use edgehold::config;
 use edgehold::runtime::clock;
 use edgehold::server::{Rejected, ServerMetrics};
 use edgehold::upstream::LinkState;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How long anything in a test may take before it counts as not happening.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -376,5 +386,60 @@ pub async fn offline_list(client: &Client, target: &str) -> Value {
         }
         assert!(clock::now() - started < DEADLINE, "{}", answer.text());
         tokio::task::yield_now().await;
+    }
+}
+
+/// A request body that a test makes itself: streamed, slow, or with trailers.
+pub type TestBody = UnsyncBoxBody<bytes::Bytes, std::convert::Infallible>;
+
+/// A bare TLS connection to `address`, for tests that write and read bytes themselves.
+pub async fn tls(address: SocketAddr, ca_pem: &str, pair: Option<&Pair>, alpn: &str) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(cert.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match pair {
+        Some(pair) => builder.with_client_auth_cert(pair.chain(), pair.key()).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let name = ServerName::IpAddress(address.ip().into());
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap()
+}
+
+impl Node {
+    /// A bare TLS connection to edgehold with the kubelet's certificate.
+    pub async fn kubelet_tls(&self, alpn: &str) -> TlsStream<TcpStream> {
+        let address = self.running().addresses()[0];
+        tls(address, self.api.ca_pem(), Some(&self.pair("kubelet")), alpn).await
+    }
+
+    /// One HTTP/2 connection to edgehold with the kubelet's certificate, for any number of requests at once.
+    #[allow(clippy::disallowed_methods)] // a test's own task
+    pub async fn kubelet_http2(&self) -> http2::SendRequest<TestBody> {
+        let stream = TokioIo::new(self.kubelet_tls("h2").await);
+        let (sender, driver) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(driver);
+        sender
+    }
+
+    /// Starts edgehold again with the stand-in's address replaced by another.
+    pub async fn relaunch_towards(&mut self, upstream: SocketAddr) {
+        self.stop().await;
+        let text = self
+            .config_text()
+            .replace(&self.api.addr().to_string(), &upstream.to_string());
+        let config = config::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        self.running = Some(App::bind(config).await.unwrap().spawn());
     }
 }
