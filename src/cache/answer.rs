@@ -181,9 +181,9 @@ impl Cache {
         let form = representation.to_string();
         let key = object_key(resource);
         let name = object_name(resource);
-        for (view_key, view) in
-            self.views_where(&query.owner, |k| is_of(k, resource) && k.representation == form)
-        {
+        for (view_key, view) in self.views_where(&query.owner, |k| {
+            k.representation == form && derive::may_hold(k, &name)
+        }) {
             let asked = key.clone();
             let read = view.run(move |view| (view.item(&asked), view.version())).await;
             let Ok((Some((item, form, validated)), Some(at))) = read else {
@@ -232,7 +232,7 @@ impl Cache {
         let name = object_name(resource);
         let key = object_key(resource);
         let mut absent = false;
-        for (view_key, view) in self.views_where(&query.owner, |k| is_of(k, resource)) {
+        for (view_key, view) in self.views_where(&query.owner, |k| derive::may_hold(k, &name)) {
             let asked = key.clone();
             match view.run(move |view| view.item(&asked)).await {
                 Ok(Some((Some(_), _, _))) => return false,
@@ -377,10 +377,6 @@ fn is_newer(one: &Sighting, other: &Sighting) -> bool {
 /// 7.2): offline it cannot, so it must go on waiting.
 fn may_tell_absence(resource: &ResourceRequest) -> bool {
     !(resource.group == "storage.k8s.io" && resource.resource == "csinodes")
-}
-
-fn is_of(key: &crate::view::key::ViewKey, resource: &ResourceRequest) -> bool {
-    key.group == resource.group && key.version == resource.version && key.resource == resource.resource
 }
 
 /// The object's key in a view. A Namespace is cluster-scoped, though its request carries a namespace.

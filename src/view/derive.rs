@@ -97,20 +97,33 @@ pub struct ObjectName<'a> {
     pub name: &'a str,
 }
 
+/// Whether an object can be in the view of this key at all, as far as its name tells.
+pub fn may_hold(key: &ViewKey, object: &ObjectName<'_>) -> bool {
+    let named = |fields: FieldSelector| is_named(&fields.split_identity().0, object);
+    is_in_scope(key, object) && FieldSelector::parse(&key.field_selector).map_or(true, named)
+}
+
 /// Whether an object that is not in the view of this key does not exist, as of that view (rule V8): the object
 /// would be in it whatever its content. Its representation does not matter.
 pub fn proves_absence(key: &ViewKey, object: &ObjectName<'_>) -> bool {
-    let same_resource = (key.group.as_str(), key.version.as_str(), key.resource.as_str())
-        == (object.group, object.version, object.resource);
-    let in_scope = key.namespace.is_none() || key.namespace.as_deref() == object.namespace;
-    if !same_resource || !in_scope || !key.label_selector.is_empty() || !key.shard_selector.is_empty() {
+    if !is_in_scope(key, object) || !key.label_selector.is_empty() || !key.shard_selector.is_empty() {
         return false;
     }
     let Ok(fields) = FieldSelector::parse(&key.field_selector) else {
         return false;
     };
     let (identity, rest) = fields.split_identity();
-    rest.is_empty() && identity.matches(object.namespace.unwrap_or_default(), object.name)
+    rest.is_empty() && is_named(&identity, object)
+}
+
+fn is_in_scope(key: &ViewKey, object: &ObjectName<'_>) -> bool {
+    let same_resource = (key.group.as_str(), key.version.as_str(), key.resource.as_str())
+        == (object.group, object.version, object.resource);
+    same_resource && (key.namespace.is_none() || key.namespace.as_deref() == object.namespace)
+}
+
+fn is_named(identity: &Identity, object: &ObjectName<'_>) -> bool {
+    identity.matches(object.namespace.unwrap_or_default(), object.name)
 }
 
 #[cfg(test)]
@@ -212,6 +225,32 @@ mod tests {
             ..key("ns", "a", "metadata.name=p")
         };
         assert_eq!(candidates(&wanted).len(), 1);
+    }
+
+    #[test]
+    fn a_view_of_other_names_or_namespaces_cannot_hold_an_object() {
+        let pod = ObjectName {
+            group: "",
+            version: "v1",
+            resource: "pods",
+            namespace: Some("ns"),
+            name: "p",
+        };
+        for (view, may) in [
+            (key("", "", ""), true),
+            (key("ns", "app=a", "metadata.name=p,spec.nodeName=n"), true),
+            (key("", "", "what upstream refuses"), true),
+            (key("other", "", ""), false),
+            (key("ns", "", "metadata.name=q"), false),
+            (key("", "", "metadata.namespace=other"), false),
+        ] {
+            assert_eq!(may_hold(&view, &pod), may, "{view:?}");
+        }
+        let services = ObjectName {
+            resource: "services",
+            ..pod
+        };
+        assert!(!may_hold(&key("", "", ""), &services));
     }
 
     #[test]
