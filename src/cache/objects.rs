@@ -96,22 +96,32 @@ impl Objects {
         }
     }
 
+    /// Records a 2xx answer to a GET, if that is possible.
+    pub(super) fn keep(&mut self, answered: &Answered) {
+        if let Err(error) = self.answered(answered) {
+            tracing::warn!(path = %answered.path, %error, "an object could not be kept");
+            self.reopen();
+        }
+    }
+
     /// Records a 2xx answer to a GET. `Ok(false)`: what is known is newer, or the body is not the object that the
     /// path names.
     pub(super) fn answered(&mut self, answered: &Answered) -> Result<bool, StoreError> {
-        if !is_object_of(answered) {
-            return Ok(false);
-        }
         let key = object_key(&answered.path, &answered.representation);
-        let log = self.log_or_create()?;
-        let stored = log.get(&key)?.and_then(|value| decode(&value));
-        if let Some((_, _, body)) = &stored
-            && self.is_newer(&key, body, answered)
-        {
+        let stored = match self.log()? {
+            Some(log) => log.get(&key)?.and_then(|value| decode(&value)),
+            None => None,
+        };
+        let stored = stored.map(|(mark, _, body)| (mark, body));
+        // Most answers say what is known: those need not be read.
+        let unchanged = matches!(&stored, Some((Mark::Object, body)) if **body == answered.body);
+        let is_older = |body: &[u8]| self.is_newer(&key, body, answered);
+        if !unchanged && (!is_object_of(answered) || stored.is_some_and(|(_, body)| is_older(&body))) {
             return Ok(false);
         }
+        let log = self.log_or_create()?;
         let validated = clock::wall();
-        if !matches!(&stored, Some((Mark::Object, _, body)) if **body == answered.body) {
+        if !unchanged {
             let value = encode(Mark::Object, validated, &answered.body);
             log.append(
                 Change::Put {

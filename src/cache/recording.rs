@@ -373,10 +373,8 @@ fn keep_document(
     body: Body,
 ) -> Body {
     let recorder = move |handover: Handover| {
-        let source = cache.source(handover);
-        let (own, under_way) = (cache.clone(), cache.under_way());
-        cache.tasks().spawn_blocking(move || {
-            let _under_way = under_way;
+        let own = cache.clone();
+        receive(&cache, handover, move |source| {
             match documents::keep(own.store(), &id, &headers, Decoded::new(source, coding)) {
                 Ok(()) => own.document_kept(&id),
                 Err(error) => tracing::debug!(document = %id.name, %error, "a document was not kept"),
@@ -426,37 +424,57 @@ fn keep_object(
     let recorder = move |handover: Handover| {
         let owner = cache.owner(&query.owner);
         let recorded = Moment(cache.next_number());
-        let source = cache.source(handover);
-        // A large object is received outside the strand: a slow one must not hold up the others.
-        let under_way = cache.under_way();
-        let record = move || {
-            let _under_way = under_way;
-            let body = match Decoded::new(source, coding).collect(LARGEST_OBJECT) {
-                Ok(Some(body)) => body,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::debug!(%path, %error, "an object was not kept");
-                    return;
-                }
-            };
-            let answered = Answered {
+        let read = move |source: Source| match Decoded::new(source, coding).collect(LARGEST_OBJECT) {
+            Ok(body) => body.map(|body| Answered {
                 path,
                 representation,
                 body,
                 may_lag,
                 sent,
                 recorded,
-            };
-            owner.objects.post(move |objects| {
-                if let Err(error) = objects.answered(&answered) {
-                    tracing::warn!(path = %answered.path, %error, "an object could not be kept");
-                    objects.reopen();
+            }),
+            Err(error) => {
+                tracing::debug!(%path, %error, "an object was not kept");
+                None
+            }
+        };
+        if let Handover::Whole(chunks) = handover {
+            // It is all here: no thread but the strand's is needed.
+            return owner.objects.post(move |objects| {
+                if let Some(answered) = read(Source::whole(chunks)) {
+                    objects.keep(&answered);
                 }
             });
-        };
-        cache.tasks().spawn_blocking(record);
+        }
+        // A large object is received outside the strand: a slow one must not hold up the others.
+        receive(&cache, handover, move |source| {
+            if let Some(answered) = read(source) {
+                owner.objects.post(move |objects| objects.keep(&answered));
+            }
+        });
     };
     tee(body, Box::new(recorder))
+}
+
+/// Receives an answer on a blocking thread. One that is still arriving needs a slot: slow clients must not take all
+/// threads.
+fn receive(cache: &Cache, handover: Handover, work: impl FnOnce(Source) + Send + 'static) {
+    let slot = match &handover {
+        Handover::Whole(_) => None,
+        Handover::Live(_) => match cache.recording_slot() {
+            None => {
+                tracing::warn!("too many answers are being received at once, one is not kept");
+                return;
+            }
+            slot => slot,
+        },
+    };
+    let source = cache.source(handover);
+    let under_way = cache.under_way();
+    cache.tasks().spawn_blocking(move || {
+        work(source);
+        drop((slot, under_way));
+    });
 }
 
 fn keep_list(
@@ -468,19 +486,12 @@ fn keep_list(
     body: Body,
 ) -> Body {
     let recorder = move |handover: Handover| {
-        let Some(slot) = cache.recording_slot() else {
-            tracing::warn!("too many lists are being received at once, one is not kept");
-            return;
-        };
-        let source = cache.source(handover);
-        let (own, under_way) = (cache.clone(), cache.under_way());
-        cache.tasks().spawn_blocking(move || {
-            let _under_way = under_way;
+        let own = cache.clone();
+        receive(&cache, handover, move |source| {
             if let Err(error) = receive_list(&own, list, &view, &representation, Decoded::new(source, coding))
             {
                 tracing::debug!(view = %view.id(), %error, "a list was not kept");
             }
-            drop(slot);
         });
     };
     tee(body, Box::new(recorder))
