@@ -131,3 +131,18 @@ impl Proxy {
         &self.transports
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each request of a connection is one future, part of its task on HTTP/1.1 and a task on HTTP/2.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        assert!(size(Proxy::handle) < 8 << 10, "{} bytes", size(Proxy::handle));
+    }
+}

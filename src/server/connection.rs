@@ -77,7 +77,9 @@ pub(super) async fn serve(
         service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
             let (proxy, peer) = (Arc::clone(&proxy), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(proxy.handle(request, peer).await) }
+            // hyper keeps the place of this future for as long as the answer streams: for hours under a watch.
+            let handling = Box::pin(proxy.handle(request, peer));
+            async move { Ok::<_, Infallible>(handling.await) }
         })
     };
     let builder = builder(http2, &config);
@@ -151,5 +153,19 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, G, F: Future>(_: impl Fn(A, B, C, D, E, G) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        assert!(size(serve) < 8 << 10, "{} bytes", size(serve));
     }
 }

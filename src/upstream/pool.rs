@@ -129,7 +129,7 @@ impl Pool {
         &self,
         request: Request<Body>,
     ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
-        let stream = self.dial(&self.http1).await?;
+        let stream = Box::pin(self.dial(&self.http1)).await?;
         let io = hyper_util::rt::TokioIo::new(stream);
         let (mut sender, driver) = hyper::client::conn::http1::handshake(io)
             .await
@@ -173,7 +173,8 @@ impl Pool {
                 released.await;
                 continue;
             }
-            match self.open(lane).await {
+            // Dialing is rare and its future is large: it must not be a part of every request and watch.
+            match Box::pin(self.open(lane)).await {
                 Ok(lease) => return Ok(lease),
                 Err(error) => {
                     *last_failure = Some((clock::now(), error.clone()));

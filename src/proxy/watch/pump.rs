@@ -432,3 +432,20 @@ fn jitter(most: Duration) -> Duration {
     let random = u64::from(u32::try_from(uuid::Uuid::new_v4().as_u128() & 0xffff).unwrap_or_default());
     most.mul_f64(random as f64 / 65536.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A node holds hundreds of watches.
+    #[test]
+    fn the_task_of_a_watch_is_small() {
+        let run = |pump: Pump, (body, recording)| pump.run_live(body, recording);
+        assert!(size(run) < 6 << 10, "{} bytes", size(run));
+        assert!(size(Pump::run_held) < 6 << 10, "{} bytes", size(Pump::run_held));
+    }
+}
