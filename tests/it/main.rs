@@ -9,6 +9,7 @@
 
 mod certificates;
 mod cli;
+mod child;
 mod config;
 mod examples;
 mod forwarding;
@@ -18,6 +19,7 @@ mod limits;
 mod listener;
 mod process;
 mod scripted;
+mod memory;
 mod story;
 mod support;
 mod tables;
