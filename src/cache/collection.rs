@@ -228,6 +228,12 @@ impl StoredView {
         self.machine.version().cloned()
     }
 
+    /// The form of its items, if there is a view.
+    pub(super) fn form(&self) -> Option<Collection> {
+        self.log.as_ref()?;
+        self.form.clone()
+    }
+
     /// The view as it is now; `prefix` narrows it to keys that start with it.
     pub(super) fn read(&self, prefix: Option<&str>) -> Option<ViewRead> {
         let log = self.log.as_ref()?;

@@ -11,7 +11,7 @@ use crate::kube::status::Status;
 use crate::kube::version::ResourceVersion;
 use crate::runtime::body::Feeder;
 use crate::runtime::clock;
-use crate::view::derive::Filter;
+use crate::view::derive::{self, Filter};
 use crate::view::event::{Change, Freshness, InitialEnd, Input, Start, StreamId};
 use crate::view::offline::{self, Initial, Opening, WatchAnswer};
 use crate::wire::collection::Collection;
@@ -94,6 +94,24 @@ impl Cache {
             Some(representation) => plan(offline::watch(&options, None), representation, None, &options),
             None => WatchPlan::Unknown,
         }
+    }
+
+    /// The form of a watched collection in one encoding, where some view shows it: what a bookmark is made of.
+    pub async fn form_of(&self, query: &Query, encoding: Encoding) -> Option<Collection> {
+        let Target::Collection(resource) = &query.target else {
+            return None;
+        };
+        let shape = answered_shape(query.accept.as_deref(), encoding)?;
+        let representation = Representation { encoding, shape };
+        for candidate in derive::candidates(&view_key(resource, &representation)) {
+            let Some(view) = self.existing_view(&query.owner, &candidate.key) else {
+                continue;
+            };
+            if let Ok(Some(form)) = view.run(|view| view.form()).await {
+                return Some(form);
+            }
+        }
+        None
     }
 
     /// Begins to record a watch whose request is about to be sent, so that the view knows where it stood then.

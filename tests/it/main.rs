@@ -8,8 +8,8 @@
 )]
 
 mod certificates;
-mod cli;
 mod child;
+mod cli;
 mod config;
 mod examples;
 mod forwarding;
@@ -17,9 +17,9 @@ mod identity;
 mod layers;
 mod limits;
 mod listener;
+mod memory;
 mod process;
 mod scripted;
-mod memory;
 mod story;
 mod support;
 mod tables;

@@ -84,6 +84,8 @@ pub(super) struct Pump {
     /// The last frame went out without its line break.
     owes_line_break: bool,
     spoke: bool,
+    /// When upstream was last re-opened.
+    reopened: Option<Instant>,
 }
 
 /// Why a live phase ended.
@@ -92,7 +94,7 @@ enum Live {
     Ended,
     /// The client has gone.
     ClientGone,
-    /// The connection broke, or the identity behind it was replaced: hold and re-open.
+    /// The connection broke, the identity behind it was replaced, or we are stopping: the hold sees which.
     Broken,
     /// Upstream sent what is no watch; the client's stream is broken off as upstream's was.
     Garbled,
@@ -123,6 +125,7 @@ impl Pump {
             form: None,
             owes_line_break: false,
             spoke: false,
+            reopened: None,
         }
     }
 
@@ -166,6 +169,7 @@ impl Pump {
     }
 
     async fn live(&mut self, mut body: Body, mut recording: Option<WatchRecording>) -> Live {
+        let stopping = self.stream.exchange.proxy.tasks.cancelled().clone();
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
             return Live::Garbled;
         };
@@ -182,7 +186,7 @@ impl Pump {
                 frame = body.frame() => frame,
                 () = self.stream.feeder.closed() => return Live::ClientGone,
                 () = replaced => return Live::Broken,
-                () = stopping.cancelled() => return Live::Ended,
+                () = stopping.cancelled() => return Live::Broken,
             };
             match frame {
                 None if frames.pending() == 0 => return Live::Ended,
@@ -230,10 +234,14 @@ impl Pump {
         match read_event(self.stream.encoding, &frame) {
             Ok(event) => {
                 self.position.see(&event);
-                if self.form.is_none()
-                    && let WatchEvent::Item { object, .. } = &event
-                {
-                    self.form = Some(Collection::from_object(object));
+                if self.form.is_none() {
+                    self.form = match &event {
+                        WatchEvent::Item { object, .. } => Some(Collection::from_object(object)),
+                        WatchEvent::Bookmark(bookmark) => {
+                            Some(Collection::from_bookmark(self.stream.encoding, bookmark))
+                        }
+                        WatchEvent::Error(_) | WatchEvent::Opaque(_) | WatchEvent::Blank => None,
+                    };
                 }
                 if let Some(recording) = recording {
                     recording.event(&event, frame.len()).await;
@@ -263,33 +271,21 @@ impl Pump {
         {
             return Held::ClientGone;
         }
-        let options = &self.stream.options;
-        let seconds = options
-            .timeout_seconds
-            .and_then(|seconds| i64::try_from(seconds).ok());
-        let default = DEFAULT_TIMEOUT + jitter(DEFAULT_TIMEOUT);
-        let bookmarks = if options.allow_watch_bookmarks && self.form.is_some() {
-            Bookmarks::Every(BOOKMARK_INTERVAL + jitter(BOOKMARK_INTERVAL / 4))
-        } else {
-            Bookmarks::Never
-        };
-        let timeout = hold::timeout(seconds, default);
-        let timeout = if seconds.is_some_and(|s| s > 0) {
-            timeout
-        } else {
-            self.elapsed() + timeout
-        };
-        let mut held = Hold::new(self.position.known.clone(), bookmarks, timeout, self.elapsed());
+        let (mut held, end) = self.begin_hold().await;
         let proxy = Arc::clone(&self.stream.exchange.proxy);
         let mut link = proxy.link.subscribe();
-        let mut retry_at = clock::now();
+        // What breaks as soon as it is open must not be tried in a loop.
+        let mut retry_at = self
+            .reopened
+            .map_or_else(clock::now, |reopened| reopened + RETRY_INTERVAL);
         let mut event = if self.spoke {
             HoldEvent::Sent(None)
         } else {
             HoldEvent::Tick
         };
-        if self.position.known.is_none() {
-            // The client has no position to go on from: it must ask again.
+        // Without a position to go on from the client must ask again.
+        let mut ending = self.position.known.is_none();
+        if ending {
             held.step(event, self.elapsed());
             event = HoldEvent::End;
         }
@@ -306,26 +302,64 @@ impl Pump {
                 }
                 HoldAction::WaitUntil(until) => self.stream.opened + until,
             };
-            let online = *link.borrow_and_update() == LinkState::Online && self.position.known.is_some();
+            let online = *link.borrow_and_update() == LinkState::Online && !ending;
+            let reopening = async {
+                tokio::time::sleep_until(retry_at).await;
+                proxy.pace.turn().await;
+                self.reopen(end).await
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
                 () = self.stream.feeder.closed() => return Held::ClientGone,
-                () = proxy.tasks.cancelled().cancelled() => event = HoldEvent::End,
+                () = proxy.tasks.cancelled().cancelled(), if !ending => {
+                    ending = true;
+                    event = HoldEvent::End;
+                }
                 _ = link.changed(), if !online => {}
-                () = tokio::time::sleep_until(retry_at), if online => {
-                    proxy.pace.turn().await;
-                    match self.reopen(until).await {
-                        Reopened::Live(body, recording) => return Held::Reopened(body, recording),
-                        Reopened::Refused => event = HoldEvent::End,
-                        Reopened::Failed => retry_at = clock::now() + RETRY_INTERVAL,
+                reopened = reopening, if online => match reopened {
+                    Reopened::Live(body, recording) => {
+                        self.reopened = Some(clock::now());
+                        return Held::Reopened(body, recording);
                     }
+                    Reopened::Refused => {
+                        ending = true;
+                        event = HoldEvent::End;
+                    }
+                    Reopened::Failed => retry_at = clock::now() + RETRY_INTERVAL,
                 }
             }
         }
     }
 
-    /// Opens upstream at the client's position.
-    async fn reopen(&self, until: Instant) -> Reopened {
+    /// The plan of a hold that begins now, and when the watch is over at the latest.
+    async fn begin_hold(&mut self) -> (Hold, Instant) {
+        let marks = self.stream.options.allow_watch_bookmarks;
+        if marks
+            && self.form.is_none()
+            && let Some(query) = self.stream.exchange.answerable_query()
+        {
+            let cache = &self.stream.exchange.proxy.cache;
+            self.form = cache.form_of(&query, self.stream.encoding).await;
+        }
+        let bookmarks = if marks && self.form.is_some() {
+            Bookmarks::Every(BOOKMARK_INTERVAL + jitter(BOOKMARK_INTERVAL / 4))
+        } else {
+            Bookmarks::Never
+        };
+        let seconds = self.stream.options.timeout_seconds;
+        let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
+        let timeout = hold::timeout(seconds, DEFAULT_TIMEOUT + jitter(DEFAULT_TIMEOUT));
+        let timeout = if seconds.is_some_and(|seconds| seconds > 0) {
+            timeout
+        } else {
+            self.elapsed() + timeout
+        };
+        let held = Hold::new(self.position.known.clone(), bookmarks, timeout, self.elapsed());
+        (held, self.stream.opened + timeout)
+    }
+
+    /// Opens upstream at the client's position, for what is left of the watch until `end`.
+    async fn reopen(&self, end: Instant) -> Reopened {
         let exchange = &self.stream.exchange;
         let (Some(position), Some(original)) = (&self.position.known, exchange.head.uri.path_and_query())
         else {
@@ -335,7 +369,7 @@ impl Pump {
             .stream
             .options
             .timeout_seconds
-            .map(|_| until.saturating_duration_since(clock::now()));
+            .map(|_| end.saturating_duration_since(clock::now()));
         let Some(target) = resumed(original, position, left) else {
             return Reopened::Refused;
         };
@@ -373,8 +407,9 @@ impl Pump {
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
         let encoding = content_type.and_then(Encoding::of_content_type);
+        let plain = !head.headers.contains_key(header::CONTENT_ENCODING);
         match head.status {
-            StatusCode::OK if encoding == Some(self.stream.encoding) => {
+            StatusCode::OK if encoding == Some(self.stream.encoding) && plain => {
                 let recording = query.and_then(|query| {
                     exchange
                         .proxy
