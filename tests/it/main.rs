@@ -24,3 +24,4 @@ mod story;
 mod support;
 mod tables;
 mod views;
+mod watches;
