@@ -14,6 +14,7 @@ mod config;
 mod examples;
 mod forwarding;
 mod identity;
+mod convergence;
 mod layers;
 mod limits;
 mod listener;
