@@ -183,19 +183,14 @@ impl Informer {
     }
 
     async fn list(&self) -> Result<(), ClientError> {
-        let version = self.knows().unwrap_or(0);
-        let target = self.parameters(&format!("resourceVersion={version}"));
+        let known = self.knows().unwrap_or(0);
+        let target = self.parameters(&format!("resourceVersion={known}"));
         let answer = self.connect().await?.send("GET", &target, "").await?;
         if answer.status != 200 {
             return Err(ClientError(answer.text()));
         }
         let list = answer.json();
-        let at = number(
-            &list["metadata"]["resourceVersion"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        );
+        let at = number(&version(&list));
         self.replace(state_of(list["items"].as_array().unwrap()), at);
         Ok(())
     }

@@ -11,7 +11,6 @@ use apiserver_standin::Client;
 use edgehold::app::{App, Running};
 use edgehold::config;
 use edgehold::upstream::LinkState;
-use parking_lot::Mutex;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,7 +33,6 @@ type Script = dyn Fn(&str) -> Vec<Step> + Send + Sync;
 
 struct Shared {
     script: Box<Script>,
-    targets: Mutex<Vec<String>>,
     /// Counts cuts up; odd: away.
     cuts: watch::Sender<u64>,
 }
@@ -53,7 +51,6 @@ impl Scripted {
         node.stop().await;
         let shared = Arc::new(Shared {
             script: Box::new(script),
-            targets: Mutex::default(),
             cuts: watch::Sender::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,11 +87,6 @@ impl Scripted {
     pub async fn heal(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
         self.wait_link(LinkState::Online).await;
-    }
-
-    /// The targets that were asked of the script, in order.
-    pub fn targets(&self) -> Vec<String> {
-        self.shared.targets.lock().clone()
     }
 
     async fn wait_link(&self, state: LinkState) {
@@ -172,7 +164,6 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, shared: &Shared) -> io::Resu
     let steps = if own {
         vec![Step::Send(whole("{}"))]
     } else {
-        shared.targets.lock().push(target.to_owned());
         (shared.script)(target)
     };
     for step in steps {

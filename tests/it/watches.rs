@@ -81,7 +81,7 @@ async fn offline_a_client_that_is_ahead_is_held_and_never_told_less_than_it_know
     let mut silent = open(&mut connection, &plain).await;
     let mut watch = open(&mut connection, &marked).await;
     let told: Vec<String> = bookmarks(&rest(&mut watch).await);
-    assert_eq!(told, [ahead.clone()]);
+    assert_eq!(told, std::slice::from_ref(&ahead));
     assert!(
         rest(&mut silent).await.is_empty(),
         "bookmarks only for those who ask"
