@@ -171,7 +171,8 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`]: the removal may not be durable, or did not happen; it can be asked for again.
     fn remove(&self, id: &LogId) -> Result<(), StoreError>;
 
-    /// Makes durable what was appended since the last call. All logs are tried; a failed one is tried again by
+    /// Makes durable what was appended since the last call, but for [`Change::Progress`] alone: it survives the end of
+    /// the process, and a power cut may take it back, which leaves the same items at a lower position. All logs are tried; a failed one is tried again by
     /// the next call, and is due for [`Store::compact_due`].
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +24,6 @@ const PARKED: Limits = Limits {
     parked_events: 4096,
     parked_bytes: 4 << 20,
 };
-
-/// A bookmark alone is written down at most so often: a lower version on disk is always safe (lemma 5.6), and an idle
-/// watch must not wear out flash.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A snapshot that has been received but is not the view yet.
 pub(super) struct Received {
@@ -83,7 +79,6 @@ pub(super) struct StoredView {
     /// The form that a stream's bookmarks show: all there is of an empty collection.
     shown: HashMap<StreamId, Collection>,
     validated: SystemTime,
-    written: SystemTime,
     restarted: bool,
 }
 
@@ -114,7 +109,6 @@ impl StoredView {
             stagings: HashMap::new(),
             shown: HashMap::new(),
             validated: written,
-            written,
             restarted: false,
         }
     }
@@ -183,15 +177,11 @@ impl StoredView {
         }
     }
 
-    /// A stream has ended. What its bookmarks certified is written down: a client that goes on from the last of them
-    /// must not be ahead of the view after a restart.
+    /// A stream has ended.
     pub(super) fn closed(&mut self, stream: StreamId) {
         self.input(Input::StreamClosed { stream });
         self.stagings.remove(&stream);
         self.shown.remove(&stream);
-        if let Err(error) = self.write_progress() {
-            tracing::warn!(view = %self.id, %error, "the version of a view could not be written");
-        }
     }
 
     /// A list was received whole.
@@ -324,33 +314,14 @@ impl StoredView {
             },
             Change::Deleted => Record::Delete { key: key.as_bytes() },
         };
-        self.written = clock::wall();
-        log.append(record, version.as_str(), self.written)?;
+        log.append(record, version.as_str(), clock::wall())?;
         Ok(())
     }
 
+    /// Writes R down, so that after a restart no client that goes on from its last bookmark is ahead of the view.
     fn progress(&mut self, version: &ResourceVersion) -> Result<(), Failed> {
-        let now = clock::wall();
-        let due = now
-            .duration_since(self.written)
-            .map_or(true, |since| since >= PROGRESS_INTERVAL);
-        if due {
-            let log = self.log.as_ref().ok_or(Failed::NoView)?;
-            log.append(Record::Progress, version.as_str(), now)?;
-            self.written = now;
-        }
-        Ok(())
-    }
-
-    /// Writes R down, if the store has an earlier one.
-    fn write_progress(&mut self) -> Result<(), StoreError> {
-        if let (Some(log), Some(version)) = (&self.log, self.machine.version())
-            && *log.position() != *version.as_str()
-            && !self.machine.is_broken()
-        {
-            self.written = clock::wall();
-            log.append(Record::Progress, version.as_str(), self.written)?;
-        }
+        let log = self.log.as_ref().ok_or(Failed::NoView)?;
+        log.append(Record::Progress, version.as_str(), clock::wall())?;
         Ok(())
     }
 
@@ -386,7 +357,6 @@ impl StoredView {
         self.log = Some(staging.commit(&header, version.as_str(), now)?);
         self.form = Some(form);
         self.validated = now;
-        self.written = now;
         tracing::debug!(view = %self.id, %version, items, "view recorded");
         Ok(())
     }

@@ -218,7 +218,10 @@ impl FileLog {
         if matches!(record, Record::Put { .. } | Record::Delete { .. }) {
             state.places = None;
         }
-        self.queue_sync(state);
+        // A position alone is not worth a flush: found again lower, it is still true of these items.
+        if !matches!(record, Record::Progress { .. }) {
+            self.queue_sync(state);
+        }
         self.account(state);
         Ok(())
     }

@@ -169,7 +169,6 @@ impl Pump {
     }
 
     async fn live(&mut self, mut body: Body, mut recording: Option<WatchRecording>) -> Live {
-        let stopping = self.stream.exchange.proxy.tasks.cancelled().clone();
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
             return Live::Garbled;
         };
