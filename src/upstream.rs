@@ -13,6 +13,7 @@ pub mod transport;
 
 pub use error::{Failure, UpstreamError};
 pub use link::{Link, LinkState};
+pub use pool::Retirement;
 pub use transport::{Transport, TransportConfig, Transports};
 
 /// Which connections of a transport a request may use.

@@ -26,7 +26,7 @@ use super::headers::strip_response;
 use super::respond::{fields, held_watch};
 
 pub use self::pace::Pace;
-use self::pump::{Pump, Stream};
+use self::pump::{Live, Pump, Stream};
 
 /// A watch: live if upstream can be reached, else held from the start.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
@@ -101,9 +101,14 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
             .cache
             .confirm_watch(query, recording, content_type.unwrap_or_default())
     });
+    let live = Live {
+        body,
+        recording,
+        retirement: head.extensions.remove(),
+    };
     let (stream, client_body) = Stream::open(exchange, encoding, opened);
     let tasks = stream.tasks();
-    tasks.spawn("watch", Pump::new(stream).run_live(body, recording));
+    tasks.spawn("watch", Pump::new(stream).run_live(live));
     Response::from_parts(head, client_body)
 }
 

@@ -19,6 +19,17 @@ use super::Purpose;
 use super::connection::{Connection, Lease, SendFailed, to_http1};
 use super::error::{Failure, UpstreamError, chain};
 
+/// In the extensions of every answer: whether the identity by which it came has been replaced since.
+#[derive(Debug, Clone)]
+pub struct Retirement(CancellationToken);
+
+impl Retirement {
+    /// Resolves when it has been: long-lived streams should move over.
+    pub async fn reached(&self) {
+        self.0.cancelled().await;
+    }
+}
+
 /// Where the connections lead.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
@@ -63,8 +74,7 @@ impl Pool {
         }
     }
 
-    /// Takes no new requests; connections end with their last stream, watches are told through
-    /// [`Pool::retired`].
+    /// Takes no new requests; connections end with their last stream, watches are told through their [`Retirement`].
     pub(super) fn retire(&self) {
         self.retired.cancel();
         self.forget_connections();
@@ -76,11 +86,6 @@ impl Pool {
         for lane in [&self.short, &self.watch] {
             lane.connections.lock().clear();
         }
-    }
-
-    /// Cancelled when this pool has been replaced.
-    pub(super) fn retired(&self) -> &CancellationToken {
-        &self.retired
     }
 
     /// Open connections and streams, by purpose.
@@ -108,10 +113,12 @@ impl Pool {
             let mut lease = self.lease(purpose).await?;
             match lease.send(request).await {
                 Ok(response) => {
-                    return Ok(response.map(|incoming| {
+                    let mut response = response.map(|incoming| {
                         use http_body_util::BodyExt;
                         Holding::new(body::incoming(incoming), lease).boxed_unsync()
-                    }));
+                    });
+                    response.extensions_mut().insert(Retirement(self.retired.clone()));
+                    return Ok(response);
                 }
                 Err(SendFailed {
                     unsent: Some(unsent), ..

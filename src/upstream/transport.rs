@@ -7,7 +7,6 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::{Request, Response};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
@@ -70,11 +69,6 @@ impl Transport {
         request: Request<Body>,
     ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
         self.pool()?.send_alone(request).await
-    }
-
-    /// Cancelled when the identity behind this transport has been replaced: long-lived streams should move over.
-    pub fn retired(&self) -> Option<CancellationToken> {
-        self.pool.load().as_ref().map(|pool| pool.retired().clone())
     }
 
     /// Lets the next requests dial anew; see [`Link`](super::Link).

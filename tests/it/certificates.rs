@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use apiserver_standin::{Client, Lines, Pair, Pki, Protocol, Validity};
+use apiserver_standin::{Client, Fault, Lines, Pair, Pki, Protocol, Validity};
 use edgehold::tls::{CertificateKind, CertificateState, CertificateStatus};
 use edgehold::upstream::{LinkState, Purpose};
 use tokio::io::AsyncReadExt as _;
@@ -272,6 +272,35 @@ async fn a_swapped_link_is_heeded_at_once_and_only_that_name_gets_new_connection
     let proxy = node.running().proxy();
     let usage = proxy.transports().named(KUBELET).unwrap().usage();
     assert_eq!(usage[&Purpose::Watch], (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_being_opened_while_its_pair_is_replaced_moves_over_as_well() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let kubelet = node.kubelet();
+    let connection = connection_of(&node, &kubelet, KUBELET).await;
+    let late = Fault::Delay(Duration::from_secs(2)).on(LIST).times(2);
+    node.api.fault(late.containing("watch=true"));
+    let opening = tokio::spawn(async move { watch(&kubelet).await });
+    let first = node.api.wait_for(|seen| seen.is_watch()).await;
+
+    let renewed = node.api.pki().client(Some(KUBELET), &["system:nodes"]);
+    renewed.write_to(node.dir.path(), "kubelet");
+    let kubelet = node.client(Some(&renewed));
+    eventually("the new pair is used", || async {
+        connection_of(&node, &kubelet, KUBELET).await != connection
+    })
+    .await;
+    let mut watch = opening.await.unwrap();
+    let moved = |connection| connection != first.connection_id;
+    node.api
+        .wait_for(|seen| seen.is_watch() && moved(seen.connection_id))
+        .await;
+    node.api.put(config_map("shop", "b", "2"));
+    assert_eq!(next_name(&mut watch).await, "b");
+    // Four would be of before: the requests of the old identity have all ended.
+    node.api.wait_counters(|c| c.connections_open == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use crate::runtime::body::{self, Body, Feeder, ReaderGone};
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::upstream::link::Signal;
-use crate::upstream::{Failure, LinkState, Purpose};
+use crate::upstream::{Failure, LinkState, Purpose, Retirement};
 use crate::view::hold::{self, Bookmarks, Hold, HoldAction, HoldEvent};
 use crate::wire::collection::Collection;
 use crate::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
@@ -68,6 +68,14 @@ impl Stream {
     }
 }
 
+/// Upstream's side of a live watch.
+pub(super) struct Live {
+    pub(super) body: Body,
+    pub(super) recording: Option<WatchRecording>,
+    /// Of the identity by which this very stream came.
+    pub(super) retirement: Option<Retirement>,
+}
+
 /// Where the client stands.
 struct Position {
     /// The version from which it can go on; `None` while it is still receiving initial events.
@@ -89,9 +97,9 @@ pub(super) struct Pump {
 }
 
 /// Why a live phase ended.
-enum Live {
+enum Ended {
     /// Upstream ended it cleanly, or we are stopping: so do we.
-    Ended,
+    Cleanly,
     /// The client has gone.
     ClientGone,
     /// The connection broke, the identity behind it was replaced, or we are stopping: the hold sees which.
@@ -102,7 +110,7 @@ enum Live {
 
 /// Why a held phase ended.
 enum Held {
-    Reopened(Body, Option<WatchRecording>),
+    Reopened(Live),
     Over,
     ClientGone,
 }
@@ -130,8 +138,8 @@ impl Pump {
     }
 
     /// Begins with a live upstream stream.
-    pub(super) async fn run_live(self, body: Body, recording: Option<WatchRecording>) {
-        self.run(Some((body, recording))).await;
+    pub(super) async fn run_live(self, live: Live) {
+        self.run(Some(live)).await;
     }
 
     /// Begins held, with what the cache knows.
@@ -150,45 +158,49 @@ impl Pump {
         self.run(None).await;
     }
 
-    async fn run(mut self, live: Option<(Body, Option<WatchRecording>)>) {
+    async fn run(mut self, live: Option<Live>) {
         let mut live = live;
         loop {
-            if let Some((body, recording)) = live.take() {
-                match self.live(body, recording).await {
-                    Live::Ended => return self.stream.feeder.finish().await,
-                    Live::ClientGone | Live::Garbled => return,
-                    Live::Broken => {}
+            if let Some(live) = live.take() {
+                match self.live(live).await {
+                    Ended::Cleanly => return self.stream.feeder.finish().await,
+                    Ended::ClientGone | Ended::Garbled => return,
+                    Ended::Broken => {}
                 }
             }
             match self.hold().await {
-                Held::Reopened(body, recording) => live = Some((body, recording)),
+                Held::Reopened(reopened) => live = Some(reopened),
                 Held::Over => return self.stream.feeder.finish().await,
                 Held::ClientGone => return,
             }
         }
     }
 
-    async fn live(&mut self, mut body: Body, mut recording: Option<WatchRecording>) -> Live {
+    async fn live(&mut self, live: Live) -> Ended {
+        let Live {
+            mut body,
+            mut recording,
+            retirement,
+        } = live;
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
-            return Live::Garbled;
+            return Ended::Garbled;
         };
-        let retired = self.stream.exchange.caller.transport.retired();
         let stopping = self.stream.exchange.proxy.tasks.cancelled().clone();
         loop {
             let replaced = async {
-                match &retired {
-                    Some(retired) if self.position.known.is_some() => retired.cancelled().await,
+                match &retirement {
+                    Some(retirement) if self.position.known.is_some() => retirement.reached().await,
                     _ => std::future::pending().await,
                 }
             };
             let frame = tokio::select! {
                 frame = body.frame() => frame,
-                () = self.stream.feeder.closed() => return Live::ClientGone,
-                () = replaced => return Live::Broken,
-                () = stopping.cancelled() => return Live::Broken,
+                () = self.stream.feeder.closed() => return Ended::ClientGone,
+                () = replaced => return Ended::Broken,
+                () = stopping.cancelled() => return Ended::Broken,
             };
             match frame {
-                None if frames.pending() == 0 => return Live::Ended,
+                None if frames.pending() == 0 => return Ended::Cleanly,
                 // A frame that upstream did not finish is not passed on, so the client can go on from the last one.
                 None => return self.broken("the watch ended inside a frame"),
                 Some(Err(error)) => return self.broken(&error.to_string()),
@@ -202,26 +214,26 @@ impl Pump {
                     Ok(None) => break,
                     Ok(Some(frame)) => {
                         if let Err(ReaderGone) = self.deliver(frame, recording.as_mut()).await {
-                            return Live::ClientGone;
+                            return Ended::ClientGone;
                         }
                     }
                     Err(error) => {
                         tracing::debug!(%error, "upstream sent what is no watch event");
-                        return Live::Garbled;
+                        return Ended::Garbled;
                     }
                 }
             }
         }
     }
 
-    fn broken(&self, why: &str) -> Live {
+    fn broken(&self, why: &str) -> Ended {
         tracing::debug!(why, "a live watch broke, holding the client's stream");
         self.stream
             .exchange
             .proxy
             .link
             .signal(Signal::Failed(Failure::Broken));
-        Live::Broken
+        Ended::Broken
     }
 
     /// Records one frame and passes it on.
@@ -316,9 +328,9 @@ impl Pump {
                 }
                 _ = link.changed(), if !online => {}
                 reopened = reopening, if online => match reopened {
-                    Reopened::Live(body, recording) => {
+                    Reopened::Live(live) => {
                         self.reopened = Some(clock::now());
-                        return Held::Reopened(body, recording);
+                        return Held::Reopened(live);
                     }
                     Reopened::Refused => {
                         ending = true;
@@ -399,8 +411,9 @@ impl Pump {
         recording: Option<WatchRecording>,
     ) -> Reopened {
         let exchange = &self.stream.exchange;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         exchange.noted(&head);
+        let retirement = head.extensions.remove();
         let content_type = head
             .headers
             .get(header::CONTENT_TYPE)
@@ -416,7 +429,11 @@ impl Pump {
                         .confirm_watch(query, recording, content_type.unwrap_or_default())
                 });
                 tracing::debug!(position = ?self.position.known, "a held watch is live again");
-                Reopened::Live(body, recording)
+                Reopened::Live(Live {
+                    body,
+                    recording,
+                    retirement,
+                })
             }
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Reopened::Failed,
             // 401, 403, 410 and the like: the client hears it when it asks again.
@@ -430,7 +447,7 @@ impl Pump {
 }
 
 enum Reopened {
-    Live(Body, Option<WatchRecording>),
+    Live(Live),
     Refused,
     Failed,
 }
@@ -478,7 +495,7 @@ mod tests {
     /// A node holds hundreds of watches.
     #[test]
     fn the_task_of_a_watch_is_small() {
-        let run = |pump: Pump, (body, recording)| pump.run_live(body, recording);
+        let run = |pump: Pump, live| pump.run_live(live);
         assert!(size(run) < 6 << 10, "{} bytes", size(run));
         assert!(size(Pump::run_held) < 6 << 10, "{} bytes", size(Pump::run_held));
     }
