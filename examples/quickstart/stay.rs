@@ -14,7 +14,7 @@ pub(crate) async fn stay(lab: &mut Lab, teller: &mut Teller) -> anyhow::Result<(
     let kubectl = format!("kubectl --kubeconfig {}", kubeconfig.display());
     teller.line(&format!(
         "
-edgehold stays on {address}. In another terminal, as the kubelet of {KUBELET}:
+edgehold stays on {address}. In another terminal, as the kubelet ({KUBELET}):
 
   {kubectl} -n shop get configmaps
   {kubectl} -n shop get pods -w

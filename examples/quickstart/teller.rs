@@ -92,7 +92,7 @@ impl Teller {
 
     /// Which step failed, and why.
     pub(crate) fn failure(&self, error: &anyhow::Error) -> String {
-        format!("{} is not true: {error:#}", self.step)
+        format!("{} did not come true: {error:#}", self.step)
     }
 
     /// Fails unless `came` is `expected`.

@@ -58,7 +58,9 @@ async fn a_step_that_is_not_true_says_what_was_expected_and_what_came() {
     let error = teller.get(&kubelet, "/api/v1/services", 200).await.unwrap_err();
     let told = teller.failure(&error);
     assert!(
-        told.starts_with("step 1, \"A wish\", is not true: GET /api/v1/services: expected 200, came 403"),
+        told.starts_with(
+            "step 1, \"A wish\", did not come true: GET /api/v1/services: expected 200, came 403"
+        ),
         "{told}"
     );
 }
