@@ -9,6 +9,7 @@ pub mod error;
 pub mod link;
 mod pool;
 pub mod probe;
+mod replay;
 pub mod transport;
 
 pub use error::{Failure, UpstreamError};

@@ -21,6 +21,7 @@ use crate::runtime::tasks::Tasks;
 use crate::tls::Alpn;
 
 use super::error::{Failure, UpstreamError, chain};
+use super::replay::{Replay, is_unprocessed};
 
 /// Streams on one HTTP/2 connection: kube-apiserver's default `--http2-max-streams-per-connection` (wire contract 8.3).
 pub(super) const MAX_STREAMS: usize = 100;
@@ -187,6 +188,7 @@ impl Connection {
 impl Lease {
     /// Sends a request; resolves with the head of the answer.
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendFailed> {
+        let (copy, request) = Replay::of(request);
         let sent = match (&self.connection.sender, self.http1.as_mut()) {
             (Sender::Http2(sender), _) => sender.clone().try_send_request(to_http2(request)).await,
             (Sender::Http1 { .. }, Some(sender)) => sender.try_send_request(to_http1(request)).await,
@@ -199,9 +201,15 @@ impl Lease {
             }
         };
         sent.map_err(|mut failed| {
-            let unsent = failed.take_message();
+            let mut unsent = failed.take_message();
+            let unprocessed = is_unprocessed(failed.error());
+            if unprocessed {
+                // It takes no more requests, whether hyper has noticed or not.
+                self.connection.closed.store(true, Ordering::Relaxed);
+                unsent = unsent.or_else(|| copy.again());
+            }
             let message = chain(failed.error());
-            let error = if unsent.is_some() {
+            let error = if unsent.is_some() || unprocessed {
                 UpstreamError::unsent(Failure::Broken, message)
             } else {
                 UpstreamError::maybe_sent(Failure::Broken, message)

@@ -42,6 +42,9 @@ pub(super) struct Target {
 /// At most so many connections for each purpose: 3 200 streams.
 const MAX_CONNECTIONS: usize = 32;
 
+/// How often a request that was not processed is sent again; each time on another connection.
+const RETRIES: usize = 4;
+
 /// Connections of one identity. Replaced as a whole when the identity or the CA changes.
 pub(super) struct Pool {
     target: Target,
@@ -101,14 +104,14 @@ impl Pool {
     }
 
     /// Sends a request and returns the head of the answer with a streaming body. A request that certainly was not
-    /// sent (GOAWAY, a connection closed while idle) is tried once more on another connection.
+    /// processed (GOAWAY, a connection closed while idle) is tried again on another connection.
     pub(super) async fn send(
         &self,
         request: Request<Body>,
         purpose: Purpose,
     ) -> Result<Response<Body>, UpstreamError> {
         let mut request = request;
-        let mut retried = false;
+        let mut retries = 0;
         loop {
             let mut lease = self.lease(purpose).await?;
             match lease.send(request).await {
@@ -122,8 +125,8 @@ impl Pool {
                 }
                 Err(SendFailed {
                     unsent: Some(unsent), ..
-                }) if !retried => {
-                    retried = true;
+                }) if retries < RETRIES => {
+                    retries += 1;
                     request = unsent;
                 }
                 Err(SendFailed { error, .. }) => return Err(error),
