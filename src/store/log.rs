@@ -177,14 +177,18 @@ impl FileLog {
         Arc::new(log)
     }
 
-    /// If `items` are the items of this log, notes that they were so at this position and time. `false`: they
-    /// are not, or it could not be noted.
+    /// If `items` are the items of this log, notes that they were so at this position and time; an equal position
+    /// writes nothing. `false`: they are not, or it could not be noted.
     pub(super) fn confirm(&self, items: &Index, header: &[u8], position: &str, at: SystemTime) -> bool {
         let mut state = self.state.lock();
         if state.check().is_err() || !state.contents.index.same_items(items) {
             return false;
         }
-        let record = if state.contents.header == header {
+        let record = if state.contents.header == header && *state.contents.position == *position {
+            // The same in every respect: known to be so for this process, and not worth a write.
+            state.contents.updated = at;
+            return true;
+        } else if state.contents.header == header {
             Record::Progress { at, position }
         } else {
             Record::Commit {
