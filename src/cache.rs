@@ -186,11 +186,12 @@ impl Cache {
         let _received = under_way.wait_for(|count| *count == 0).await;
         let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
         for owner in owners {
+            // First the objects: a refusal is read there and posted to the views.
+            let _stopped = owner.objects.run(|_| ()).await;
             let views: Vec<ViewHandle> = owner.views.lock().open.values().cloned().collect();
             for view in views {
                 let _stopped = view.run(|_| ()).await;
             }
-            let _stopped = owner.objects.run(|_| ()).await;
         }
     }
 
@@ -280,14 +281,19 @@ impl Cache {
 
     fn owner(&self, owner: &str) -> Arc<Owner> {
         let mut owners = self.inner.owners.lock();
-        if let Some(known) = owners.get(owner) {
+        let known = owners.get(owner);
+        if let Some(known) = known.filter(|known| !known.objects.is_gone()) {
             return Arc::clone(known);
         }
+        let names = known
+            .map(|lost| lost.views.lock().names.clone())
+            .unwrap_or_default();
         let objects = Strand::spawn(self.tasks(), Objects::new(Arc::clone(self.store()), owner));
-        let made = Arc::new(Owner {
-            objects,
-            views: Mutex::default(),
+        let views = Mutex::new(Views {
+            names,
+            ..Views::default()
         });
+        let made = Arc::new(Owner { objects, views });
         owners.insert(owner.to_owned(), Arc::clone(&made));
         made
     }
@@ -383,11 +389,15 @@ impl Cache {
         tracing::debug!(owner = %id.owner, document = %id.name, "document recorded");
     }
 
-    /// Drops every variant of a document.
-    fn forget_document(&self, owner: &str, name: &str) -> Result<(), StoreError> {
-        let prefix = documents::document_id(owner, name, "").name;
+    /// Drops every variant of these documents.
+    fn forget_documents(&self, owner: &str, names: &[String]) -> Result<(), StoreError> {
+        let prefixes: Vec<String> = names
+            .iter()
+            .map(|name| documents::document_id(owner, name, "").name)
+            .collect();
         for log in self.store().logs() {
-            if log.id.owner == owner && log.id.name.starts_with(&prefix) {
+            let named = prefixes.iter().any(|prefix| log.id.name.starts_with(prefix));
+            if log.id.owner == owner && named {
                 self.store().remove(&log.id)?;
             }
         }

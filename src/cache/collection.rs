@@ -30,6 +30,8 @@ pub(super) struct Received {
     pub(super) staging: Box<dyn Staging>,
     pub(super) form: Collection,
     pub(super) version: ResourceVersion,
+    /// When the answer began to arrive, by our clock.
+    pub(super) seen: SystemTime,
 }
 
 /// A view at one moment, to be read at leisure.
@@ -261,9 +263,10 @@ impl StoredView {
                 payload,
             } => self.stage(stream, change, payload),
             Action::CommitSnapshot { ticket, version } => {
-                let Received { staging, form, .. } =
-                    self.snapshots.remove(&ticket).ok_or(Failed::NothingStaged)?;
-                self.commit(staging, form, &version)
+                let Received {
+                    staging, form, seen, ..
+                } = self.snapshots.remove(&ticket).ok_or(Failed::NothingStaged)?;
+                self.commit(staging, form, &version, seen)
             }
             Action::CommitStaging { stream, version } => {
                 let Staged { staging, form } = match self.stagings.remove(&stream) {
@@ -276,7 +279,7 @@ impl StoredView {
                         }
                     }
                 };
-                self.commit(staging, form, &version)
+                self.commit(staging, form, &version, clock::wall())
             }
             Action::DiscardSnapshot { ticket, why } => {
                 self.snapshots.remove(&ticket);
@@ -350,13 +353,13 @@ impl StoredView {
         staging: Box<dyn Staging>,
         form: Collection,
         version: &ResourceVersion,
+        seen: SystemTime,
     ) -> Result<(), Failed> {
         let header = serde_json::to_vec(&Header { form: form.clone() })?;
-        let now = clock::wall();
         let items = staging.len();
-        self.log = Some(staging.commit(&header, version.as_str(), now)?);
+        self.log = Some(staging.commit(&header, version.as_str(), seen)?);
         self.form = Some(form);
-        self.validated = now;
+        self.validated = seen;
         tracing::debug!(view = %self.id, %version, items, "view recorded");
         Ok(())
     }

@@ -162,16 +162,29 @@ impl Objects {
         }
     }
 
-    /// Records a 404: the object's entries go, and its absence is remembered.
-    pub(super) fn absent(&mut self, path: &str) -> Result<(), StoreError> {
-        self.forget(path)?;
-        self.mark(path, Mark::Absent)
+    /// Records a 404 that was `seen` then: the object's entries go, and its absence is remembered.
+    pub(super) fn absent(&mut self, path: &str, seen: SystemTime) -> Result<(), StoreError> {
+        if !self.is_only(path, Mark::Absent)? {
+            self.forget(path)?;
+            self.mark(path, Mark::Absent, seen)?;
+        }
+        self.fresh.insert(
+            mark_key(path).into(),
+            Fresh {
+                validated: seen,
+                recorded: Moment::default(),
+            },
+        );
+        Ok(())
     }
 
     /// Records a 403: what was kept of this path goes, also from disk.
     pub(super) fn withdrawn(&mut self, path: &str) -> Result<(), StoreError> {
+        if self.is_only(path, Mark::Withdrawn)? {
+            return Ok(());
+        }
         let had = self.forget(path)?;
-        self.mark(path, Mark::Withdrawn)?;
+        self.mark(path, Mark::Withdrawn, clock::wall())?;
         match self.log()? {
             Some(log) if had => log.scrub(),
             _ => Ok(()),
@@ -192,6 +205,18 @@ impl Objects {
         Ok(had)
     }
 
+    /// Drops what is known of every object of a collection. Its selector is not looked at: what was not deleted is
+    /// read again sooner or later, what was must not be told any more.
+    pub(super) fn forget_below(&mut self, collection: &str) -> Result<(), StoreError> {
+        let Some(log) = self.log()? else { return Ok(()) };
+        for entry in log.snapshot_of(format!("{collection}/").as_bytes()).entries() {
+            let (key, _) = entry?;
+            log.append(Change::Delete { key: &key }, "", clock::wall())?;
+            self.fresh.remove(&*key);
+        }
+        Ok(())
+    }
+
     /// Whether anything is known of a path, be it its absence: only then does the answer to a write refresh it.
     pub(super) fn knows(&mut self, path: &str) -> Result<bool, StoreError> {
         let Some(log) = self.log()? else { return Ok(false) };
@@ -205,7 +230,12 @@ impl Objects {
         };
         if let Some((mark, since, _)) = log.get(&mark_key(path))?.and_then(|value| decode(&value)) {
             return Ok(match mark {
-                Mark::Absent => Known::Absent { since },
+                Mark::Absent => Known::Absent {
+                    since: self
+                        .fresh
+                        .get(mark_key(path).as_slice())
+                        .map_or(since, |fresh| fresh.validated),
+                },
                 Mark::Withdrawn | Mark::Object => Known::Withdrawn,
             });
         }
@@ -227,9 +257,17 @@ impl Objects {
         Ok(Known::Unknown)
     }
 
-    fn mark(&mut self, path: &str, mark: Mark) -> Result<(), StoreError> {
-        let now = clock::wall();
-        let value = encode(mark, now, &[]);
+    /// Whether this refusal is all that is known of a path: then there is nothing to write.
+    fn is_only(&mut self, path: &str, refusal: Mark) -> Result<bool, StoreError> {
+        let Some(log) = self.log()? else { return Ok(false) };
+        let held = log.get(&mark_key(path))?.and_then(|value| decode(&value));
+        let same = held.is_some_and(|(mark, ..)| mark == refusal);
+        let mut objects = Representation::all().map(|representation| object_key(path, &representation));
+        Ok(same && !objects.any(|key| log.contains(&key)))
+    }
+
+    fn mark(&mut self, path: &str, mark: Mark, at: SystemTime) -> Result<(), StoreError> {
+        let value = encode(mark, at, &[]);
         let log = self.log_or_create()?;
         log.append(
             Change::Put {
@@ -237,13 +275,14 @@ impl Objects {
                 value: &value,
             },
             "",
-            now,
+            at,
         )?;
         Ok(())
     }
 
     fn unmark(&mut self, log: &Arc<dyn Log>, path: &str) -> Result<(), StoreError> {
         let key = mark_key(path);
+        self.fresh.remove(key.as_slice());
         if log.contains(&key) {
             log.append(Change::Delete { key: &key }, "", clock::wall())?;
         }
@@ -322,25 +361,26 @@ fn keys_of(path: &str) -> impl Iterator<Item = Vec<u8>> + '_ {
         .chain([mark_key(path)])
 }
 
-/// `mark u8 | seconds since 1970 u64 BE | body`.
+/// `mark u8 | nanoseconds since 1970 u64 BE | body`. Nanoseconds, because a refusal is compared with what a view saw
+/// in the same second.
 fn encode(mark: Mark, at: SystemTime, body: &[u8]) -> Vec<u8> {
-    let seconds = at
+    let nanos = at
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let mut value = Vec::with_capacity(9 + body.len());
     value.push(mark.byte());
-    value.extend_from_slice(&seconds.to_be_bytes());
+    value.extend_from_slice(&nanos.to_be_bytes());
     value.extend_from_slice(body);
     value
 }
 
 fn decode(value: &Bytes) -> Option<(Mark, SystemTime, Bytes)> {
     let (mark, rest) = value.split_first()?;
-    let (seconds, body) = rest.split_first_chunk::<8>()?;
+    let (nanos, body) = rest.split_first_chunk::<8>()?;
     let mark = [Mark::Object, Mark::Absent, Mark::Withdrawn]
         .into_iter()
         .find(|m| m.byte() == *mark)?;
-    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*seconds)))?;
+    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::from_be_bytes(*nanos)))?;
     Some((mark, at, value.slice_ref(body)))
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode, header, response};
 use parking_lot::{Condvar, Mutex};
@@ -16,7 +16,9 @@ use crate::kube::version::ResourceVersion;
 use crate::runtime::body::Body;
 use crate::runtime::clock;
 use crate::store::{Staging, Store, StoreError};
+use crate::view::derive;
 use crate::view::event::{Freshness, Input, Ticket};
+use crate::view::key::ViewKey;
 use crate::view::pages::{Answer as PageAnswer, Chain, Outcome, Request as PageRequest};
 use crate::wire::collection::Collection;
 use crate::wire::list::{ListHead, ListReader};
@@ -142,6 +144,8 @@ pub(super) struct OpenTicket {
 #[derive(Default)]
 pub(super) struct PageStage {
     ticket: Option<OpenTicket>,
+    /// When the first page began to arrive: all of them show the state of before.
+    seen: Option<SystemTime>,
     staged: Option<(Box<dyn Staging>, Collection)>,
 }
 
@@ -284,7 +288,7 @@ impl Recording {
             .and_then(|value| value.to_str().ok())
             .and_then(Encoding::of_content_type);
         let Some(encoding) = encoding else { return body };
-        let code = head.status;
+        let (code, seen) = (head.status, clock::wall());
         let recorder = move |handover: Handover| {
             let Handover::Whole(chunks) = handover else { return };
             let owner = cache.owner(&query.owner);
@@ -298,14 +302,16 @@ impl Recording {
                     return;
                 }
                 let done = match &query.target {
-                    Target::Object { path, .. } if code == StatusCode::NOT_FOUND => objects.absent(path),
+                    Target::Object { path, .. } if code == StatusCode::NOT_FOUND => {
+                        objects.absent(path, seen)
+                    }
                     Target::Object { path, .. } => objects.withdrawn(path),
                     Target::Collection(resource) if code == StatusCode::FORBIDDEN => {
                         withdraw_views(&cache, &query.owner, resource);
                         Ok(())
                     }
                     Target::Document(name) if code == StatusCode::FORBIDDEN => {
-                        cache.forget_document(&query.owner, name)
+                        cache.forget_documents(&query.owner, std::slice::from_ref(name))
                     }
                     Target::Document(_) | Target::Collection(_) => Ok(()),
                 };
@@ -318,15 +324,21 @@ impl Recording {
     }
 }
 
+/// Withdraws a collection and every wider one that it could be answered from: who may not read the part may not read
+/// the whole, because authorizers only ever add rights.
 fn withdraw_views(cache: &Cache, owner: &str, resource: &ResourceRequest) {
-    for representation in Representation::all() {
-        let key = view_key(resource, &representation);
-        if let Some(view) = cache.existing_view(owner, &key) {
+    let keys: BTreeSet<ViewKey> = Representation::all()
+        .flat_map(|representation| derive::candidates(&view_key(resource, &representation)))
+        .map(|candidate| candidate.key)
+        .collect();
+    for key in &keys {
+        if let Some(view) = cache.existing_view(owner, key) {
             view.post(super::collection::StoredView::withdraw);
         }
-        if let Err(error) = cache.forget_document(owner, &key.to_text()) {
-            tracing::error!(%owner, %error, "withdrawn data could not be removed from disk");
-        }
+    }
+    let names: Vec<String> = keys.iter().map(ViewKey::to_text).collect();
+    if let Err(error) = cache.forget_documents(owner, &names) {
+        tracing::error!(%owner, %error, "withdrawn data could not be removed from disk");
     }
 }
 
@@ -485,11 +497,19 @@ fn keep_list(
     coding: Coding,
     body: Body,
 ) -> Body {
+    let seen = clock::wall();
     let recorder = move |handover: Handover| {
         let own = cache.clone();
         receive(&cache, handover, move |source| {
-            if let Err(error) = receive_list(&own, list, &view, &representation, Decoded::new(source, coding))
-            {
+            let received = receive_list(
+                &own,
+                list,
+                &view,
+                &representation,
+                seen,
+                Decoded::new(source, coding),
+            );
+            if let Err(error) = received {
                 tracing::debug!(view = %view.id(), %error, "a list was not kept");
             }
         });
@@ -503,6 +523,7 @@ fn receive_list(
     list: OpenList,
     view: &ViewHandle,
     representation: &Representation,
+    seen: SystemTime,
     source: Decoded,
 ) -> Result<(), Unkept> {
     let OpenList { part, page_key, turn } = list;
@@ -518,6 +539,7 @@ fn receive_list(
         Some((staging, form)) => (staging, Some(form)),
         None => (stage(cache.store(), &ticket)?, None),
     };
+    let seen = *chain.staging.seen.get_or_insert(seen);
     let head = split(staging.as_mut(), representation, source)?;
     let form = match earlier {
         Some(form) if head.item_type.is_none() => form,
@@ -534,6 +556,7 @@ fn receive_list(
     // Between two pages the ticket stays open with the chain; a chain that is evicted drops and thereby fails it.
     chain.staging = PageStage {
         ticket: Some(ticket),
+        seen: Some(seen),
         staged: Some((staging, form)),
     };
     let outcome = cache.pages().answered(page_key, chain, answer, clock::now());
@@ -542,6 +565,7 @@ fn receive_list(
             PageStage {
                 staged: Some((staging, form)),
                 ticket: Some(mut ticket),
+                ..
             },
         version,
     } = outcome
@@ -550,6 +574,7 @@ fn receive_list(
             staging,
             form,
             version,
+            seen,
         });
     }
     Ok(())

@@ -41,7 +41,7 @@ pub fn refresh_after_write(
     let whole_object = matches!(resource.subresource.as_str(), "" | "status" | "finalize");
     let changes = matches!(
         resource.verb,
-        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete
+        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection
     );
     if is_lease || !whole_object || !changes || !is_plain_path(path) {
         return None;
@@ -71,7 +71,7 @@ impl Write {
         if !recordable {
             return body;
         }
-        if self.verb == Verb::Delete {
+        if matches!(self.verb, Verb::Delete | Verb::DeleteCollection) {
             self.deleted();
             return body;
         }
@@ -145,9 +145,13 @@ impl Write {
 
     /// The object is gone, or going: its entry says neither, so it must not be told any more.
     fn deleted(self) {
-        let path = self.path;
+        let Self { path, verb, .. } = self;
         self.cache.owner(&self.owner).objects.post(move |objects| {
-            if let Err(error) = objects.forget(&path) {
+            let forgotten = match verb {
+                Verb::DeleteCollection => objects.forget_below(&path),
+                _ => objects.forget(&path).map(|_| ()),
+            };
+            if let Err(error) = forgotten {
                 tracing::warn!(%path, %error, "a deleted object could not be forgotten");
             }
         });
