@@ -28,6 +28,7 @@ mod story;
 mod streams;
 mod support;
 mod tables;
+mod truth;
 mod upgrades;
 mod views;
 mod watches;

@@ -443,3 +443,43 @@ impl Node {
         self.running = Some(App::bind(config).await.unwrap().spawn());
     }
 }
+
+/// What every answer from the cache carries.
+pub const HIT: &str = "edgehold; hit; detail=offline";
+
+/// `Accept` of a client that wants protobuf and nothing else.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// `Accept` of `kubectl get`.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+/// `Accept` of a metadata-only informer.
+pub const METADATA: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+
+impl Node {
+    /// A client of the stand-in itself with the kubelet's certificate: what the truth is.
+    pub fn direct(&self) -> Client {
+        Client::new(self.api.addr(), self.api.ca_pem(), Some(&self.pair("kubelet")))
+    }
+
+    /// The status of a GET as the kubelet.
+    pub async fn status(&self, target: &str) -> u16 {
+        self.kubelet().get(target).await.status
+    }
+
+    /// How often the cloud was asked for something that begins like this.
+    pub fn asked(&self, method: &str, target: &str) -> usize {
+        let seen = self.api.requests();
+        seen.iter()
+            .filter(|seen| seen.method == method && seen.target.starts_with(target))
+            .count()
+    }
+}
+
+/// Whether any file below a directory contains these bytes.
+pub fn is_on_disk(dir: &Path, needle: &str) -> bool {
+    files_below(dir).iter().any(|path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(needle.len()).any(|part| part == needle.as_bytes())
+    })
+}

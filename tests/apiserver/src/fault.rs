@@ -33,6 +33,8 @@ pub enum Fault {
     Status(u16),
     /// A gateway's failure: this code, a page of HTML, no Audit-Id.
     GatewayPage(u16),
+    /// This code and a page of HTML, but with an Audit-Id: what stands behind an apiserver, speaking through it.
+    PassedPage(u16),
     /// The answer breaks off after so many bytes of body: RST_STREAM on HTTP/2, a connection closed inside the body
     /// on HTTP/1.1.
     CutBody {

@@ -72,6 +72,7 @@ pub(crate) async fn handle(
         }
         Some(Fault::ResetStream) => return Err("reset on command".into()),
         Some(Fault::GatewayPage(code)) => return Ok(body_guard(gateway_page(code), open)),
+        Some(Fault::PassedPage(code)) => gateway_page(code),
         Some(Fault::Status(code)) => refusal(&Status::of_code(code), &accept),
         _ => match user {
             Err(status) => {
