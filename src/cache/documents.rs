@@ -168,9 +168,11 @@ impl Batches for Chunks {
     }
 }
 
+/// What a client gets that does not choose.
+const PLAIN: &str = "application/json";
+
 /// The variants of a document that an `Accept` allows, best first.
 pub(super) fn wanted_variants(accept: Option<&str>) -> Vec<String> {
-    const PLAIN: &str = "application/json";
     let Some(accept) = accept else {
         return vec![PLAIN.to_owned()];
     };
@@ -187,7 +189,8 @@ pub(super) fn wanted_variants(accept: Option<&str>) -> Vec<String> {
 }
 
 /// The variant that a response is: its media type and parameters, and the `profile` that its clause asked for, which
-/// the answer does not repeat (wire contract 1.4).
+/// the answer does not repeat (wire contract 1.4). An answer in a form that was not asked for (the issuer's keys are
+/// always `application/jwk-set+json`) is found again by those who ask in the same way.
 pub(super) fn answered_variant(accept: Option<&str>, content_type: &str) -> String {
     let parsed = media::accept_clauses(content_type);
     let Some(answer) = parsed.first() else {
@@ -202,7 +205,15 @@ pub(super) fn answered_variant(accept: Option<&str>, content_type: &str) -> Stri
                 .all(|name| clause.param(name) == answer.param(name))
     });
     let profile = asked.map_or("", |clause| clause.param("profile"));
-    with_profile(variant_of(&media, answer), profile)
+    let own = with_profile(variant_of(&media, answer), profile);
+    let wanted = wanted_variants(accept);
+    if wanted.contains(&own) {
+        own
+    } else if asked.is_some_and(|clause| clause.media_type().is_none()) {
+        PLAIN.to_owned()
+    } else {
+        wanted.into_iter().next().unwrap_or(own)
+    }
 }
 
 fn variant_of(media: &str, clause: &Clause<'_>) -> String {
@@ -271,6 +282,20 @@ mod tests {
             answered_variant(Some(asked), answered),
             wanted_variants(Some(asked))[0]
         );
+    }
+
+    #[test]
+    fn an_answer_in_another_form_than_asked_for_is_found_by_the_same_accept() {
+        for accept in [
+            None,
+            Some("*/*"),
+            Some("application/json"),
+            Some("text/html, */*"),
+        ] {
+            let answered = answered_variant(accept, "application/jwk-set+json");
+            assert!(wanted_variants(accept).contains(&answered), "{accept:?}");
+            assert_eq!(answered, "application/json");
+        }
     }
 
     #[test]
