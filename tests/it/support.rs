@@ -483,3 +483,10 @@ pub fn is_on_disk(dir: &Path, needle: &str) -> bool {
         bytes.windows(needle.len()).any(|part| part == needle.as_bytes())
     })
 }
+
+impl Node {
+    /// Starts another stand-in, which may take the same port, and gives the one that was there.
+    pub fn replace_cloud(&mut self, options: Options) -> Standin {
+        std::mem::replace(&mut self.api, Standin::start(options))
+    }
+}
