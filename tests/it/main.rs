@@ -25,6 +25,7 @@ mod memory;
 mod process;
 mod scripted;
 mod documents;
+mod durable;
 mod layers;
 mod offline;
 mod story;
