@@ -726,3 +726,123 @@ async fn deleted_objects_do_not_live_on() {
     }
     assert_eq!(node.status(kept).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paged_list_is_kept_whole_or_not_at_all() {
+    let node = Node::start().await;
+    for n in 0..7 {
+        for namespace in ["shop", "half", "torn"] {
+            node.api.put(config_map(namespace, &format!("n{n}"), "1"));
+        }
+    }
+    let list = |namespace: &str, token: &str| {
+        format!("/api/v1/namespaces/{namespace}/configmaps?limit=3&continue={token}")
+    };
+    let pages = async |namespace: &str, most: usize| {
+        let mut token = String::new();
+        for _ in 0..most {
+            let page = node.kubelet().get(&list(namespace, &token)).await;
+            assert_eq!((page.status, page.header("cache-status")), (200, ""));
+            let next = page.json()["metadata"]["continue"].clone();
+            token = next.as_str().unwrap_or_default().to_owned();
+            if token.is_empty() {
+                break;
+            }
+        }
+        token
+    };
+    assert_eq!(pages("shop", 9).await, "");
+    assert_ne!(pages("half", 2).await, "");
+    let token = pages("torn", 2).await;
+    node.api
+        .fault(Fault::CutBody { after_bytes: 100 }.on("/api/v1/namespaces/torn"));
+    let torn = node.kubelet().send("GET", &list("torn", &token), "").await;
+    assert!(torn.is_err());
+    let whole = node.direct().get(SHOP).await;
+    // The last page alone is no answer to the first.
+    node.cut().await;
+    let cached = node.kubelet().get(SHOP).await;
+    assert_eq!((cached.status, &cached.body), (200, &whole.body));
+    assert_eq!(node.kubelet().get(&list("shop", "")).await.body, whole.body);
+    for namespace in ["half", "torn"] {
+        let target = format!("/api/v1/namespaces/{namespace}/configmaps");
+        assert_eq!(node.status(&target).await, 503, "{namespace}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_right_after_a_large_list_is_not_lost() {
+    let node = Node::start().await;
+    for n in 0..60 {
+        node.api
+            .put(config_map("shop", &format!("n{n:02}"), &noise(n, 50_000)));
+    }
+    for round in 0..5 {
+        let kubelet = node.kubelet();
+        let list = kubelet.get(SHOP).await.json();
+        let at = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let name = format!("after{round}");
+        node.api.put(config_map("shop", &name, "1"));
+        let mut connection = kubelet.connect().await.unwrap();
+        let watch = format!("{SHOP}?watch=true&resourceVersion={at}");
+        let mut watch = connection.lines(&watch).await.unwrap();
+        let event = watch.next().await.unwrap().unwrap();
+        assert_eq!(event["object"]["metadata"]["name"], name.as_str());
+        node.cut().await;
+        let cached = kubelet.get(SHOP).await.json();
+        assert_eq!(cached["items"].as_array().unwrap().len(), 61 + round);
+        assert!(names(&cached).contains(&name), "round {round}");
+        node.heal().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_of_one_name_or_selector_erases_nothing_else() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let whole = node.kubelet().get(SHOP).await;
+    for query in ["fieldSelector=metadata.name%3Dnone", "labelSelector=app%3Dnone"] {
+        let empty = node.kubelet().get(&format!("{SHOP}?{query}")).await;
+        assert_eq!(names(&empty.json()), Vec::<String>::new());
+    }
+    node.cut().await;
+    assert_eq!(node.kubelet().get(SHOP).await.body, whole.body);
+    for query in ["fieldSelector=metadata.name%3Dnone", "labelSelector=app%3Dnone"] {
+        let empty = node.kubelet().get(&format!("{SHOP}?{query}")).await;
+        assert_eq!(
+            (empty.status, names(&empty.json())),
+            (200, vec![]),
+            "it was read, and was empty"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_one_selector_do_not_touch_the_view_of_another() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let kubelet = node.kubelet();
+    let selected = |app: &str| format!("{SHOP}?labelSelector=app%3D{app}");
+    let web = kubelet.get(&selected("web")).await;
+    let all = kubelet.get(SHOP).await;
+    let at = web.json()["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut connection = kubelet.connect().await.unwrap();
+    let watch = format!("{}&watch=true&resourceVersion={at}", selected("web"));
+    let mut watch = connection.lines(&watch).await.unwrap();
+    let mut moved = config_map("shop", "a", "2");
+    moved["metadata"]["labels"]["app"] = json!("db");
+    node.api.put(moved);
+    assert_eq!(watch.next().await.unwrap().unwrap()["type"], "DELETED");
+    node.cut().await;
+    let offline = kubelet.get(&selected("web")).await;
+    assert_eq!(names(&offline.json()), Vec::<String>::new());
+    assert_eq!(
+        kubelet.get(SHOP).await.body,
+        all.body,
+        "it only left the selection"
+    );
+    assert_eq!(node.status(&format!("{SHOP}/a")).await, 200);
+}
