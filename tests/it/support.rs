@@ -120,6 +120,20 @@ impl Node {
         let app = App::bind(config)
             .await
             .unwrap_or_else(|error| panic!("{error:#}"));
+        let config = config::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let app = loop {
+            match App::bind(config.clone()).await {
+                Ok(app) => break app,
+                // A process that another test is starting right now has a copy of every descriptor, locks included,
+                // until it has become what it will be.
+                Err(error) if format!("{error:#}").contains("is locked") => {
+                    assert!(tokio::time::Instant::now() < deadline, "{error:#}");
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("{error:#}"),
+            }
+        };
         self.running = Some(app.spawn());
     }
 
