@@ -484,7 +484,7 @@ mod tests {
     fn an_absence_replaces_every_representation_and_ends_with_the_next_sighting() {
         let mut objects = objects();
         objects.answered(&answer(1, 1, 2)).unwrap();
-        objects.absent(PATH).unwrap();
+        objects.absent(PATH, clock::wall()).unwrap();
         assert!(matches!(
             objects.known(PATH, &[json()]).unwrap(),
             Known::Absent { .. }

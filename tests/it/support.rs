@@ -117,10 +117,6 @@ impl Node {
     /// Starts edgehold with another configuration.
     pub async fn launch_text(&mut self, text: &str) {
         let config = config::parse(text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        let app = App::bind(config)
-            .await
-            .unwrap_or_else(|error| panic!("{error:#}"));
-        let config = config::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let app = loop {
             match App::bind(config.clone()).await {
