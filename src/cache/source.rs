@@ -11,8 +11,12 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// Chunks between the client's stream and the recorder: with 64 KiB frames, 2 MiB.
+/// Pieces of 64 KiB between the client's stream and the recorder: 2 MiB.
 pub(super) const CHANNEL_DEPTH: usize = 32;
+
+/// Pieces that are spooled at a time. Taken one by one, each would wake the sender for the room of one, and where
+/// processors are busy the wake-ups alone would use up its patience.
+const SPOOLED_AT_ONCE: usize = CHANNEL_DEPTH / 2;
 
 const READ_SIZE: usize = 256 * 1024;
 
@@ -99,15 +103,19 @@ impl Source {
 }
 
 fn spool(pieces: &mut mpsc::Receiver<Piece>, mut file: File) -> Result<File, SourceError> {
-    loop {
-        match pieces.blocking_recv() {
-            Some(Piece::Chunk(chunk)) => file.write_all(&chunk)?,
-            Some(Piece::End) => break,
-            None => return Err(SourceError::CutShort),
+    let mut taken = Vec::with_capacity(SPOOLED_AT_ONCE);
+    while pieces.blocking_recv_many(&mut taken, SPOOLED_AT_ONCE) > 0 {
+        for piece in taken.drain(..) {
+            match piece {
+                Piece::Chunk(chunk) => file.write_all(&chunk)?,
+                Piece::End => {
+                    file.seek(SeekFrom::Start(0))?;
+                    return Ok(file);
+                }
+            }
         }
     }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(file)
+    Err(SourceError::CutShort)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
@@ -25,6 +25,10 @@ pub(super) const DELAY_BUDGET: Duration = Duration::from_millis(100);
 
 /// Answers up to this size are handed over whole at their end, without a thread of their own.
 const SMALL: usize = 64 * 1024;
+
+/// Frames of a larger one are gathered up to this size: each handover may have to wake a thread, and small frames would
+/// fill the channel in a millisecond.
+const PIECE: usize = 64 * 1024;
 
 /// What a tee hands over.
 pub(super) enum Handover {
@@ -46,6 +50,7 @@ enum Sink {
     },
     Large {
         sender: PollSender<Piece>,
+        gathered: BytesMut,
     },
     Off,
 }
@@ -81,7 +86,12 @@ impl Tee {
     fn take(&mut self, data: &Bytes) {
         match &mut self.sink {
             Sink::Off => {}
-            Sink::Large { .. } => self.pending = Some(data.clone()),
+            Sink::Large { gathered, .. } => {
+                gathered.extend_from_slice(data);
+                if gathered.len() >= PIECE {
+                    self.pending = Some(gathered.split().freeze());
+                }
+            }
             Sink::Small { chunks, length, .. } => {
                 *length += data.len();
                 chunks.push(data.clone());
@@ -99,7 +109,7 @@ impl Tee {
         };
         let (sender, receiver) = mpsc::channel(CHANNEL_DEPTH);
         // One chunk for what came so far: small frames could be more than the channel holds.
-        let mut so_far = bytes::BytesMut::with_capacity(2 * SMALL);
+        let mut so_far = BytesMut::with_capacity(2 * SMALL);
         for chunk in chunks {
             so_far.extend_from_slice(&chunk);
         }
@@ -107,13 +117,14 @@ impl Tee {
         recorder(Handover::Live(receiver));
         self.sink = Sink::Large {
             sender: PollSender::new(sender),
+            gathered: BytesMut::new(),
         };
     }
 
     /// Hands the pending piece over; `Pending` only while the delay budget lasts.
     fn poll_handover(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.pending.is_some() || self.ending {
-            let Sink::Large { sender } = &mut self.sink else {
+            let Sink::Large { sender, .. } = &mut self.sink else {
                 break;
             };
             match sender.poll_reserve(cx) {
@@ -153,8 +164,12 @@ impl Tee {
     fn end(&mut self) {
         match std::mem::replace(&mut self.sink, Sink::Off) {
             Sink::Small { chunks, recorder, .. } => recorder(Handover::Whole(chunks)),
-            Sink::Large { sender } => {
-                self.sink = Sink::Large { sender };
+            Sink::Large { sender, mut gathered } => {
+                // A piece that is pending took everything that was gathered.
+                if !gathered.is_empty() {
+                    self.pending = Some(gathered.split().freeze());
+                }
+                self.sink = Sink::Large { sender, gathered };
                 self.ending = true;
             }
             Sink::Off => {}
@@ -206,7 +221,7 @@ impl Drop for Tee {
     fn drop(&mut self) {
         // hyper drops a body with Content-Length right after its last byte. Everything was received, so what waits
         // may still go if there is room now; else the answer counts as cut short.
-        if let (Sink::Large { sender }, true) = (&mut self.sink, self.ending)
+        if let (Sink::Large { sender, .. }, true) = (&mut self.sink, self.ending)
             && let Some(channel) = sender.get_ref()
         {
             let chunk_sent = self
