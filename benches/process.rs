@@ -7,7 +7,9 @@
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
 )]
 
 #[path = "../tests/it/child.rs"]

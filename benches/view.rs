@@ -84,7 +84,7 @@ impl Kept {
             stream: STREAM,
             start: Start::At(start),
         };
-        assert_eq!(machine.step(opened).into_iter().count(), 0);
+        assert_eq!(machine.step(opened).count(), 0);
         Self {
             _dir: dir,
             log,
