@@ -274,7 +274,9 @@ impl Running {
     pub async fn stop(self) {
         self.tasks.stop();
         let deadline = DRAIN_TIMEOUT + Duration::from_secs(1);
-        self.settle().await;
+        if tokio::time::timeout(deadline, self.settle()).await.is_err() {
+            tracing::warn!("not everything that was received could be written in time");
+        }
         // Strands end with their last handle.
         drop(self.proxy);
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {

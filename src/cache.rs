@@ -182,8 +182,8 @@ impl Cache {
     /// Waits until everything that was recorded so far is with the store.
     pub async fn settle(&self) {
         let mut under_way = self.inner.under_way.subscribe();
-        // The sender lives as long as this handle.
-        let _received = under_way.wait_for(|count| *count == 0).await;
+        // What it gives is a lock on the count: not to be held while recordings go on.
+        drop(under_way.wait_for(|count| *count == 0).await);
         let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
         for owner in owners {
             // First the objects: a refusal is read there and posted to the views.

@@ -92,8 +92,8 @@ impl Link {
     /// Waits until the link is, or becomes, so.
     pub async fn reaches(&self, wanted: LinkState) {
         let mut follower = self.subscribe();
-        // The sender lives as long as this handle.
-        let _reached = follower.wait_for(|state| *state == wanted).await;
+        // What it gives is a lock on the state: not to be held.
+        drop(follower.wait_for(|state| *state == wanted).await);
     }
 
     /// Follows the state.
