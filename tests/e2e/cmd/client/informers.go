@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"flag"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	clientinformers "k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+var configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+
+// held is what one informer holds: object name to "resourceVersion value".
+type held struct {
+	Synced bool              `json:"synced"`
+	Items  map[string]string `json:"items"`
+}
+
+func informers(arguments []string) func([]string) any {
+	flags := flag.NewFlagSet("informers", flag.ExitOnError)
+	kubeconfig := flags.String("kubeconfig", "", "kubeconfig file")
+	namespace := flags.String("namespace", "", "namespace to follow")
+	_ = flags.Parse(arguments)
+
+	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
+	check(err)
+	protobuf := rest.CopyConfig(config)
+	protobuf.ContentType = "application/vnd.kubernetes.protobuf"
+	protobuf.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	typedClient, err := kubernetes.NewForConfig(protobuf)
+	check(err)
+	dynamicClient, err := dynamic.NewForConfig(config)
+	check(err)
+	metadataClient, err := metadata.NewForConfig(config)
+	check(err)
+
+	typed := clientinformers.NewSharedInformerFactoryWithOptions(typedClient, 0, clientinformers.WithNamespace(*namespace))
+	untyped := dynamicinformer.NewFilteredDynamicSharedInformerFactory(dynamicClient, 0, *namespace, nil)
+	partial := metadatainformer.NewFilteredSharedInformerFactory(metadataClient, 0, *namespace, nil)
+	all := map[string]cache.SharedIndexInformer{
+		"typed":    typed.Core().V1().ConfigMaps().Informer(),
+		"dynamic":  untyped.ForResource(configMaps).Informer(),
+		"metadata": partial.ForResource(configMaps).Informer(),
+	}
+	forever := context.Background().Done()
+	typed.Start(forever)
+	untyped.Start(forever)
+	partial.Start(forever)
+
+	return func([]string) any {
+		state := map[string]held{}
+		for name, informer := range all {
+			state[name] = holds(informer)
+		}
+		return state
+	}
+}
+
+func holds(informer cache.SharedIndexInformer) held {
+	items := map[string]string{}
+	for _, object := range informer.GetStore().List() {
+		accessor, err := meta.Accessor(object)
+		check(err)
+		items[accessor.GetName()] = accessor.GetResourceVersion() + value(object)
+	}
+	return held{Synced: informer.HasSynced(), Items: items}
+}
+
+func value(object any) string {
+	switch object := object.(type) {
+	case *corev1.ConfigMap:
+		return " " + object.Data["v"]
+	case *unstructured.Unstructured:
+		text, _, err := unstructured.NestedString(object.Object, "data", "v")
+		check(err)
+		return " " + text
+	default:
+		return ""
+	}
+}

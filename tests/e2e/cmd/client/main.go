@@ -1,0 +1,48 @@
+// Command client is the client-go side of the tier's scenarios. It is driven line by line: each line on standard input
+// is a command, each line on standard output its answer, as JSON.
+//
+//	client informers -kubeconfig FILE -namespace NS
+//	    keeps a typed (protobuf), a dynamic (JSON) and a metadata informer of the namespace's ConfigMaps.
+//	    "state" answers what each of them holds.
+//	client incluster -ca FILE -token FILE
+//	    builds its configuration as rest.InClusterConfig does, from KUBERNETES_SERVICE_HOST and _PORT, but with the
+//	    files named here, because their usual paths belong to a container.
+//	    "list RESOURCE NS", "get RESOURCE NS NAME" and "create NS NAME" (a ConfigMap) answer names or the error.
+//
+// KUBE_FEATURE_WatchListClient=false in the environment turns watch-list off, as in every client-go program.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		log.Fatal("client: informers or incluster")
+	}
+	var answer func(words []string) any
+	switch arguments := os.Args[2:]; os.Args[1] {
+	case "informers":
+		answer = informers(arguments)
+	case "incluster":
+		answer = inCluster(arguments)
+	default:
+		log.Fatalf("client: %q is not a command", os.Args[1])
+	}
+	commands := bufio.NewScanner(os.Stdin)
+	for commands.Scan() {
+		line, err := json.Marshal(answer(split(commands.Text())))
+		check(err)
+		fmt.Println(string(line))
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatalf("client: %v", err)
+	}
+}

@@ -1,0 +1,145 @@
+//! The way to the cloud: a TCP forwarder that the test breaks on command.
+//!
+//! It knows bytes and connections, nothing of TLS or HTTP. The listening address stays the same throughout.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the link does with connections, those open and those to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Carries bytes.
+    Up,
+    /// Refuses new connections and resets the open ones.
+    Refuse,
+    /// Accepts new connections and keeps the open ones, but carries nothing.
+    BlackHole,
+}
+
+/// A running forwarder; it ends with its last handle.
+#[derive(Clone)]
+pub(crate) struct Link {
+    address: SocketAddr,
+    state: Arc<watch::Sender<State>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    mode: Mode,
+    /// Counts the cuts: a connection belongs to the count at which it was accepted.
+    cuts: u64,
+}
+
+impl Link {
+    /// Listens on a loopback port and forwards to `target`.
+    pub(crate) async fn to(target: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("the link's port")?;
+        let address = listener.local_addr()?;
+        let (state, changes) = watch::channel(State {
+            mode: Mode::Up,
+            cuts: 0,
+        });
+        tokio::spawn(accept(Some(listener), address, target, changes));
+        Ok(Self {
+            address,
+            state: Arc::new(state),
+        })
+    }
+
+    /// Where edgehold connects.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what the link does from now on.
+    pub(crate) fn set(&self, mode: Mode) {
+        self.state.send_modify(|state| {
+            state.mode = mode;
+            state.cuts += u64::from(mode == Mode::Refuse);
+        });
+    }
+
+    /// Resets every open connection, once.
+    pub(crate) fn cut(&self) {
+        self.state.send_modify(|state| state.cuts += 1);
+    }
+}
+
+async fn accept(
+    mut listener: Option<TcpListener>,
+    address: SocketAddr,
+    target: SocketAddr,
+    mut changes: watch::Receiver<State>,
+) {
+    loop {
+        let state = *changes.borrow_and_update();
+        if state.mode == Mode::Refuse {
+            listener = None;
+        } else if listener.is_none() {
+            listener = Some(TcpListener::bind(address).await.expect("the link's own port"));
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            Ok((client, _)) = next(listener.as_ref()) => {
+                tokio::spawn(forward(client, target, state.cuts, changes.clone()));
+            }
+        }
+    }
+}
+
+async fn next(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Carries one connection until either end, or a cut, ends it.
+async fn forward(client: TcpStream, target: SocketAddr, born: u64, changes: watch::Receiver<State>) {
+    let (mut ups, mut cuts) = (changes.clone(), changes.clone());
+    let carried = async {
+        wait_until_up(&mut ups).await;
+        let server = TcpStream::connect(target).await.ok()?;
+        client.set_nodelay(true).ok()?;
+        server.set_nodelay(true).ok()?;
+        let (client_read, client_write) = client.into_split();
+        let (server_read, server_write) = server.into_split();
+        tokio::join!(
+            carry(client_read, server_write, changes.clone()),
+            carry(server_read, client_write, changes.clone()),
+        );
+        Some(())
+    };
+    // Dropping a socket with unread bytes resets it, another is closed; both are what a cut looks like.
+    tokio::select! {
+        _ = carried => {}
+        () = cut_after(&mut cuts, born) => {}
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut changes: watch::Receiver<State>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        wait_until_up(&mut changes).await;
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+async fn wait_until_up(changes: &mut watch::Receiver<State>) {
+    let _ = changes.wait_for(|state| state.mode == Mode::Up).await;
+}
+
+async fn cut_after(changes: &mut watch::Receiver<State>, born: u64) {
+    let _ = changes.wait_for(|state| state.cuts != born).await;
+}

@@ -1,0 +1,125 @@
+//! Programs started for the run: each writes a log file, none outlives its handle.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// A running program. Dropped, it is killed.
+pub(crate) struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `program`; its output is appended to `DIR/NAME.log`.
+    pub(crate) fn start(name: &str, command: &mut Command, dir: &Path) -> anyhow::Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let output = append(&log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            log,
+            child,
+        })
+    }
+
+    /// Ends it as a power cut would, and waits until it is gone.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child
+            .kill()
+            .await
+            .with_context(|| format!("killing {}", self.name))
+    }
+
+    /// Fails, with the end of its log, if it has ended.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(15)..].join("\n");
+            bail!("{} has ended ({status}):\n{end}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Its output so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// A program that answers each line with a line of JSON.
+pub(crate) struct Driven {
+    _child: Child,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Driven {
+    /// Starts it; what it says on standard error is appended to `DIR/NAME.log`.
+    pub(crate) fn start(name: &str, command: &mut Command, dir: &Path) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(append(&dir.join(format!("{name}.log")))?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        let commands = child.stdin.take().context("standard input")?;
+        let answers = BufReader::new(child.stdout.take().context("standard output")?).lines();
+        Ok(Self {
+            _child: child,
+            commands,
+            answers,
+        })
+    }
+
+    /// One command and its answer.
+    pub(crate) async fn ask(&mut self, command: &str) -> anyhow::Result<Value> {
+        self.commands.write_all(format!("{command}\n").as_bytes()).await?;
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.answers.next_line())
+            .await
+            .with_context(|| format!("no answer to {command:?} in time"))??;
+        let answer =
+            answer.with_context(|| format!("ended instead of answering {command:?}, see its log"))?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+fn append(path: &Path) -> anyhow::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))
+}
+
+/// Asks again and again until `ready` gives something; says at the deadline what was still missing.
+pub(crate) async fn until<T, F>(what: &str, seconds: u64, mut ready: F) -> anyhow::Result<T>
+where
+    F: AsyncFnMut() -> anyhow::Result<Result<T, String>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match ready().await? {
+            Ok(value) => return Ok(value),
+            Err(missing) if Instant::now() > deadline => {
+                bail!("{what}: not within {seconds} s; last seen: {missing}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
