@@ -74,12 +74,16 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
 
     step("offline (refused): the same answers, with a warning");
     node.go_offline(Mode::Refuse).await?;
-    kubectl
+    let offline = kubectl
         .run("get configmaps -n people")
         .await?
         .success()?
         .shows("colours")?
         .says(OFFLINE)?;
+    ensure!(
+        offline.out.lines().next() == online.out.lines().next(),
+        "other columns than online: {offline:?}"
+    );
     kubectl
         .run("get configmap colours -n people -o yaml")
         .await?
@@ -107,6 +111,12 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         !write.success && write.err.contains("ServiceUnavailable"),
         "{write:?}"
     );
+
+    step("back online: the watch that was held meanwhile goes on in the same stream");
+    change(cluster, "meanwhile").await?;
+    node.go_online().await?;
+    sees(&mut watch, "meanwhile").await?;
+    node.go_offline(Mode::Refuse).await?;
 
     step("offline: a killed and restarted edgehold answers from disk");
     node.kill_and_launch().await?;
