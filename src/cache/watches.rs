@@ -272,7 +272,7 @@ impl WatchRecording {
                 self.view.post(move |view| view.input(Input::Gone { stream }));
             }
             WatchEvent::Error(_) | WatchEvent::Blank => {}
-            WatchEvent::Opaque(_) => self.give_up(),
+            WatchEvent::Opaque { .. } => self.give_up(),
         }
     }
 

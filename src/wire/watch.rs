@@ -69,8 +69,15 @@ pub enum WatchEvent<'a> {
     Bookmark(Bookmark),
     /// The stream ends with this failure.
     Error(StatusSummary),
-    /// An event that is passed on but not understood: rows of a Table.
-    Opaque(TypeMeta),
+    /// Rows of a Table: passed on but not understood, only the position is read.
+    Opaque {
+        /// A Table.
+        type_meta: TypeMeta,
+        /// How the rows' objects changed; `None` in a bookmark.
+        change: Option<ItemChange>,
+        /// That of the changed object; empty where the server does not say.
+        resource_version: String,
+    },
     /// Only white space: the line break of a JSON frame that was delivered before its line break arrived.
     Blank,
 }
@@ -111,7 +118,11 @@ fn interpret<'a>(encoding: Encoding, change: &str, object: &'a [u8]) -> Result<W
         return Err(BROKEN);
     }
     if parsed.head.types.is_table() {
-        return Ok(WatchEvent::Opaque(parsed.head.types));
+        return Ok(WatchEvent::Opaque {
+            type_meta: parsed.head.types,
+            change: ItemChange::parse(change),
+            resource_version: parsed.head.meta.resource_version,
+        });
     }
     if change == ItemChange::BOOKMARK {
         if parsed.head.meta.resource_version.is_empty() {

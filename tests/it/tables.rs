@@ -51,3 +51,22 @@ async fn a_table_that_goes_on_on_another_page_is_unknown_offline() {
         assert_eq!(kubectl(&node).get(&target).await.status, 503, "{target}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_rows_goes_on_after_a_cut_in_one_stream() {
+    let node = node_with_two_config_maps().await;
+    let list = kubectl(&node).get(&format!("{LIST}?limit=500")).await.json();
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut connection = kubectl(&node).connect().await.unwrap();
+    let target = format!("{LIST}?watch=true&resourceVersion={version}");
+    let mut watch = connection.lines(&target).await.unwrap();
+    node.api.put(config_map("shop", "c", "3"));
+    let row = |event: &serde_json::Value| event["object"]["rows"][0]["object"]["metadata"]["name"].clone();
+    assert_eq!(row(&watch.next().await.unwrap().unwrap()), "c");
+
+    node.cut().await;
+    node.api.put(config_map("shop", "d", "4"));
+    node.heal().await;
+    let event = watch.next().await.unwrap().expect("the stream was held");
+    assert_eq!((&event["type"], row(&event)), (&"ADDED".into(), "d".into()));
+}

@@ -251,7 +251,7 @@ impl Pump {
                         WatchEvent::Bookmark(bookmark) => {
                             Some(Collection::from_bookmark(self.stream.encoding, bookmark))
                         }
-                        WatchEvent::Error(_) | WatchEvent::Opaque(_) | WatchEvent::Blank => None,
+                        WatchEvent::Error(_) | WatchEvent::Opaque { .. } | WatchEvent::Blank => None,
                     };
                 }
                 if let Some(recording) = recording {
@@ -463,9 +463,17 @@ impl Position {
                 self.synced = true;
                 &bookmark.resource_version
             }
+            WatchEvent::Opaque {
+                change,
+                resource_version,
+                ..
+            } => {
+                self.synced |= *change != Some(ItemChange::Added);
+                resource_version
+            }
             WatchEvent::Blank => return,
-            // After an error the stream ends; rows of a Table have no position that is read here.
-            WatchEvent::Error(_) | WatchEvent::Opaque(_) => return self.lose(),
+            // After an error the stream ends.
+            WatchEvent::Error(_) => return self.lose(),
         };
         if self.synced {
             self.known = ResourceVersion::new(version);

@@ -324,9 +324,17 @@ fn every_frame_is_written_as_it_was_read() {
                     let again = collection.bookmark(&bookmark.resource_version, bookmark.initial_events_end);
                     assert_bytes(&again, &frame);
                 }
-                WatchEvent::Opaque(types) => {
-                    assert!(types.is_table());
+                WatchEvent::Opaque {
+                    type_meta,
+                    change,
+                    resource_version,
+                } => {
+                    assert!(type_meta.is_table());
                     assert_eq!(*name, "cm-watch-table.json");
+                    let frame: serde_json::Value = serde_json::from_slice(&frame).unwrap();
+                    let row = &frame["object"]["rows"][0]["object"]["metadata"];
+                    assert_eq!(row["resourceVersion"], resource_version.as_str());
+                    assert_eq!(frame["type"], change.unwrap().as_str());
                 }
                 other => panic!("{name}: {other:?}"),
             }
