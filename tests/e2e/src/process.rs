@@ -99,6 +99,11 @@ impl Driven {
     }
 }
 
+/// How much clients log: `E2E_VERBOSITY`; from 8 on, every request with its headers.
+pub(crate) fn verbosity() -> String {
+    std::env::var("E2E_VERBOSITY").unwrap_or_else(|_| "2".to_owned())
+}
+
 fn append(path: &Path) -> anyhow::Result<File> {
     OpenOptions::new()
         .create(true)

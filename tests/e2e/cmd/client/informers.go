@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 )
 
 var configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
@@ -31,6 +32,7 @@ func informers(arguments []string) func([]string) any {
 	flags := flag.NewFlagSet("informers", flag.ExitOnError)
 	kubeconfig := flags.String("kubeconfig", "", "kubeconfig file")
 	namespace := flags.String("namespace", "", "namespace to follow")
+	klog.InitFlags(flags)
 	_ = flags.Parse(arguments)
 
 	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)

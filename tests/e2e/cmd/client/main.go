@@ -1,7 +1,7 @@
 // Command client is the client-go side of the tier's scenarios. It is driven line by line: each line on standard input
 // is a command, each line on standard output its answer, as JSON.
 //
-//	client informers -kubeconfig FILE -namespace NS
+//	client informers -kubeconfig FILE -namespace NS [-v LEVEL]
 //	    keeps a typed (protobuf), a dynamic (JSON) and a metadata informer of the namespace's ConfigMaps.
 //	    "state" answers what each of them holds.
 //	client incluster -ca FILE -token FILE

@@ -56,6 +56,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         command
             .env("KUBE_FEATURE_WatchListClient", watch_list)
             .args(["informers", "-namespace=convergence"])
+            .arg(format!("-v={}", crate::process::verbosity()))
             .arg(format!("-kubeconfig={}", kubeconfig.display()));
         let name = format!("informers-{watch_list}");
         clients.push((watch_list, Driven::start(&name, &mut command, node.dir())?));

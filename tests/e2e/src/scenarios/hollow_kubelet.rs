@@ -53,6 +53,14 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     .await?;
     let uid = uid.as_str().context("a uid")?.to_owned();
     kubelet.wait_pod(&uid, "Running").await?;
+    until("kubelet has its lease", 60, async || {
+        kubelet.check()?;
+        let lease = cluster
+            .read("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/edge-1")
+            .await;
+        Ok(lease.map(|_| ()).map_err(|error| format!("{error:#}")))
+    })
+    .await?;
 
     step("the cloud goes away; kubelet is killed and started again offline, and starts the pod again");
     node.go_offline(Mode::Refuse).await?;
@@ -205,8 +213,8 @@ impl Kubelet {
                 "--morph=kubelet",
                 "--name=edge-1",
                 "--use-host-image-service=false",
-                "--v=2",
             ])
+            .arg(format!("--v={}", crate::process::verbosity()))
             .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
             .arg(format!("--kubelet-port={}", self.port.port()))
             .arg(format!("--kubelet-read-only-port={}", self.read_only.port()));
