@@ -36,6 +36,12 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .await?
         .success()?
         .shows("serverside")?;
+    // Before the Table: what was read last is what is shown offline.
+    kubectl
+        .run("get --raw /api/v1/namespaces/people/configmaps")
+        .await?
+        .success()?
+        .shows("\"v\":\"red\"")?;
     let online = kubectl
         .run("get configmaps -n people")
         .await?
@@ -50,11 +56,6 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .await?
         .success()?
         .shows("v: red")?;
-    kubectl
-        .run("get --raw /api/v1/namespaces/people/configmaps")
-        .await?
-        .success()?
-        .shows("\"v\":\"red\"")?;
     kubectl
         .run("version")
         .await?
