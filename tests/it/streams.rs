@@ -231,7 +231,7 @@ async fn goaway_in_the_midst_of_traffic_fails_no_request_and_ends_no_watch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_behind_by_fifty_cuts() {
+async fn nothing_is_left_behind_by_many_cuts() {
     const WATCHES: usize = 5;
     let setup = Setup {
         probe_interval: "20ms",
@@ -246,7 +246,8 @@ async fn nothing_is_left_behind_by_fifty_cuts() {
     for _ in 0..WATCHES {
         watches.push(get(&sender, &format!("{LIST}?watch=1&resourceVersion={revision}")).await);
     }
-    for round in 0..50 {
+    // A watch that broke soon after it was opened waits two seconds, so each round takes as long.
+    for round in 0..15 {
         node.cut().await;
         assert_eq!(get_whole(&sender, LIST).await.0, 200);
         node.heal().await;
