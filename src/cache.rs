@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -78,6 +78,7 @@ struct Inner {
     slots: Arc<Semaphore>,
     events: Arc<Semaphore>,
     under_way: watch::Sender<usize>,
+    confirmed: Mutex<HashMap<LogId, SystemTime>>,
 }
 
 /// An answer on its way to its strand.
@@ -159,6 +160,7 @@ impl Cache {
             slots: Arc::new(Semaphore::new(RECORDING_SLOTS)),
             events: Arc::new(Semaphore::new(EVENT_BUDGET / 1024)),
             under_way: watch::Sender::new(0),
+            confirmed: Mutex::default(),
         };
         let cache = Self {
             inner: Arc::new(inner),
@@ -385,8 +387,15 @@ impl Cache {
         }
     }
 
+    /// Remembers when a document was last received: one that had not changed was not written again.
     fn document_kept(&self, id: &LogId) {
         tracing::debug!(owner = %id.owner, document = %id.name, "document recorded");
+        self.inner.confirmed.lock().insert(id.clone(), clock::wall());
+    }
+
+    /// When a document was last received in this process.
+    fn confirmed(&self, id: &LogId) -> Option<SystemTime> {
+        self.inner.confirmed.lock().get(id).copied()
     }
 
     /// Drops every variant of these documents.
@@ -399,6 +408,7 @@ impl Cache {
             let named = prefixes.iter().any(|prefix| log.id.name.starts_with(prefix));
             if log.id.owner == owner && named {
                 self.store().remove(&log.id)?;
+                self.inner.confirmed.lock().remove(&log.id);
             }
         }
         Ok(())

@@ -75,15 +75,20 @@ impl Cache {
 
     async fn load_document(&self, owner: &str, name: &str, variant: &str) -> Option<Document> {
         let id = documents::document_id(owner, name, variant);
+        let confirmed = self.confirmed(&id);
         let store = self.store().clone();
         let loaded = self
             .tasks()
             .spawn_blocking(move || documents::load(&store, &id))
             .await
             .ok()?;
-        loaded
+        let document = loaded
             .inspect_err(|error| tracing::warn!(%error, "cannot read a stored document"))
-            .ok()?
+            .ok()??;
+        Some(Document {
+            written: confirmed.unwrap_or(document.written),
+            ..document
+        })
     }
 
     fn found_document(&self, query: &Query, document: Document) -> Answer {

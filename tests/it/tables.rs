@@ -38,6 +38,22 @@ async fn a_table_of_one_page_is_answered_offline_with_a_warning_for_kubectl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_read_last_is_answered_though_it_had_not_changed() {
+    let node = node_with_two_config_maps().await;
+    let target = format!("{LIST}?limit=500");
+    kubectl(&node).get(&target).await;
+    node.settle().await;
+    // The same list again as plain JSON, and then again as the very same Table: that is what is known best.
+    assert_eq!(node.kubelet().get(LIST).await.status, 200);
+    node.settle().await;
+    let table = kubectl(&node).get(&target).await;
+    node.cut().await;
+    let offline = kubectl(&node).get(&target).await;
+    assert_eq!(offline.json()["kind"], "Table");
+    assert_eq!(offline.body, table.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_goes_on_on_another_page_is_unknown_offline() {
     let node = node_with_two_config_maps().await;
     let first = kubectl(&node).get(&format!("{LIST}?limit=1")).await;
