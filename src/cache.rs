@@ -53,6 +53,9 @@ pub use self::writes::refresh_after_write;
 /// Lists being received at once; each keeps one blocking thread.
 const RECORDING_SLOTS: usize = 256;
 
+/// Answers that wait for the disk: most are a few KiB, a whole one is at most 64 KiB; large ones also need a slot.
+const MAX_UNDER_WAY: usize = 1024;
+
 /// Bytes of watch events that wait to be written, over all watches.
 const EVENT_BUDGET: usize = 16 << 20;
 
@@ -256,10 +259,18 @@ impl Cache {
         self.inner.pages.lock()
     }
 
-    /// Counts an answer that has been received but is not with its strand yet.
-    fn under_way(&self) -> UnderWay {
-        self.inner.under_way.send_modify(|count| *count += 1);
-        UnderWay(self.clone())
+    /// Counts an answer that has been received but is not with its strand yet. `None`: so many wait for the disk that
+    /// this one is not kept, or a disk that hangs would fill the memory.
+    fn under_way(&self) -> Option<UnderWay> {
+        let counted = self.inner.under_way.send_if_modified(|count| {
+            let has_room = *count < MAX_UNDER_WAY;
+            *count += usize::from(has_room);
+            has_room
+        });
+        if !counted {
+            tracing::debug!("the disk does not keep up, an answer is not kept");
+        }
+        counted.then(|| UnderWay(self.clone()))
     }
 
     fn page_turns(&self) -> &Arc<PageTurns> {
@@ -447,5 +458,18 @@ mod tests {
             &key("apps", "deployments"),
             &key("apps", "deployments")
         ));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_does_not_fill_the_memory() {
+        let store: Arc<dyn Store> = Arc::new(crate::store::LogStore::memory().unwrap());
+        let cache = Cache::new(store, None, Tasks::new());
+        let mut waiting: Vec<_> = (0..MAX_UNDER_WAY).map(|_| cache.under_way()).collect();
+        assert!(waiting.iter().all(Option::is_some));
+        assert!(cache.under_way().is_none(), "one more is not kept");
+        waiting.pop();
+        assert!(cache.under_way().is_some(), "there is room again");
+        waiting.clear();
+        cache.settle().await;
     }
 }

@@ -405,14 +405,8 @@ fn keep_only_page(
     body: Body,
 ) -> Body {
     let recorder = move |handover: Handover| {
-        let Some(slot) = cache.recording_slot() else {
-            tracing::warn!("too many lists are being received at once, one is not kept");
-            return;
-        };
-        let source = cache.source(handover);
-        let (own, under_way) = (cache.clone(), cache.under_way());
-        cache.tasks().spawn_blocking(move || {
-            let _until_done = (slot, under_way);
+        let own = cache.clone();
+        receive(&cache, handover, move |source| {
             let page = match Decoded::new(source, coding).collect(LARGEST_PAGE) {
                 Ok(Some(page)) if documents::is_only_page(&page) => Source::whole(vec![page.into()]),
                 _ => return,
@@ -451,8 +445,12 @@ fn keep_object(
             }
         };
         if let Handover::Whole(chunks) = handover {
+            let Some(under_way) = cache.under_way() else {
+                return;
+            };
             // It is all here: no thread but the strand's is needed.
             return owner.objects.post(move |objects| {
+                let _until_done = under_way;
                 if let Some(answered) = read(Source::whole(chunks)) {
                     objects.keep(&answered);
                 }
@@ -481,8 +479,10 @@ fn receive(cache: &Cache, handover: Handover, work: impl FnOnce(Source) + Send +
             slot => slot,
         },
     };
+    let Some(under_way) = cache.under_way() else {
+        return;
+    };
     let source = cache.source(handover);
-    let under_way = cache.under_way();
     cache.tasks().spawn_blocking(move || {
         work(source);
         drop((slot, under_way));

@@ -103,8 +103,10 @@ impl Write {
             ..
         } = self;
         let recorded = Moment(cache.next_number());
-        let source = cache.source(handover);
-        let (kept, under_way) = (cache.owner(&owner), cache.under_way());
+        let Some(under_way) = cache.under_way() else {
+            return;
+        };
+        let (source, kept) = (cache.source(handover), cache.owner(&owner));
         cache.tasks().spawn_blocking(move || {
             let _under_way = under_way;
             let Ok(Some(body)) = Decoded::new(source, coding).collect(LARGEST) else {
