@@ -2,6 +2,7 @@
 
 mod logging;
 mod maintenance;
+mod node;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::upstream::probe::{self, ProbeConfig};
 use crate::upstream::{Link, LinkState, TransportConfig, Transports};
 
 use self::maintenance::Maintenance;
+use self::node::NodeParts;
 
 /// Connections of clients at once; a node's own clients open far fewer.
 const MAX_CONNECTIONS: usize = 4096;
@@ -129,7 +131,7 @@ impl App {
             certificates,
             tokens,
             metrics,
-            registry,
+            mut registry,
             tasks,
         } = self;
         let time = maintenance::restored_time(&store);
@@ -194,6 +196,7 @@ impl App {
             Arc::clone(&time),
         );
         maintenance.spawn(&tasks);
+        let node = NodeParts::spawn(&config, &mut registry, &tasks);
 
         let addresses = listener.addresses();
         listener.spawn(&proxy, &certificates.server_material(), &time, &metrics, &tasks);
@@ -205,6 +208,7 @@ impl App {
             metrics,
             registry,
             maintenance,
+            node,
             tasks,
         }
     }
@@ -219,6 +223,7 @@ pub struct Running {
     metrics: ServerMetrics,
     registry: Registry,
     maintenance: Maintenance,
+    node: NodeParts,
     tasks: Tasks,
 }
 
@@ -283,6 +288,7 @@ impl Running {
             tracing::warn!(left = self.tasks.len(), "not everything ended in time");
         }
         self.maintenance.close(&self.tasks).await;
+        self.node.close(&self.tasks).await;
     }
 }
 

@@ -16,12 +16,14 @@ use std::time::Duration;
 
 pub use address::ServerAddress;
 pub use error::{ConfigErrors, Position, Problem};
+pub use interface::{DummyInterface, OnExit};
 
 use error::{Fault, Problems};
 
 mod address;
 mod duration;
 mod error;
+mod interface;
 mod later;
 mod object;
 mod quantity;
@@ -66,6 +68,8 @@ pub struct Listen {
     pub addresses: Vec<SocketAddr>,
     /// The certificate shown to clients and the authority for theirs.
     pub tls: ServingPair,
+    /// An interface of its own for node-local addresses.
+    pub dummy_interface: Option<DummyInterface>,
 }
 
 /// `listen.tls`: absolute paths of PEM files, not opened yet.

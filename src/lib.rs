@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod kube;
+pub mod node;
 pub mod proxy;
 pub mod runtime;
 pub mod server;

@@ -5,6 +5,7 @@
 //! both the serving pair and the client CA are loaded.
 
 mod accept;
+mod bind;
 mod connection;
 mod metrics;
 mod serving;

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use crate::config::{self, CacheStore, Config};
+use crate::config::{self, CacheStore, Config, DummyInterface};
 
 use super::Exit;
 
@@ -108,10 +108,31 @@ impl Summary {
                 self.warnings.push(warning.to_owned());
             }
         }
+        if let Some(interface) = &config.listen.dummy_interface {
+            self.interface(interface, config);
+        }
         let tls = &config.listen.tls;
         self.file("listen.tls.certFile", &tls.cert_file);
         self.file("listen.tls.keyFile", &tls.key_file);
         self.file("listen.tls.clientCAFile", &tls.client_ca_file);
+    }
+
+    fn interface(&mut self, interface: &DummyInterface, config: &Config) {
+        let addresses: Vec<String> = interface.addresses.iter().map(ToString::to_string).collect();
+        self.lines.push(format!(
+            "interface {} with {}",
+            interface.name,
+            addresses.join(", ")
+        ));
+        for address in &interface.addresses {
+            let mut listened = config.listen.addresses.iter();
+            if !listened.any(|own| own.ip() == *address || own.ip().is_unspecified()) {
+                let warning = format!(
+                    "listen.dummyInterface.addresses: nothing listens on {address}; add it to listen.addresses"
+                );
+                self.warnings.push(warning);
+            }
+        }
     }
 
     fn upstream(&mut self, config: &Config) {

@@ -7,27 +7,6 @@ use super::object::{Field, Object};
 
 const FIX: &str = "remove it";
 
-/// The longest name that Linux takes (`IFNAMSIZ` less the final zero).
-const LONGEST_INTERFACE: usize = 15;
-
-pub(super) fn dummy_interface(listen: &Object<'_>, out: &mut Problems) {
-    let Some(field) = listen.get("dummyInterface") else {
-        return;
-    };
-    field.not_supported("a dummy interface is", FIX, out);
-    let Some(object) = field.object(&["name", "addresses"], out) else {
-        return;
-    };
-    if let Some(field) = object.required("name", out) {
-        field.parse(interface, out);
-    }
-    if let Some(field) = object.required("addresses", out) {
-        each(&field, out, |item, out| {
-            item.parse(address::ip, out);
-        });
-    }
-}
-
 pub(super) fn proxy(upstream: &Object<'_>, out: &mut Problems) {
     if let Some(field) = upstream.get("proxyURL") {
         field.not_supported("an HTTP proxy is", FIX, out);
@@ -71,21 +50,6 @@ fn each(field: &Field<'_>, out: &mut Problems, check: impl Fn(&Field<'_>, &mut P
     for item in field.items(out).into_iter().flatten() {
         check(&item, out);
     }
-}
-
-fn interface(text: &str) -> Result<(), Fault> {
-    let fits = (1..=LONGEST_INTERFACE).contains(&text.len()) && text != "." && text != "..";
-    if fits
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
-    {
-        return Ok(());
-    }
-    Err(Fault::new(
-        format!("{} cannot name an interface", quoted(text)),
-        "write at most 15 characters without spaces, / or :",
-    ))
 }
 
 /// The loopback or a Unix socket: whoever reaches it can read everything.

@@ -14,7 +14,7 @@ use super::{
     API_VERSION, Cache, CacheStore, CacheSync, Certificates, Client, Config, KIND, Limits, Listen, Log,
     LogFormat, LogLevel, Probe, ServerAddress, ServingPair, Upstream,
 };
-use super::{address, duration, later, quantity};
+use super::{address, duration, interface, later, quantity};
 
 /// A smaller cache could not hold one node's own objects: the number lacks its unit.
 const SMALLEST_CACHE: u64 = 1 << 20;
@@ -75,10 +75,11 @@ fn read_listen(field: &Field<'_>, out: &mut Problems) -> Option<Listen> {
     let tls = object
         .required("tls", out)
         .and_then(|field| read_serving_pair(&field, out));
-    later::dummy_interface(&object, out);
+    let dummy_interface = interface::read(&object, out);
     Some(Listen {
         addresses: addresses?,
         tls: tls?,
+        dummy_interface: dummy_interface?,
     })
 }
 
@@ -319,7 +320,7 @@ fn read_log(field: Option<Field<'_>>, out: &mut Problems) -> Option<Log> {
     })
 }
 
-fn non_empty<'n>(field: &Field<'n>, fix: &str, out: &mut Problems) -> Option<Vec<Field<'n>>> {
+pub(super) fn non_empty<'n>(field: &Field<'n>, fix: &str, out: &mut Problems) -> Option<Vec<Field<'n>>> {
     let items = field.items(out)?;
     if items.is_empty() {
         field.refuse(Fault::new("is an empty list", format!("write {fix}")), out);

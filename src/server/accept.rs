@@ -12,6 +12,7 @@ use crate::proxy::Proxy;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ServerMaterial, TrustedTime};
 
+use super::bind;
 use super::connection::{self, ConnectionConfig};
 use super::metrics::ServerMetrics;
 use super::serving::Serving;
@@ -45,14 +46,14 @@ pub struct ListenError {
 pub struct Listener;
 
 impl Listener {
-    /// Binds every address, or none.
+    /// Binds every address, or none; an address that the node does not have yet counts as bound.
     ///
     /// # Errors
     /// The first address that cannot be bound.
     pub async fn bind(config: ListenerConfig) -> Result<Bound, ListenError> {
         let mut listeners = Vec::new();
         for address in &config.addresses {
-            let listener = TcpListener::bind(address).await.map_err(|source| ListenError {
+            let listener = bind::listen(*address).map_err(|source| ListenError {
                 address: *address,
                 source,
             })?;

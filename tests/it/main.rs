@@ -18,6 +18,7 @@ mod examples;
 mod fixtures;
 mod forwarding;
 mod identity;
+mod interface;
 mod kube_rs;
 mod kubectl;
 mod layers;
