@@ -134,7 +134,7 @@ impl App {
             mut registry,
             tasks,
         } = self;
-        let time = maintenance::restored_time(&store);
+        let time = maintenance::restored_time(&store, config.offline.expiry);
         tasks.spawn_critical(
             "certificates",
             Arc::clone(&certificates).run(tasks.cancelled().clone()),

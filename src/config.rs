@@ -17,6 +17,7 @@ use std::time::Duration;
 pub use address::ServerAddress;
 pub use error::{ConfigErrors, Position, Problem};
 pub use interface::{DummyInterface, OnExit};
+pub use offline::Offline;
 
 use error::{Fault, Problems};
 
@@ -26,6 +27,7 @@ mod error;
 mod interface;
 mod later;
 mod object;
+mod offline;
 mod quantity;
 mod schema;
 mod tree;
@@ -57,6 +59,8 @@ pub struct Config {
     pub certificates: Certificates,
     /// What is kept for the time without the cloud.
     pub cache: Cache,
+    /// What holds while the cloud is away.
+    pub offline: Offline,
     /// Logging.
     pub log: Log,
 }

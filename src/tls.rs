@@ -24,6 +24,7 @@ mod status;
 #[cfg(test)]
 mod testing;
 mod time;
+mod verify;
 
 pub use certificate::{CertificateInfo, CertificateParseError, Validity};
 pub use certificates::{Certificates, Config};
@@ -37,7 +38,7 @@ pub use server::{
     peer_certificate,
 };
 pub use status::{CertificateKind, CertificateState, CertificateStatus};
-pub use time::TrustedTime;
+pub use time::{Expiry, TrustedTime};
 
 /// Draws once from the random generator, so that the first client does not wait for its seeding (about 30 ms).
 ///

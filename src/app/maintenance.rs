@@ -8,7 +8,7 @@ use crate::proxy::Proxy;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::store::{Change, LogId, Quota, Store};
-use crate::tls::TrustedTime;
+use crate::tls::{Expiry, TrustedTime};
 use crate::upstream::{Link, LinkState};
 
 /// `cache.sync: interval`: what a power cut can lose.
@@ -29,7 +29,7 @@ fn node_log() -> LogId {
 const LAST_CONTACT: &[u8] = b"last-contact";
 
 /// The moment at which certificates are judged, with the last contact of an earlier run.
-pub(super) fn restored_time(store: &Arc<dyn Store>) -> Arc<TrustedTime> {
+pub(super) fn restored_time(store: &Arc<dyn Store>, expiry: Expiry) -> Arc<TrustedTime> {
     let stored = store
         .load(&node_log())
         .ok()
@@ -38,18 +38,24 @@ pub(super) fn restored_time(store: &Arc<dyn Store>) -> Arc<TrustedTime> {
     let seconds = stored.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
     let contact =
         seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    TrustedTime::restored(contact)
+    TrustedTime::restored(contact, expiry)
 }
 
-/// Tells the clock of the outage, and lets requests dial anew when the cloud is back: connections of before may be
+/// Tells the clock of the outage and of its end, and lets requests dial anew when the cloud is back: connections of before may be
 /// dead without knowing it.
 pub(super) fn follow_link(proxy: &Arc<Proxy>, link: &Link, time: &Arc<TrustedTime>, tasks: &Tasks) {
     let (proxy, time, mut states) = (Arc::downgrade(proxy), Arc::clone(time), link.subscribe());
     // The first probe may have been quicker than this.
     states.mark_changed();
     tasks.spawn_critical("link", async move {
+        let mut was_offline = false;
         while states.changed().await.is_ok() {
-            if *states.borrow_and_update() != LinkState::Offline {
+            let is_offline = *states.borrow_and_update() == LinkState::Offline;
+            if was_offline && !is_offline {
+                time.contact(None);
+            }
+            was_offline = is_offline;
+            if !is_offline {
                 continue;
             }
             time.lost();

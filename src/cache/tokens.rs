@@ -80,13 +80,12 @@ impl StoredTokens {
         self.memory.lock().candidate(token)
     }
 
-    /// Who a token is that upstream has accepted before and that had not expired at the last contact with the cloud;
-    /// before the first contact every accepted token counts. Offline this is all that counts.
-    pub fn known(&self, token: &BearerToken, last_contact: Option<SystemTime>) -> Option<Principal> {
+    /// Who a token is that upstream has accepted before and that had not expired at `moment`.
+    pub fn known(&self, token: &BearerToken, moment: SystemTime) -> Option<Principal> {
         self.memory
             .lock()
             .lookup(token)
-            .filter(|record| last_contact.is_none_or(|moment| record.valid_at(moment)))
+            .filter(|record| record.valid_at(moment))
             .map(|record| record.principal.clone())
     }
 

@@ -14,7 +14,7 @@ use super::{
     API_VERSION, Cache, CacheStore, CacheSync, Certificates, Client, Config, KIND, Limits, Listen, Log,
     LogFormat, LogLevel, Probe, ServerAddress, ServingPair, Upstream,
 };
-use super::{address, duration, interface, later, quantity};
+use super::{address, duration, interface, later, offline, quantity};
 
 /// A smaller cache could not hold one node's own objects: the number lacks its unit.
 const SMALLEST_CACHE: u64 = 1 << 20;
@@ -29,6 +29,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         "defaultClient",
         "certificates",
         "cache",
+        "offline",
         "inCluster",
         "admin",
         "log",
@@ -53,6 +54,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
     let default_limits = default_client.and_then(|object| read_limits(&object, out));
     let certificates = read_certificates(root.get("certificates"), out);
     let cache = read_cache(root.get("cache"), out);
+    let offline = offline::read(root.get("offline"), out);
     let log = read_log(root.get("log"), out);
     later::in_cluster(&root, out);
     later::admin(&root, out);
@@ -63,6 +65,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         default_limits,
         certificates: certificates?,
         cache: cache?,
+        offline: offline?,
         log: log?,
     })
 }

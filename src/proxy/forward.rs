@@ -6,7 +6,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::cache::{is_from_apiserver, refresh_after_write};
-use crate::kube::request::RequestInfo;
+use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
@@ -103,7 +103,9 @@ pub(super) fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Sta
     }
     let known = !matches!(exchange.caller.identity, Identity::Token(_))
         || exchange.caller.answered_as(&exchange.proxy).is_some();
-    Status::unavailable(if known {
+    Status::unavailable(if exchange.caller.has_expired(&exchange.proxy) {
+        "edgehold: the cloud cannot be reached, and the client's certificate has expired"
+    } else if known {
         "edgehold: the cloud cannot be reached, and this was not read before by this client"
     } else {
         "edgehold: the cloud cannot be reached, and this token was never accepted while it could be"
@@ -241,14 +243,27 @@ impl Exchange {
         let date = head
             .headers
             .get(header::DATE)
+            .filter(|_| self.is_answered_by_apiserver_alone())
             .and_then(|value| value.to_str().ok());
         self.proxy.time.contact(date.and_then(clock::parse_http_date));
         if let Identity::Token(token) = &self.caller.identity {
             match head.status {
+                // What a pod behind an apiserver says of its callers says nothing of the token.
+                StatusCode::UNAUTHORIZED if self.class == Class::Stream => {}
                 StatusCode::UNAUTHORIZED => self.proxy.tokens.refused(token),
                 status if status.is_success() => self.proxy.tokens.accepted(token, clock::wall()),
                 _ => {}
             }
+        }
+    }
+
+    /// Whether nobody but an apiserver has written this answer's headers. It passes on those of pods, of kubelets and
+    /// of the servers of aggregated groups, and none of them may tell this node what time it is.
+    fn is_answered_by_apiserver_alone(&self) -> bool {
+        match &self.info {
+            RequestInfo::NonResource => true,
+            RequestInfo::Malformed => false,
+            RequestInfo::Resource(resource) => resource.group.is_empty() && self.class != Class::Stream,
         }
     }
 

@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::proxy::{Peer, Proxy};
-use crate::tls::{self, Alpn, ServerTls};
+use crate::runtime::clock;
+use crate::tls::{self, Alpn, ServerTls, TrustedTime};
 
 use super::metrics::ServerMetrics;
 use super::serving::ClientCa;
@@ -44,7 +45,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
-    (tls, mut client_ca): (ServerTls, ClientCa),
+    (tls, mut client_ca, time): (ServerTls, ClientCa, Arc<TrustedTime>),
     proxy: Arc<Proxy>,
     config: ConnectionConfig,
     (metrics, stopping): (ServerMetrics, CancellationToken),
@@ -71,6 +72,10 @@ pub(super) async fn serve(
         address,
     });
     let verified = peer.certificate.is_some();
+    let expired = peer
+        .certificate
+        .as_ref()
+        .is_some_and(|certificate| certificate.not_after < time.floored(clock::wall()));
     let asked = Arc::new(AtomicBool::new(false));
     let service = {
         let asked = Arc::clone(&asked);
@@ -92,6 +97,9 @@ pub(super) async fn serve(
             () = stopping.cancelled() => {}
             () = client_ca.replaced(), if verified => {
                 tracing::debug!(peer = %address, "the client CA was replaced, draining the connection");
+            }
+            () = time.in_touch(), if expired => {
+                tracing::debug!(peer = %address, "the outage is over, draining the connection of an expired certificate");
             }
         }
     });

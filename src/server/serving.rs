@@ -26,7 +26,7 @@ impl Serving {
 
     /// For the next connection; `None` until both the serving pair and the client CA have loaded. Material that cannot
     /// be served with leaves what was good before.
-    pub(super) fn current(&mut self) -> Option<(ServerTls, ClientCa)> {
+    pub(super) fn current(&mut self) -> Option<(ServerTls, ClientCa, Arc<TrustedTime>)> {
         if (self.current.is_none() || self.material.has_changed().unwrap_or(false))
             && let Some(material) = self.material.borrow_and_update().clone()
         {
@@ -40,7 +40,7 @@ impl Serving {
             material: self.material.clone(),
             fingerprint,
         };
-        Some((tls, client_ca))
+        Some((tls, client_ca, Arc::clone(&self.time)))
     }
 }
 

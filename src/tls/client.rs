@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::handshake::{TlsConfigError, is_closed, tls_error};
 use super::pem::{ClientIdentity, Roots};
 use super::time::TrustedTime;
+use super::verify::UpstreamVerifier;
 
 /// A connection after its handshake.
 pub type ClientStream<IO = TcpStream> = tokio_rustls::client::TlsStream<IO>;
@@ -191,9 +192,11 @@ impl ClientTls {
         let roots = roots.ok_or(TlsConfigError::NoCa)?;
         let builder = ClientConfig::builder_with_details(super::provider(), Arc::clone(time) as _)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_root_certificates(Arc::clone(roots.store()));
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(UpstreamVerifier::new(roots, time)?));
         let mut config = match identity {
             Some(identity) => {
+                time.issued(identity.leaf().not_before);
                 let key = Arc::clone(&identity.pair().certified);
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
             }

@@ -11,15 +11,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, Error, InvalidMessage,
-    ServerConfig, SignatureScheme,
-};
+use rustls::{AlertDescription, Error, InvalidMessage, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -28,7 +22,8 @@ use super::certificate::CertificateInfo;
 use super::client::Alpn;
 use super::handshake::{TlsConfigError, is_closed, tls_error};
 use super::pem::ServerMaterial;
-use super::time::{TrustedTime, unix};
+use super::time::TrustedTime;
+use super::verify::ClientVerifier;
 
 /// A connection after its handshake.
 pub type ServerStream<IO = TcpStream> = tokio_rustls::server::TlsStream<IO>;
@@ -43,14 +38,8 @@ impl ServerTls {
     /// TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`; client certificates are judged at `time`.
     pub fn new(material: &ServerMaterial, time: &Arc<TrustedTime>) -> Result<Self, TlsConfigError> {
         let provider = super::provider();
-        let roots = Arc::clone(material.client_ca().store());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
-        let verifier = Arc::new(OutageTolerant {
-            inner: verifier,
-            time: Arc::clone(time),
-        });
+        time.issued(material.leaf().not_before);
+        let verifier = Arc::new(ClientVerifier::new(material.client_ca(), time)?);
         let mut config = ServerConfig::builder_with_details(provider, Arc::clone(time) as _)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_client_cert_verifier(verifier)
@@ -70,82 +59,6 @@ impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls").finish_non_exhaustive()
     }
-}
-
-/// Verifies as webpki does, and during an outage gives an expired certificate a second look at the last contact.
-#[derive(Debug)]
-struct OutageTolerant {
-    inner: Arc<dyn ClientCertVerifier>,
-    time: Arc<TrustedTime>,
-}
-
-impl ClientCertVerifier for OutageTolerant {
-    fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .inner
-            .verify_client_cert(end_entity, intermediates, now)
-            .or_else(|error| match self.time.second_look() {
-                Some(then) if is_about_time(&error) => {
-                    self.inner
-                        .verify_client_cert(end_entity, intermediates, unix(then))
-                }
-                _ => Err(error),
-            })?;
-        // A certificate whose names we cannot read must not come to be taken for none.
-        CertificateInfo::parse(end_entity).map_err(|_| Error::from(CertificateError::BadEncoding))?;
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-fn is_about_time(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::InvalidCertificate(
-            CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. }
-        )
-    )
 }
 
 /// The verified leaf of a client.

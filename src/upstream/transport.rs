@@ -108,6 +108,7 @@ impl Transport {
 pub struct Transports {
     default: Arc<Transport>,
     by_name: HashMap<String, Arc<Transport>>,
+    identities: HashMap<String, IdentitySource>,
 }
 
 /// Where a transport's identity comes from.
@@ -123,6 +124,7 @@ impl Transports {
         tasks: &Tasks,
     ) -> Self {
         let default = spawn_transport("default".to_owned(), config, roots.clone(), None, tasks);
+        let known = identities.iter().cloned().collect();
         let by_name = identities
             .into_iter()
             .map(|(name, source)| {
@@ -132,7 +134,11 @@ impl Transports {
                 )
             })
             .collect();
-        Self { default, by_name }
+        Self {
+            default,
+            by_name,
+            identities: known,
+        }
     }
 
     /// The transport without client certificate.
@@ -143,6 +149,13 @@ impl Transports {
     /// The transport of a configured common name.
     pub fn named(&self, common_name: &str) -> Option<&Arc<Transport>> {
         self.by_name.get(common_name)
+    }
+
+    /// The organizations of the certificate that a configured common name is spoken for with; `None` while it has not
+    /// loaded.
+    pub fn organizations(&self, common_name: &str) -> Option<Vec<String>> {
+        let identity = self.identities.get(common_name)?.borrow();
+        Some(identity.as_ref()?.leaf().organizations.clone())
     }
 
     /// Every transport.

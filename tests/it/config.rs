@@ -64,6 +64,7 @@ inCluster:
   serviceFor: [\"system:node:edge-1\"]
   endpointsFor: [\"system:kube-proxy\"]
 admin: {address: \"127.0.0.1:51004\"}
+offline: {expiry: strict}
 log: {format: json, level: debug}
 ";
 
@@ -77,7 +78,7 @@ const MISTAKES: &str = r#"
 = 13:3: upstream.connectTimeOut: unknown field `connectTimeOut`; did you mean `connectTimeout`?
 - defaultClient: {}
 + bananas: {}
-= 22:1: bananas: unknown field `bananas`; known here: apiVersion, kind, listen, upstream, clients, defaultClient, certificates, cache, inCluster, admin, log
+= 22:1: bananas: unknown field `bananas`; known here: apiVersion, kind, listen, upstream, clients, defaultClient, certificates, cache, offline, inCluster, admin, log
 - timeout: 2s}
 + timeuot: 2s}
 = 14:25: upstream.probe.timeuot: unknown field `timeuot`; did you mean `timeout`?
@@ -468,6 +469,7 @@ fn the_reference_names_every_field() {
         "cache.path",
         "cache.maxSize",
         "cache.sync",
+        "offline.expiry",
         "inCluster.address",
         "inCluster.serviceFor",
         "inCluster.endpointsFor",

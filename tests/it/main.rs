@@ -15,6 +15,7 @@ mod convergence;
 mod documents;
 mod durable;
 mod examples;
+mod expiry;
 mod fixtures;
 mod forwarding;
 mod identity;

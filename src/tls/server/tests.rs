@@ -5,7 +5,7 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::tls::pem::Roots;
 use crate::tls::testing::{Authority, Issued, LeafSpec, days, material};
-use crate::tls::{ClientStream, ClientTls, ServerName, TlsConnectError, TlsConnectErrorKind, agreed};
+use crate::tls::{ClientStream, ClientTls, Expiry, ServerName, TlsConnectError, TlsConnectErrorKind, agreed};
 
 struct Site {
     authority: Authority,
@@ -234,9 +234,9 @@ async fn a_servers_certificate_is_judged_at_the_last_contact_at_the_earliest() {
         shake_with(5, 20, &plain).await,
         Some(TlsConnectErrorKind::ServerCertificateTime)
     );
-    let slow_clock = TrustedTime::restored(Some(days(10)));
+    let slow_clock = TrustedTime::restored(Some(days(10)), Expiry::LastContact);
     assert_eq!(shake_with(5, 20, &slow_clock).await, None);
-    let outage = TrustedTime::restored(Some(days(-10)));
+    let outage = TrustedTime::restored(Some(days(-10)), Expiry::LastContact);
     outage.lost();
     assert_eq!(
         shake_with(-20, -1, &outage).await,

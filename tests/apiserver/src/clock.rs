@@ -21,7 +21,14 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     )
 }
 
-/// Reads the form above; fractions are dropped and only `Z` is understood.
+/// The form of a `Date` header.
+pub(crate) fn http_date(seconds: i64) -> http::HeaderValue {
+    let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let text = httpdate::fmt_http_date(UNIX_EPOCH + since);
+    text.parse().expect("a header value")
+}
+
+/// Reads `2026-11-20T21:26:39Z`; fractions are dropped and only `Z` is understood.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i32>().ok();
     if !text.ends_with('Z') {

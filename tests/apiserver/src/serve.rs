@@ -19,7 +19,7 @@ use crate::request_info::RequestInfo;
 use crate::seen::{Protocol, Seen};
 use crate::server::{Conn, Shared, Tasks};
 use crate::status::Status;
-use crate::{debug, discovery, gzip, json, proto, resource};
+use crate::{clock, debug, discovery, gzip, json, proto, resource};
 
 /// The largest request body of the API; `/debug/echo` takes more.
 const BODY_LIMIT: usize = 3 << 20;
@@ -93,6 +93,13 @@ pub(crate) async fn handle(
         _ => {}
     }
     decorate(response.headers_mut(), audit);
+    let skew = shared.skew.load(std::sync::atomic::Ordering::Relaxed);
+    if skew != 0 {
+        response
+            .headers_mut()
+            .entry(http::header::DATE)
+            .or_insert(clock::http_date(clock::unix() + skew));
+    }
     if method == Method::HEAD {
         response = response.map(|_| body::empty());
     }

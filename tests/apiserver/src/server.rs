@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub connections: Mutex<HashMap<u64, Arc<Control>>>,
     pub go_away: watch::Sender<u64>,
     pub tasks: Tasks,
+    /// Seconds by which `Date` is off.
+    pub skew: std::sync::atomic::AtomicI64,
 }
 
 /// All tasks of one server; they end together.

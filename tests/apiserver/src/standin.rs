@@ -87,6 +87,7 @@ impl Standin {
             connections: Mutex::default(),
             go_away: watch::Sender::new(0),
             tasks: Tasks::default(),
+            skew: std::sync::atomic::AtomicI64::default(),
             cluster,
             options,
         });
@@ -398,6 +399,13 @@ impl Standin {
     /// Ends a pod's log: followers see the end of the stream.
     pub fn log_end(&self, namespace: &str, pod: &str) {
         self.shared.cluster.logs.end(&format!("{namespace}/{pod}"));
+    }
+
+    /// From now on the `Date` of answers is off by this many seconds, as with a clock that is wrong.
+    pub fn skew_date(&self, seconds: i64) {
+        self.shared
+            .skew
+            .store(seconds, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// In replay: of several recordings that fit a request, prefer those whose name contains `part` (`"-after"`).
