@@ -17,6 +17,7 @@ pub mod meta;
 pub mod object;
 mod protobuf;
 pub mod status;
+pub mod token;
 pub mod watch;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod read;
 mod skip;
 
 pub(super) use members::{put_head, put_text, with_types, without_types};
-pub(super) use read::{read_event, read_head, read_list_meta, read_status, read_text};
+pub(super) use read::{members, read_event, read_head, read_list_meta, read_status, read_text, text};
 pub(super) use skip::{Head, HeadReader, Skipper};
 
 use super::WireError;

@@ -8,7 +8,9 @@ mod members;
 mod scan;
 mod write;
 
-pub(super) use fields::{EventFields, ListFields, ObjectFields, Read, StatusFields, read_exact};
+pub(super) use fields::{
+    EventFields, ListFields, Members, ObjectFields, Read, StatusFields, Text, read_exact,
+};
 pub(super) use members::{one_line, with_types, without_types};
 pub(super) use scan::Scan;
 pub(super) use write::{put_key, put_text};

@@ -133,7 +133,7 @@ pub(in crate::wire) fn read_status(object: &[u8]) -> Result<(TypeMeta, StatusSum
 }
 
 /// Walks a map; `null` is the empty one. `each` must consume exactly the value.
-fn members<'a>(
+pub(in crate::wire) fn members<'a>(
     decoder: &mut Decoder<'a>,
     mut each: impl FnMut(&str, &mut Decoder<'a>) -> Result<(), WireError>,
 ) -> Result<(), WireError> {
@@ -162,7 +162,7 @@ fn members<'a>(
 }
 
 /// A text or byte string, in one piece or in chunks; `null` is the empty one.
-fn text<'a>(decoder: &mut Decoder<'a>) -> Result<Cow<'a, str>, WireError> {
+pub(in crate::wire) fn text<'a>(decoder: &mut Decoder<'a>) -> Result<Cow<'a, str>, WireError> {
     skip_tags(decoder)?;
     match decoder.datatype()? {
         Type::Null => {
