@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cache::{Cache, StoredTokens};
+use crate::cache::{Cache, CacheConfig, StoredTokens};
 use crate::config::{self, CacheStore, Config};
 use crate::proxy::{Limit, Limits, Pace, Parts, Proxy, ProxyConfig};
 use crate::runtime::tasks::Tasks;
@@ -169,8 +169,12 @@ impl App {
             &tasks,
         );
 
-        let spool_dir = spool_dir(&config);
-        let cache = Cache::new(Arc::clone(&store), spool_dir, tasks.clone());
+        let cache_config = CacheConfig {
+            spool_dir: spool_dir(&config),
+            node_key: tokens.node_key().clone(),
+            reviews: Duration::ZERO,
+        };
+        let cache = Cache::new(Arc::clone(&store), cache_config, tasks.clone());
         let proxy = Arc::new(Proxy::new(
             ProxyConfig {
                 authority,

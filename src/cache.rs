@@ -13,6 +13,7 @@ mod lists;
 mod objects;
 mod query;
 mod recording;
+mod replies;
 mod source;
 mod stream;
 mod tee;
@@ -29,6 +30,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::identity::NodeKey;
 use crate::runtime::clock;
 use crate::runtime::strand::{Strand, StrandGone};
 use crate::runtime::tasks::Tasks;
@@ -40,12 +42,14 @@ use crate::view::pages::{PageLimits, Pages};
 use self::collection::StoredView;
 use self::objects::Objects;
 use self::recording::{PageStage, PageTurns};
+use self::replies::Replies;
 use self::source::Source;
 use self::tee::Handover;
 
 pub use self::answer::{Answer, Found};
 pub use self::query::{Query, Target};
 pub use self::recording::{Recording, is_from_apiserver};
+pub use self::replies::{Ask, LARGEST_ASKED, ReplyRecording, may_be_asked_again};
 pub use self::tokens::StoredTokens;
 pub use self::watches::{HeldStart, WatchPlan, WatchRecording};
 pub use self::writes::refresh_after_write;
@@ -63,6 +67,17 @@ const PAGES: PageLimits = PageLimits {
     chains: 64,
     idle: Duration::from_secs(300),
 };
+
+/// What a cache needs to know.
+pub struct CacheConfig {
+    /// A private directory on disk for large answers that arrive faster than they can be parsed; without one they are
+    /// given up.
+    pub spool_dir: Option<PathBuf>,
+    /// Seals kept tokens and reviews.
+    pub node_key: NodeKey,
+    /// For how long a review may be given again; zero keeps none.
+    pub reviews: Duration,
+}
 
 /// The cache of this node. Cheap to clone.
 #[derive(Clone)]
@@ -82,6 +97,7 @@ struct Inner {
     events: Arc<Semaphore>,
     under_way: watch::Sender<usize>,
     confirmed: Mutex<HashMap<LogId, SystemTime>>,
+    replies: Replies,
 }
 
 /// An answer on its way to its strand.
@@ -141,9 +157,8 @@ impl ViewHandle {
 }
 
 impl Cache {
-    /// A cache over an open store. `spool_dir` is a private directory on disk for large answers that arrive faster
-    /// than they can be parsed; without one they are given up.
-    pub fn new(store: Arc<dyn Store>, spool_dir: Option<PathBuf>, tasks: Tasks) -> Self {
+    /// A cache over an open store.
+    pub fn new(store: Arc<dyn Store>, config: CacheConfig, tasks: Tasks) -> Self {
         let mut names: HashMap<String, BTreeSet<ViewKey>> = HashMap::new();
         for log in store.logs() {
             if let Some(key) = ViewKey::parse(&log.id.name) {
@@ -153,9 +168,10 @@ impl Cache {
             }
         }
         let inner = Inner {
+            replies: Replies::open(&store, &config.node_key, config.reviews, &tasks),
             store,
             tasks,
-            spool_dir,
+            spool_dir: config.spool_dir,
             owners: Mutex::default(),
             pages: Mutex::new(Pages::new(PAGES)),
             page_turns: Arc::default(),
@@ -189,6 +205,7 @@ impl Cache {
         let mut under_way = self.inner.under_way.subscribe();
         // What it gives is a lock on the count: not to be held while recordings go on.
         drop(under_way.wait_for(|count| *count == 0).await);
+        self.inner.replies.settle().await;
         let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
         for owner in owners {
             // First the objects: a refusal is read there and posted to the views.
@@ -271,6 +288,10 @@ impl Cache {
             tracing::debug!("the disk does not keep up, an answer is not kept");
         }
         counted.then(|| UnderWay(self.clone()))
+    }
+
+    fn replies(&self) -> &Replies {
+        &self.inner.replies
     }
 
     fn page_turns(&self) -> &Arc<PageTurns> {
@@ -463,7 +484,12 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_hangs_does_not_fill_the_memory() {
         let store: Arc<dyn Store> = Arc::new(crate::store::LogStore::memory().unwrap());
-        let cache = Cache::new(store, None, Tasks::new());
+        let config = CacheConfig {
+            spool_dir: None,
+            node_key: NodeKey::from_bytes([0; 32]),
+            reviews: Duration::ZERO,
+        };
+        let cache = Cache::new(store, config, Tasks::new());
         let mut waiting: Vec<_> = (0..MAX_UNDER_WAY).map(|_| cache.under_way()).collect();
         assert!(waiting.iter().all(Option::is_some));
         assert!(cache.under_way().is_none(), "one more is not kept");

@@ -2,20 +2,22 @@
 //!
 //! Owns nothing that lasts: transports, link and cache are handed in. Invariants: a token never travels on a connection
 //! that presents a certificate; `X-Remote-*` never passes; the client's path and query are forwarded byte for byte; a
-//! write is never repeated and never answered from anything but upstream.
+//! write is never repeated and never answered from anything but upstream, but for requests for tokens and reviews, which
+//! change nothing (`repeat.rs`).
 
 mod caller;
 mod exchange;
 mod forward;
 mod headers;
 mod limits;
+mod repeat;
 mod respond;
 mod upgrade;
 mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -119,6 +121,11 @@ impl Proxy {
     /// The memory of tokens, likewise.
     pub fn tokens(&self) -> &StoredTokens {
         &self.tokens
+    }
+
+    /// The last contact with the cloud, by the cloud's clock.
+    pub fn last_contact(&self) -> Option<SystemTime> {
+        self.time.last_contact()
     }
 
     /// How fast clients may ask, to be tidied.

@@ -75,6 +75,7 @@ pub(super) fn prune(proxy: &Arc<Proxy>, tasks: &Tasks) {
             tokio::time::sleep(PRUNE_INTERVAL).await;
             let Some(proxy) = proxy.upgrade() else { return };
             proxy.cache().prune().await;
+            proxy.cache().prune_replies(proxy.last_contact()).await;
             proxy.limits().prune();
         }
     });

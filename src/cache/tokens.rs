@@ -31,6 +31,7 @@ pub enum TokensError {
 pub struct StoredTokens {
     memory: Mutex<TokenMemory>,
     log: Strand<Arc<dyn Log>>,
+    key: NodeKey,
 }
 
 impl StoredTokens {
@@ -72,7 +73,13 @@ impl StoredTokens {
         Ok(Self {
             memory: Mutex::new(memory),
             log: Strand::spawn(tasks, log),
+            key,
         })
+    }
+
+    /// The node's secret key, from which other keys are derived.
+    pub fn node_key(&self) -> &NodeKey {
+        &self.key
     }
 
     /// Who a token would be; only together with an apiserver's answer other than 401 to the request that carried it.

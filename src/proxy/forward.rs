@@ -17,6 +17,7 @@ use crate::upstream::{Failure, LinkState, Purpose, UpstreamError};
 use super::caller::Identity;
 use super::exchange::Exchange;
 use super::headers::strip_response;
+use super::repeat;
 
 /// A read: upstream's answer, or the cache's where upstream has none in time.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
@@ -121,9 +122,16 @@ fn no_credentials(exchange: &Exchange) -> Status {
 
 /// A write: upstream's answer or an honest failure.
 pub(super) async fn write(exchange: Exchange, body: Incoming) -> Response<Body> {
+    let (ask, body) = match repeat::read(&exchange, body).await {
+        Ok(read) => read,
+        Err(status) => return exchange.refuse(&status),
+    };
     if exchange.proxy.link.state() == LinkState::Offline {
-        return exchange.refuse(&write_refused());
+        // No write is answered here but one that changes nothing, with what the cloud answered to it before.
+        let again = repeat::answer(&exchange, ask.as_ref()).await;
+        return again.unwrap_or_else(|| exchange.refuse(&write_refused()));
     }
+    let kept = repeat::record(&exchange, ask);
     let refresh = match (&exchange.info, exchange.caller.recorded_as(&exchange.proxy)) {
         (RequestInfo::Resource(resource), Some(principal)) => refresh_after_write(
             &exchange.proxy.cache,
@@ -134,13 +142,21 @@ pub(super) async fn write(exchange: Exchange, body: Incoming) -> Response<Body> 
         ),
         _ => None,
     };
-    let request = exchange.request(body::incoming(body));
-    match exchange.caller.transport.send(request, Purpose::Short).await {
+    match exchange
+        .caller
+        .transport
+        .send(exchange.request(body), Purpose::Short)
+        .await
+    {
         Ok(response) => {
             let (mut head, body) = response.into_parts();
             exchange.noted(&head);
             let body = match refresh {
                 Some(refresh) => refresh.answered(&exchange.head.method, &head, body),
+                None => body,
+            };
+            let body = match kept {
+                Some(kept) => kept.answered(&head, body),
                 None => body,
             };
             strip_response(&mut head.headers);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_standin::{Client, Options, Pki, Protocol};
-use edgehold::cache::{Cache, StoredTokens};
+use edgehold::cache::{Cache, CacheConfig, StoredTokens};
 use edgehold::proxy::{Pace, Parts, Proxy, ProxyConfig};
 use edgehold::runtime::tasks::Tasks;
 use edgehold::server::{Listener, ListenerConfig, ServerMetrics};
@@ -253,13 +253,19 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
         authority: transport.authority(),
         response_timeout: Duration::from_secs(5),
     };
+    let tokens = StoredTokens::open(&store, tasks).unwrap();
+    let cache = CacheConfig {
+        spool_dir: None,
+        node_key: tokens.node_key().clone(),
+        reviews: Duration::ZERO,
+    };
     Proxy::new(
         config,
         Parts {
             transports: Transports::spawn(&transport, &certificates.upstream_roots(), Vec::new(), tasks),
             link: Link::default(),
-            cache: Cache::new(Arc::clone(&store), None, tasks.clone()),
-            tokens: StoredTokens::open(&store, tasks).unwrap(),
+            cache: Cache::new(Arc::clone(&store), cache, tasks.clone()),
+            tokens,
             time: Arc::clone(time),
             pace: Pace::every(Duration::from_millis(25)),
             limits: edgehold::proxy::Limits::default(),

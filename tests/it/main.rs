@@ -22,6 +22,7 @@ mod identity;
 mod interface;
 mod kube_rs;
 mod kubectl;
+mod kubelet_tokens;
 mod layers;
 mod limits;
 mod listener;
