@@ -1,5 +1,6 @@
 //! Wires every component together: [`App::bind`] does all that can fail, [`App::spawn`] starts it.
 
+mod clients;
 mod logging;
 mod maintenance;
 mod node;
@@ -15,8 +16,8 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cache::{Cache, CacheConfig, StoredTokens};
-use crate::config::{self, CacheStore, Config};
-use crate::proxy::{Limit, Limits, Pace, Parts, Proxy, ProxyConfig};
+use crate::config::{CacheStore, Config};
+use crate::proxy::{Pace, Parts, Proxy, ProxyConfig};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::store::{LogStore, Store};
@@ -187,7 +188,8 @@ impl App {
                 tokens,
                 time: Arc::clone(&time),
                 pace: Pace::every(REOPEN_INTERVAL),
-                limits: limits(&config),
+                limits: clients::limits(&config),
+                priorities: clients::priorities(&config),
                 tasks: tasks.clone(),
             },
         ));
@@ -333,18 +335,6 @@ fn transport_config(config: &Config, time: &Arc<TrustedTime>) -> TransportConfig
         time: Arc::clone(time),
         connect_timeout: config.upstream.connect_timeout,
     }
-}
-
-fn limits(config: &Config) -> Limits {
-    let limit = |limits: config::Limits| Limit {
-        qps: limits.qps,
-        burst: limits.burst,
-    };
-    let by_name = config.clients.iter().filter_map(|client| {
-        let limits = client.limits?;
-        Some((client.common_name.clone(), limit(limits)))
-    });
-    Limits::new(by_name, config.default_limits.map(limit))
 }
 
 fn spool_dir(config: &Config) -> Option<PathBuf> {

@@ -22,6 +22,7 @@ pub use offline::Offline;
 use error::{Fault, Problems};
 
 mod address;
+mod client;
 mod duration;
 mod error;
 mod interface;
@@ -122,6 +123,8 @@ pub struct Client {
     pub key_file: PathBuf,
     /// How fast this client may ask.
     pub limits: Option<Limits>,
+    /// Where clients wait for each other, the higher goes first; `None`: the default for its name.
+    pub priority: Option<i32>,
 }
 
 /// `limits`: how fast a client may ask; reads and writes apart, watches not counted.
@@ -131,6 +134,8 @@ pub struct Limits {
     pub qps: f64,
     /// Requests at once, above zero.
     pub burst: u32,
+    /// Requests under way at once, above zero.
+    pub in_flight: Option<u32>,
 }
 
 /// `certificates`: when certificate files are read again.

@@ -10,6 +10,8 @@ mod exchange;
 mod forward;
 mod headers;
 mod limits;
+mod priority;
+mod queue;
 mod repeat;
 mod respond;
 mod upgrade;
@@ -29,6 +31,7 @@ use crate::tls::{PeerCertificate, TrustedTime};
 use crate::upstream::{Link, Transports};
 
 pub use self::limits::{Limit, Limits};
+pub use self::priority::{Priorities, Priority};
 pub use self::watch::Pace;
 
 /// Who is at the other end of a client connection.
@@ -59,6 +62,7 @@ pub struct Proxy {
     time: Arc<TrustedTime>,
     pace: Pace,
     limits: Limits,
+    priorities: Priorities,
     tasks: Tasks,
 }
 
@@ -78,6 +82,8 @@ pub struct Parts {
     pub pace: Pace,
     /// How fast clients may ask.
     pub limits: Limits,
+    /// Who goes first where they wait for each other.
+    pub priorities: Priorities,
     /// Where its tasks run.
     pub tasks: Tasks,
 }
@@ -93,6 +99,7 @@ impl Proxy {
             time,
             pace,
             limits,
+            priorities,
             tasks,
         } = parts;
         Self {
@@ -104,6 +111,7 @@ impl Proxy {
             time,
             pace,
             limits,
+            priorities,
             tasks,
         }
     }

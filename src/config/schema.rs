@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::client::{read_clients, read_limits};
 use super::error::{Fault, Problems, quoted};
 use super::object::{Field, Object, or_default, refuse_repeats};
 use super::tree::Node;
 use super::{
-    API_VERSION, Cache, CacheStore, CacheSync, Certificates, Client, Config, KIND, Limits, Listen, Log,
-    LogFormat, LogLevel, Probe, ServerAddress, ServingPair, Upstream,
+    API_VERSION, Cache, CacheStore, CacheSync, Certificates, Config, KIND, Listen, Log, LogFormat, LogLevel,
+    Probe, ServerAddress, ServingPair, Upstream,
 };
 use super::{address, duration, interface, later, offline, quantity};
 
@@ -188,64 +189,6 @@ fn read_probe(field: Option<Field<'_>>, out: &mut Problems) -> Option<Probe> {
     })
 }
 
-fn read_clients(field: &Field<'_>, out: &mut Problems) -> Option<Vec<Client>> {
-    let items = field.items(out)?;
-    let count = items.len();
-    let mut clients = Vec::new();
-    let mut names = Vec::new();
-    for item in items {
-        let Some(object) = item.object(&["commonName", "certFile", "keyFile", "limits"], out) else {
-            continue;
-        };
-        let name = object.required("commonName", out);
-        let name = name.and_then(|field| Some((field.parse(common_name, out)?, field)));
-        let cert_file = file(&object, "certFile", out);
-        let key_file = file(&object, "keyFile", out);
-        let limits = read_limits(&object, out);
-        let Some((common_name, field)) = name else {
-            continue;
-        };
-        names.push((field, common_name.clone()));
-        if let (Some(cert_file), Some(key_file)) = (cert_file, key_file) {
-            clients.push(Client {
-                common_name,
-                cert_file,
-                key_file,
-                limits,
-            });
-        }
-    }
-    refuse_repeats(&names, out);
-    (clients.len() == count).then_some(clients)
-}
-
-/// The `limits` of a client or of the default client, if there are any and they are right.
-fn read_limits(client: &Object<'_>, out: &mut Problems) -> Option<Limits> {
-    let object = client.get("limits")?.object(&["qps", "burst"], out)?;
-    let mut number = |name, whole: bool| {
-        let field = object.required(name, out)?;
-        let number = field.number(out)?;
-        if number <= 0.0 || (whole && (number.fract() != 0.0 || number > f64::from(u32::MAX))) {
-            let kind = if whole { "a whole number" } else { "a number" };
-            let wrong = format!("{} is not {kind} above zero", quoted(&number.to_string()));
-            field.refuse(Fault::new(wrong, "write requests, like 100"), out);
-            return None;
-        }
-        Some(number)
-    };
-    let (qps, burst) = (number("qps", false), number("burst", true));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked above: whole, positive and at most u32::MAX"
-    )]
-    let burst = burst.map(|burst| burst as u32);
-    Some(Limits {
-        qps: qps?,
-        burst: burst?,
-    })
-}
-
 fn read_certificates(field: Option<Field<'_>>, out: &mut Problems) -> Option<Certificates> {
     let default = Certificates {
         reload_interval: Duration::from_secs(30 * 60),
@@ -332,7 +275,7 @@ pub(super) fn non_empty<'n>(field: &Field<'n>, fix: &str, out: &mut Problems) ->
     Some(items)
 }
 
-fn file(object: &Object<'_>, name: &str, out: &mut Problems) -> Option<PathBuf> {
+pub(super) fn file(object: &Object<'_>, name: &str, out: &mut Problems) -> Option<PathBuf> {
     object.required(name, out)?.parse(path, out)
 }
 

@@ -84,6 +84,14 @@ impl Caller {
         })
     }
 
+    /// Whether it has no configured certificate.
+    pub(super) fn is_default(&self, proxy: &Proxy) -> bool {
+        std::ptr::eq(
+            self.transport.as_ref(),
+            proxy.transports.default_transport().as_ref(),
+        )
+    }
+
     /// The principal under which an answer that is under way will be kept if upstream accepts the caller.
     pub(super) fn recorded_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri, request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::cache::{Answer, Query};
 use crate::identity::Principal;
 use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
-use crate::runtime::body::Body;
+use crate::runtime::body::{Body, Holding};
 
 use super::caller::Caller;
 use super::headers::{strip_request, upgrade_protocol};
@@ -50,17 +51,19 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
     strip_request(&mut head.headers);
     let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
     let class = info.class(&head.method);
-    if !proxy.limits.allow(&proxy, &caller, class) {
-        tracing::debug!(
-            client = caller.transport.name(),
-            class = class.as_str(),
-            "over its limit"
-        );
-        return refusal(
-            &Status::too_many_requests("edgehold: this client asks faster than its limits allow"),
-            &form,
-        );
-    }
+    let under_way = match proxy.limits.admit(&proxy, &caller, class) {
+        Ok(under_way) => under_way,
+        Err(over) => {
+            let client = caller.transport.name();
+            tracing::debug!(
+                client,
+                class = class.as_str(),
+                limit = over.as_str(),
+                "over its limit"
+            );
+            return refusal(&Status::too_many_requests(over.message()), &form);
+        }
+    };
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let exchange = Exchange {
         proxy,
@@ -86,7 +89,10 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
         cached = response.headers().contains_key("cache-status"),
         "request"
     );
-    response
+    match under_way {
+        Some(under_way) => response.map(|body| Holding::new(body, under_way).boxed_unsync()),
+        None => response,
+    }
 }
 
 impl Exchange {

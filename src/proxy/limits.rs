@@ -1,15 +1,19 @@
-//! How fast clients may ask: a token bucket for each, reads and writes apart, watches not counted.
+//! How much clients may ask: a token bucket and a number of requests under way for each, reads and writes apart,
+//! watches not counted.
 //!
-//! It protects the apiserver from one client, and one client from another. What is over the limit gets 429 with
-//! `Retry-After: 1`, as from kube-apiserver's own flow control, so that client-go waits and asks again.
+//! It protects the apiserver from one client, and one client from another. What is over a limit gets 429 with
+//! `Retry-After: 1`, as from kube-apiserver's own flow control, so that client-go waits and asks again. Streams that last
+//! (logs, exec) take from the bucket but are not counted as under way, as in kube-apiserver.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::DefaultClock;
 use governor::state::keyed::HashMapStateStore;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 
 use crate::kube::request::Class;
 
@@ -23,17 +27,53 @@ pub struct Limit {
     pub qps: f64,
     /// Requests at once, above zero.
     pub burst: u32,
+    /// Requests under way at once, above zero.
+    pub in_flight: Option<u32>,
+}
+
+/// Which limit a request is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// `qps` and `burst`.
+    Rate,
+    /// `inFlight`.
+    InFlight,
+}
+
+impl Over {
+    /// For the log.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::InFlight => "in-flight",
+        }
+    }
+
+    /// For the client.
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::Rate => "edgehold: this client asks faster than its limits allow",
+            Self::InFlight => "edgehold: this client has as many requests under way as its limits allow",
+        }
+    }
 }
 
 type Keyed = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
 
-/// A bucket for reads and one for writes.
-struct Buckets<L> {
+/// One limiter for reads and one for writes.
+struct Apart<L> {
     reads: L,
     writes: L,
 }
 
-impl<L> Buckets<L> {
+impl<L> Apart<L> {
+    fn both(make: impl Fn() -> L) -> Self {
+        Self {
+            reads: make(),
+            writes: make(),
+        }
+    }
+
     fn of(&self, class: Class) -> Option<&L> {
         match class {
             Class::Watch => None,
@@ -43,52 +83,116 @@ impl<L> Buckets<L> {
     }
 }
 
-/// The buckets of all clients.
+/// What one limit is made of; `L` is one bucket or one for each caller.
+struct Limiter<L> {
+    buckets: Apart<L>,
+    in_flight: Option<Apart<InFlight>>,
+}
+
+impl<L> Limiter<L> {
+    fn new(limit: Limit, bucket: impl Fn(Quota) -> L) -> Self {
+        Self {
+            buckets: Apart::both(|| bucket(quota(limit))),
+            in_flight: limit
+                .in_flight
+                .map(|most| Apart::both(|| InFlight::at_most(most))),
+        }
+    }
+
+    fn admit(&self, class: Class, key: &str, take: impl Fn(&L) -> bool) -> Result<Option<UnderWay>, Over> {
+        // What does not get through must not take from the bucket.
+        let under_way = match self.in_flight.as_ref().and_then(|both| both.of(class)) {
+            Some(in_flight) if class != Class::Stream => Some(in_flight.begin(key).ok_or(Over::InFlight)?),
+            _ => None,
+        };
+        if self.buckets.of(class).is_none_or(take) {
+            Ok(under_way)
+        } else {
+            Err(Over::Rate)
+        }
+    }
+}
+
+/// Requests under way, by caller. Only callers that have any take memory.
+#[derive(Clone)]
+struct InFlight {
+    most: u32,
+    counts: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl InFlight {
+    fn at_most(most: u32) -> Self {
+        Self {
+            most,
+            counts: Arc::default(),
+        }
+    }
+
+    fn begin(&self, key: &str) -> Option<UnderWay> {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(key.to_owned()).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(UnderWay {
+            of: self.clone(),
+            key: key.to_owned(),
+        })
+    }
+}
+
+/// One request under way, until the end of its answer.
+pub(super) struct UnderWay {
+    of: InFlight,
+    key: String,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut counts = self.of.counts.lock();
+        if let Some(count) = counts.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// The limits of all clients.
 #[derive(Default)]
 pub struct Limits {
-    by_name: HashMap<String, Buckets<DefaultDirectRateLimiter>>,
-    default: Option<Buckets<Keyed>>,
+    by_name: HashMap<String, Limiter<DefaultDirectRateLimiter>>,
+    default: Option<Limiter<Keyed>>,
 }
 
 impl Limits {
     /// Limits by configured common name, and for each caller that has none of these.
     pub fn new(by_name: impl IntoIterator<Item = (String, Limit)>, default: Option<Limit>) -> Self {
-        let direct = |limit: Limit| RateLimiter::direct(quota(limit));
-        let keyed = |limit: Limit| RateLimiter::hashmap(quota(limit));
+        let direct = |limit| Limiter::new(limit, RateLimiter::direct);
         Self {
             by_name: by_name
                 .into_iter()
-                .map(|(name, limit)| {
-                    (
-                        name,
-                        Buckets {
-                            reads: direct(limit),
-                            writes: direct(limit),
-                        },
-                    )
-                })
+                .map(|(name, limit)| (name, direct(limit)))
                 .collect(),
-            default: default.map(|limit| Buckets {
-                reads: keyed(limit),
-                writes: keyed(limit),
-            }),
+            default: default.map(|limit| Limiter::new(limit, RateLimiter::hashmap)),
         }
     }
 
-    /// Takes one request off its caller's bucket; `false`: it is empty.
-    pub(super) fn allow(&self, proxy: &Proxy, caller: &Caller, class: Class) -> bool {
-        if let Some(buckets) = self.by_name.get(caller.transport.name()) {
-            return buckets.of(class).is_none_or(|bucket| bucket.check().is_ok());
+    /// Lets one request through, to be held until the end of its answer, or says which limit it is over.
+    pub(super) fn admit(
+        &self,
+        proxy: &Proxy,
+        caller: &Caller,
+        class: Class,
+    ) -> Result<Option<UnderWay>, Over> {
+        let name = caller.transport.name();
+        if let Some(limiter) = self.by_name.get(name) {
+            return limiter.admit(class, name, |bucket| bucket.check().is_ok());
         }
-        let is_default = std::ptr::eq(
-            caller.transport.as_ref(),
-            proxy.transports.default_transport().as_ref(),
-        );
-        let Some(buckets) = self.default.as_ref().filter(|_| is_default) else {
-            return true;
-        };
-        let Some(bucket) = buckets.of(class) else {
-            return true;
+        let Some(limiter) = self.default.as_ref().filter(|_| caller.is_default(proxy)) else {
+            return Ok(None);
         };
         let key = match &caller.identity {
             Identity::Foreign => "foreign".to_owned(),
@@ -97,18 +201,16 @@ impl Limits {
                 .recorded_as(proxy)
                 .map_or_else(String::new, |principal| principal.key().to_owned()),
         };
-        bucket.check_key(&key).is_ok()
+        limiter.admit(class, &key, |bucket| bucket.check_key(&key).is_ok())
     }
 
     /// Forgets callers that have not asked for a while.
     pub(crate) fn prune(&self) {
-        for bucket in self
-            .default
-            .iter()
-            .flat_map(|buckets| [&buckets.reads, &buckets.writes])
-        {
-            bucket.retain_recent();
-            bucket.shrink_to_fit();
+        if let Some(limiter) = &self.default {
+            for bucket in [&limiter.buckets.reads, &limiter.buckets.writes] {
+                bucket.retain_recent();
+                bucket.shrink_to_fit();
+            }
         }
     }
 }
@@ -125,11 +227,20 @@ fn quota(limit: Limit) -> Quota {
 mod tests {
     use super::*;
 
+    const SLOW: Limit = Limit {
+        qps: 0.01,
+        burst: 2,
+        in_flight: None,
+    };
+
+    fn limiter(limit: Limit) -> Limiter<DefaultDirectRateLimiter> {
+        Limiter::new(limit, RateLimiter::direct)
+    }
+
     #[test]
     fn reads_and_writes_have_buckets_of_their_own_and_watches_none() {
-        let limits = Limits::new([("a".to_owned(), Limit { qps: 0.01, burst: 2 })], None);
-        let buckets = &limits.by_name["a"];
-        let take = |class| buckets.of(class).is_none_or(|bucket| bucket.check().is_ok());
+        let limiter = limiter(SLOW);
+        let take = |class| limiter.admit(class, "a", |bucket| bucket.check().is_ok()).is_ok();
         assert_eq!(
             [Class::Get, Class::List, Class::Get].map(take),
             [true, true, false]
@@ -139,8 +250,48 @@ mod tests {
     }
 
     #[test]
+    fn requests_under_way_are_counted_for_each_caller_until_they_end() {
+        let limiter = limiter(Limit {
+            in_flight: Some(2),
+            ..SLOW
+        });
+        let begin = |class, key| limiter.admit(class, key, |_| true);
+        let held = [Class::Get, Class::List].map(|class| begin(class, "a").unwrap());
+        assert_eq!(begin(Class::NonResource, "a").err(), Some(Over::InFlight));
+        assert!(begin(Class::Get, "b").is_ok(), "another caller");
+        assert!(begin(Class::Mutate, "a").is_ok(), "writes are counted apart");
+        for class in [Class::Watch, Class::Stream] {
+            assert!(begin(class, "a").unwrap().is_none(), "what lasts is not counted");
+        }
+        drop(held);
+        assert!(begin(Class::Get, "a").is_ok());
+        let counts = &limiter.in_flight.as_ref().unwrap().reads.counts;
+        assert!(counts.lock().is_empty(), "who has nothing under way is forgotten");
+    }
+
+    #[test]
+    fn what_is_over_the_cap_does_not_empty_the_bucket() {
+        let limiter = limiter(Limit {
+            in_flight: Some(1),
+            ..SLOW
+        });
+        let take = || limiter.admit(Class::Get, "a", |bucket| bucket.check().is_ok());
+        let held = take().unwrap();
+        for _ in 0..5 {
+            assert_eq!(take().err(), Some(Over::InFlight));
+        }
+        drop(held);
+        assert!(take().is_ok());
+        assert_eq!(take().err(), Some(Over::Rate));
+    }
+
+    #[test]
     fn a_quota_refills_at_its_rate() {
-        let quota = quota(Limit { qps: 0.5, burst: 3 });
+        let quota = quota(Limit {
+            qps: 0.5,
+            burst: 3,
+            in_flight: None,
+        });
         assert_eq!(
             (quota.burst_size().get(), quota.replenish_interval()),
             (3, Duration::from_secs(2))

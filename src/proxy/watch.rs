@@ -8,6 +8,8 @@ mod pace;
 mod pump;
 mod target;
 
+use std::time::Duration;
+
 use http::{Response, StatusCode, header};
 use hyper::body::Incoming;
 
@@ -26,7 +28,7 @@ use super::headers::strip_response;
 use super::respond::{fields, held_watch};
 
 pub use self::pace::Pace;
-use self::pump::{Live, Pump, Stream};
+use self::pump::{Live, Pump, Stream, retry_after};
 
 /// A watch: live if upstream can be reached, else held from the start.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
@@ -39,7 +41,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
         LinkState::Suspect => {
             // A start that is known need not wait for the probe.
             if let Some(start) = known_start(&exchange).await {
-                return held(exchange, start);
+                return held(exchange, start, Duration::ZERO);
             }
         }
         LinkState::Offline => return offline(exchange, None).await,
@@ -62,7 +64,7 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
             match known_start(&exchange).await {
                 Some(start) => {
                     drop(sending);
-                    return held(exchange, start);
+                    return held(exchange, start, Duration::ZERO);
                 }
                 None => sending.as_mut().await,
             }
@@ -77,7 +79,8 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
     exchange.noted(&head);
     let down = matches!(head.status.as_u16(), 502..=504);
     if down && let Some(start) = known_start(&exchange).await {
-        return held(exchange, start);
+        let wait = retry_after(Some(&head.headers));
+        return held(exchange, start, wait);
     }
     strip_response(&mut head.headers);
     let content_type = head
@@ -118,7 +121,7 @@ async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<
         None => WatchPlan::Unknown,
     };
     match plan {
-        WatchPlan::Hold(start) => held(exchange, start),
+        WatchPlan::Hold(start) => held(exchange, start, Duration::ZERO),
         WatchPlan::Gone(encoding, status) => {
             let frame = error_frame(encoding, &fields(&status));
             held_watch(encoding, body::full(frame), &exchange.form)
@@ -141,7 +144,7 @@ async fn known_start(exchange: &Exchange) -> Option<Box<HeldStart>> {
     }
 }
 
-fn held(exchange: Exchange, start: Box<HeldStart>) -> Response<Body> {
+fn held(exchange: Exchange, start: Box<HeldStart>, wait: Duration) -> Response<Body> {
     let encoding = start.representation.encoding;
     if exchange.head.method == http::Method::HEAD {
         return held_watch(encoding, body::empty(), &exchange.form);
@@ -149,6 +152,6 @@ fn held(exchange: Exchange, start: Box<HeldStart>) -> Response<Body> {
     let form = exchange.form.clone();
     let (stream, body) = Stream::open(exchange, encoding, clock::now());
     let tasks = stream.tasks();
-    tasks.spawn("watch", Pump::new(stream).run_held(start));
+    tasks.spawn("watch", Pump::new(stream).run_held(start, wait));
     held_watch(encoding, body, &form)
 }

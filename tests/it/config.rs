@@ -55,8 +55,9 @@ clients:
   - commonName: system:node:edge-1
     certFile: /n.pem
     keyFile: /n.pem
-    limits: {qps: 100, burst: 200}
-defaultClient: {limits: {qps: 0.5, burst: 100}}
+    limits: {qps: 100, burst: 200, inFlight: 40}
+    priority: 200
+defaultClient: {limits: {qps: 0.5, burst: 100, inFlight: 10}}
 certificates: {reloadInterval: 30m, retryInterval: 1s}
 cache: {store: kv, path: /var/lib/edgehold, maxSize: 1GiB, sync: interval}
 inCluster:
@@ -233,9 +234,18 @@ const LATER_MISTAKES: &str = r#"
 - burst: 200
 + burst: 1.5
 = clients[0].limits.burst: `1.5` is not a whole number above zero
-- qps: 0.5, burst: 100
-+ qps: 0.5
+- qps: 0.5, burst: 100,
++ qps: 0.5,
 = defaultClient.limits.burst: is missing
+- inFlight: 40
++ inFlight: 0
+= clients[0].limits.inFlight: `0` is not a whole number above zero
+- priority: 200
++ priority: 1.5
+= clients[0].priority: `1.5` is not a whole number from -1000 to 1000
+- priority: 200
++ priority: high
+= clients[0].priority: `high` is not a number
 - address: 169.254.20.11:51003
 + address: 169.254.20.11
 = inCluster.address: `169.254.20.11` is not an IP address with a port
@@ -333,13 +343,18 @@ fn limits_are_read() {
         )
         .replace(
             "    keyFile: /pki/proxy.key",
-            "    keyFile: /pki/proxy.key\n    limits: {qps: 0.5, burst: 7}",
+            "    keyFile: /pki/proxy.key\n    limits: {qps: 0.5, burst: 7, inFlight: 3}\n    priority: -5",
         ),
     );
     assert_eq!(config.clients[0].limits, None);
     let limits = config.clients[1].limits.unwrap();
-    assert_eq!((limits.qps, limits.burst), (0.5, 7));
-    assert_eq!(config.default_limits.unwrap().burst, 100);
+    assert_eq!((limits.qps, limits.burst, limits.in_flight), (0.5, 7, Some(3)));
+    assert_eq!(
+        (config.clients[0].priority, config.clients[1].priority),
+        (None, Some(-5))
+    );
+    let default = config.default_limits.unwrap();
+    assert_eq!((default.burst, default.in_flight), (100, None));
 }
 
 #[test]
@@ -349,9 +364,9 @@ fn what_comes_later_is_checked_and_refused_by_name() {
         [
             "c.yaml:8:42: upstream.servers[1]: more than one server is not supported yet; keep one server",
             "c.yaml:10:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
-            "c.yaml:21:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:22:1: inCluster: serving pods is not supported yet; remove it",
-            "c.yaml:26:1: admin: the admin listener is not supported yet; remove it",
+            "c.yaml:22:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:23:1: inCluster: serving pods is not supported yet; remove it",
+            "c.yaml:27:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
     let later = problems(EVERYTHING).len();
@@ -461,8 +476,11 @@ fn the_reference_names_every_field() {
         "clients[].keyFile",
         "clients[].limits.qps",
         "clients[].limits.burst",
+        "clients[].limits.inFlight",
+        "clients[].priority",
         "defaultClient.limits.qps",
         "defaultClient.limits.burst",
+        "defaultClient.limits.inFlight",
         "certificates.reloadInterval",
         "certificates.retryInterval",
         "cache.store",

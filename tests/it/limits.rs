@@ -1,8 +1,8 @@
 //! Limits: each client has its own, and what is over it is asked to come again.
 
-use apiserver_standin::Options;
+use apiserver_standin::{Fault, Options, Protocol};
 
-use crate::support::{Node, Setup, config_map};
+use crate::support::{Node, Setup, config_map, eventually};
 
 const OBJECT: &str = "/api/v1/namespaces/shop/configmaps/a";
 
@@ -55,4 +55,74 @@ async fn a_client_over_its_limit_gets_429_and_others_are_not_touched() {
             "each account has its own bucket"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_are_capped_for_each_client_and_a_free_place_is_taken_again() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let setup = Setup {
+            kubelet_limits: Some("{qps: 1000, burst: 1000, inFlight: 2}"),
+            ..Setup::default()
+        };
+        let node = Node::with(Options::default(), setup).await;
+        node.api.put(config_map("shop", "a", "1"));
+        let kubelet = node.kubelet().protocol(protocol);
+        // Two answers that nobody reads to their end.
+        let mut slow = Vec::new();
+        for n in 0..2 {
+            let mut connection = kubelet.connect().await.unwrap();
+            let target = format!("/debug/blob?size=20000000&n={n}");
+            let response = connection.open("GET", &target, "").await.unwrap();
+            assert_eq!(response.status(), 200);
+            slow.push((connection, response));
+        }
+        let over = kubelet.get(OBJECT).await;
+        assert_eq!(
+            (over.status, over.header("retry-after")),
+            (429, "1"),
+            "{protocol:?}"
+        );
+        assert_eq!(over.json()["reason"], "TooManyRequests");
+        assert_eq!(node.asked("GET", OBJECT), 0, "it does not reach the cloud");
+
+        let write = kubelet.send("DELETE", OBJECT, "").await.unwrap();
+        assert_eq!(write.status, 200, "writes are counted apart");
+        let mut connection = kubelet.connect().await.unwrap();
+        let watch = connection.lines("/api/v1/configmaps?watch=true").await.unwrap();
+        assert_eq!(watch.response.status(), 200, "watches are not counted");
+        let proxy = node.client(Some(&node.pair("kube-proxy")));
+        assert_eq!(proxy.get("/version").await.status, 200, "nor are others");
+
+        slow.pop();
+        eventually("there is room again", || async {
+            kubelet.get("/version").await.status == 200
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_the_cloud_leaves_unanswered_counts_until_its_client_goes() {
+    let setup = Setup {
+        default_limits: Some("{qps: 1000, burst: 1000, inFlight: 1}"),
+        ..Setup::default()
+    };
+    let node = Node::with(Options::default(), setup).await;
+    let account = node.token_client(&node.api.service_account_token("shop", "default"));
+    assert_eq!(account.get("/version").await.status, 200);
+    node.api.fault(Fault::Stall.on("/api/v1/pods"));
+    let mut connection = account.connect().await.unwrap();
+    {
+        let mut asking = std::pin::pin!(connection.open("GET", "/api/v1/pods", ""));
+        tokio::select! {
+            _ = asking.as_mut() => panic!("it was answered"),
+            _ = node.api.wait_for(|seen| seen.path() == "/api/v1/pods") => {}
+        }
+        assert_eq!(account.get("/version").await.status, 429);
+    }
+    drop(connection);
+    eventually("it is forgotten", || async {
+        account.get("/version").await.status == 200
+    })
+    .await;
 }

@@ -269,6 +269,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
             time: Arc::clone(time),
             pace: Pace::every(Duration::from_millis(25)),
             limits: edgehold::proxy::Limits::default(),
+            priorities: edgehold::proxy::Priorities::default(),
             tasks: tasks.clone(),
         },
     )

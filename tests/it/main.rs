@@ -29,6 +29,7 @@ mod listener;
 mod memory;
 mod offline;
 mod process;
+mod returning;
 mod scripted;
 mod story;
 mod streams;

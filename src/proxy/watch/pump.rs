@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
@@ -14,8 +14,8 @@ use crate::kube::options::ListOptions;
 use crate::kube::request::RequestInfo;
 use crate::kube::version::ResourceVersion;
 use crate::runtime::body::{self, Body, Feeder, ReaderGone};
-use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
+use crate::runtime::{clock, jitter};
 use crate::upstream::link::Signal;
 use crate::upstream::{Failure, LinkState, Purpose, Retirement};
 use crate::view::hold::{self, Bookmarks, Hold, HoldAction, HoldEvent};
@@ -31,8 +31,11 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a watch without `timeoutSeconds` is held, jittered up to twice that: upstream's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// Between two tries to re-open a watch that upstream refuses although the link is up.
+/// Between two tries to re-open a watch that upstream refuses although the link is up, jittered up to a quarter more.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// No refusal keeps a watch away for longer, whatever it says.
+const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
 /// The client's side of a watch.
 pub(super) struct Stream {
@@ -92,8 +95,8 @@ pub(super) struct Pump {
     /// The last frame went out without its line break.
     owes_line_break: bool,
     spoke: bool,
-    /// When upstream was last re-opened.
-    reopened: Option<Instant>,
+    /// Upstream is not re-opened before.
+    not_before: Option<Instant>,
 }
 
 /// Why a live phase ended.
@@ -133,7 +136,7 @@ impl Pump {
             form: None,
             owes_line_break: false,
             spoke: false,
-            reopened: None,
+            not_before: None,
         }
     }
 
@@ -142,8 +145,9 @@ impl Pump {
         self.run(Some(live)).await;
     }
 
-    /// Begins held, with what the cache knows.
-    pub(super) async fn run_held(mut self, mut start: Box<HeldStart>) {
+    /// Begins held, with what the cache knows; upstream is not asked for `wait`.
+    pub(super) async fn run_held(mut self, mut start: Box<HeldStart>, wait: Duration) {
+        self.not_before = Some(clock::now() + wait);
         let speaks = start.sends_initial();
         let cache = self.stream.exchange.proxy.cache.clone();
         if !start.send_initial(&cache, &self.stream.feeder).await {
@@ -285,10 +289,9 @@ impl Pump {
         let (mut held, end) = self.begin_hold().await;
         let proxy = Arc::clone(&self.stream.exchange.proxy);
         let mut link = proxy.link.subscribe();
+        let priority = proxy.priorities.of(&proxy, &self.stream.exchange.caller);
         // What breaks as soon as it is open must not be tried in a loop.
-        let mut retry_at = self
-            .reopened
-            .map_or_else(clock::now, |reopened| reopened + RETRY_INTERVAL);
+        let mut retry_at = self.not_before.take().unwrap_or_else(clock::now);
         let mut event = if self.spoke {
             HoldEvent::Sent(None)
         } else {
@@ -316,7 +319,7 @@ impl Pump {
             let online = *link.borrow_and_update() == LinkState::Online && !ending;
             let reopening = async {
                 tokio::time::sleep_until(retry_at).await;
-                proxy.pace.turn().await;
+                proxy.pace.turn(priority).await;
                 self.reopen(end).await
             };
             tokio::select! {
@@ -329,14 +332,14 @@ impl Pump {
                 _ = link.changed(), if !online => {}
                 reopened = reopening, if online => match reopened {
                     Reopened::Live(live) => {
-                        self.reopened = Some(clock::now());
+                        self.not_before = Some(clock::now() + RETRY_INTERVAL);
                         return Held::Reopened(live);
                     }
                     Reopened::Refused => {
                         ending = true;
                         event = HoldEvent::End;
                     }
-                    Reopened::Failed => retry_at = clock::now() + RETRY_INTERVAL,
+                    Reopened::Failed(wait) => retry_at = clock::now() + wait,
                 }
             }
         }
@@ -353,13 +356,13 @@ impl Pump {
             self.form = cache.form_of(&query, self.stream.encoding).await;
         }
         let bookmarks = if marks && self.form.is_some() {
-            Bookmarks::Every(BOOKMARK_INTERVAL + jitter(BOOKMARK_INTERVAL / 4))
+            Bookmarks::Every(BOOKMARK_INTERVAL + jitter::below(BOOKMARK_INTERVAL / 4))
         } else {
             Bookmarks::Never
         };
         let seconds = self.stream.options.timeout_seconds;
         let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
-        let timeout = hold::timeout(seconds, DEFAULT_TIMEOUT + jitter(DEFAULT_TIMEOUT));
+        let timeout = hold::timeout(seconds, DEFAULT_TIMEOUT + jitter::below(DEFAULT_TIMEOUT));
         let timeout = if seconds.is_some_and(|seconds| seconds > 0) {
             timeout
         } else {
@@ -394,11 +397,11 @@ impl Pump {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 exchange.failed(&error);
-                return Reopened::Failed;
+                return Reopened::Failed(retry_after(None));
             }
             Err(_) => {
                 exchange.proxy.link.signal(Signal::Failed(Failure::Timeout));
-                return Reopened::Failed;
+                return Reopened::Failed(retry_after(None));
             }
         };
         self.reopened(response, query.as_ref(), recording)
@@ -435,7 +438,9 @@ impl Pump {
                     retirement,
                 })
             }
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Reopened::Failed,
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Reopened::Failed(retry_after(Some(&head.headers)))
+            }
             // 401, 403, 410 and the like: the client hears it when it asks again.
             _ => Reopened::Refused,
         }
@@ -449,7 +454,18 @@ impl Pump {
 enum Reopened {
     Live(Live),
     Refused,
-    Failed,
+    /// To be tried again after so long.
+    Failed(Duration),
+}
+
+/// How long to wait after a refusal: as long as it says (wire contract 6.2), and no less than our own interval.
+/// Jittered upwards, so that what was refused together does not come back together.
+pub(super) fn retry_after(headers: Option<&HeaderMap>) -> Duration {
+    let asked = headers
+        .and_then(|headers| headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs);
+    let wait = asked.clamp(RETRY_INTERVAL, LONGEST_RETRY);
+    wait + jitter::below(wait / 4)
 }
 
 impl Position {
@@ -486,12 +502,6 @@ impl Position {
     }
 }
 
-/// Up to `most`, so that the watches of a node do not act together.
-fn jitter(most: Duration) -> Duration {
-    let random = u64::from(u32::try_from(uuid::Uuid::new_v4().as_u128() & 0xffff).unwrap_or_default());
-    most.mul_f64(random as f64 / 65536.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -500,11 +510,23 @@ mod tests {
         size_of::<F>()
     }
 
+    #[test]
+    fn a_refusal_is_believed_within_bounds() {
+        let said = |text: &str| HeaderMap::from_iter([(header::RETRY_AFTER, text.parse().unwrap())]);
+        for (text, least) in [("9", 9), ("1", 2), ("0", 2), ("soon", 2), ("86400", 120)] {
+            let wait = retry_after(Some(&said(text)));
+            let least = Duration::from_secs(least);
+            assert!((least..=least * 5 / 4).contains(&wait), "{text}: {wait:?}");
+        }
+        assert!(retry_after(None) >= RETRY_INTERVAL);
+    }
+
     /// A node holds hundreds of watches.
     #[test]
     fn the_task_of_a_watch_is_small() {
         let run = |pump: Pump, live| pump.run_live(live);
         assert!(size(run) < 6 << 10, "{} bytes", size(run));
-        assert!(size(Pump::run_held) < 6 << 10, "{} bytes", size(Pump::run_held));
+        let held = |pump: Pump, start| pump.run_held(start, Duration::ZERO);
+        assert!(size(held) < 6 << 10, "{} bytes", size(held));
     }
 }
