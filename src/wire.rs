@@ -10,6 +10,7 @@
 
 mod cbor;
 pub mod collection;
+pub mod edit;
 mod error;
 mod json;
 pub mod list;

@@ -7,10 +7,12 @@
 mod members;
 mod read;
 mod skip;
+mod walk;
 
 pub(super) use members::{put_head, put_text, with_types, without_types};
 pub(super) use read::{members, read_event, read_head, read_list_meta, read_status, read_text, text};
 pub(super) use skip::{Head, HeadReader, Skipper};
+pub(super) use walk::{Members, elements};
 
 use super::WireError;
 

@@ -6,6 +6,7 @@
 mod fields;
 mod members;
 mod scan;
+mod walk;
 mod write;
 
 pub(super) use fields::{
@@ -13,6 +14,7 @@ pub(super) use fields::{
 };
 pub(super) use members::{one_line, with_types, without_types};
 pub(super) use scan::Scan;
+pub(super) use walk::{Walk, elements};
 pub(super) use write::{put_key, put_text};
 
 use super::WireError;

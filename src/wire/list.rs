@@ -6,12 +6,15 @@
 mod cbor;
 mod json;
 mod protobuf;
+mod splice;
 
 use crate::kube::media::Encoding;
 
 use super::meta::{ItemMeta, ListMeta, ObjectHead, TypeMeta};
 use super::object::Style;
 use super::{MAX_ITEM, WireError};
+
+pub use splice::ListSplicer;
 
 /// Most that is kept of a list besides its items, in bytes. A body that exceeds it is no list.
 const MAX_HEAD: usize = 1 << 20;
@@ -23,6 +26,21 @@ pub struct ListItem<'a> {
     pub meta: ItemMeta,
     /// Its bytes exactly as in the list.
     pub bytes: &'a [u8],
+    /// Where in the body it ends: bytes from the body's start.
+    pub end: u64,
+    /// How many bytes directly before it say its length (protobuf; none elsewhere).
+    pub prefix: usize,
+}
+
+/// The protobuf message that holds a list's items: its length stands before all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Enclosure {
+    /// Where in the body it begins.
+    pub(super) start: u64,
+    /// Its length in bytes.
+    pub(super) len: u64,
+    /// How many bytes directly before `start` say that length.
+    pub(super) prefix: usize,
 }
 
 /// What a list says besides its items.
@@ -126,6 +144,31 @@ impl ListReader {
         })
     }
 
+    /// How many of the last bytes pushed belong to an item that is not whole yet, or to its length.
+    pub(super) fn unfinished(&self) -> usize {
+        match &self.format {
+            Format::Json(list) => list.unfinished(),
+            Format::Protobuf(list) => list.unfinished(),
+            Format::Cbor(list) => list.unfinished(),
+        }
+    }
+
+    /// The message around the items, once it has begun; `None` where nothing states a length before the items.
+    pub(super) fn enclosure(&self) -> Option<Enclosure> {
+        match &self.format {
+            Format::Protobuf(list) => list.enclosure(),
+            Format::Json(_) | Format::Cbor(_) => None,
+        }
+    }
+
+    /// The list's own type where it stands before the items: in protobuf, whose items carry none.
+    pub(super) fn type_before_items(&self) -> Option<&TypeMeta> {
+        match &self.format {
+            Format::Protobuf(list) => Some(list.types()),
+            Format::Json(_) | Format::Cbor(_) => None,
+        }
+    }
+
     /// What the list said besides its items, once the body has ended.
     ///
     /// # Errors
@@ -151,7 +194,7 @@ struct Census {
 }
 
 impl Census {
-    fn admit<'a>(&mut self, head: ObjectHead, bytes: &'a [u8]) -> Result<ListItem<'a>, WireError> {
+    fn admit<'a>(&mut self, head: ObjectHead, bytes: &'a [u8], end: u64) -> Result<ListItem<'a>, WireError> {
         check_item_len(bytes.len())?;
         head.meta.check_identity()?;
         if self.count == 0 {
@@ -168,6 +211,8 @@ impl Census {
         Ok(ListItem {
             meta: head.meta,
             bytes,
+            end,
+            prefix: 0,
         })
     }
 

@@ -70,6 +70,11 @@ impl<'a> Fields<'a> {
         Ok(Some((field, value)))
     }
 
+    /// Bytes of the message that are still to be walked.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     fn varint(&mut self) -> Result<u64, WireError> {
         let mut varint = Varint::default();
         while let Some((byte, rest)) = self.rest.split_first() {
@@ -114,6 +119,11 @@ impl Varint {
 
     pub(super) fn is_empty(&self) -> bool {
         self.shift == 0
+    }
+
+    /// How many bytes have arrived of one that is not whole.
+    pub(super) fn len(&self) -> usize {
+        self.shift as usize / 7
     }
 }
 

@@ -1,6 +1,7 @@
 //! Takes `kind` and `apiVersion` out of a map and puts them back, leaving every other member's bytes alone.
 
-use super::{BROKEN, HeadReader, Skipper, check_whole, read_text, untagged};
+use super::walk::{Members, open};
+use super::{BROKEN, check_whole, untagged};
 use crate::wire::WireError;
 use crate::wire::meta::TypeMeta;
 
@@ -28,20 +29,15 @@ pub(in crate::wire) fn put_text(out: &mut Vec<u8>, text: &str) {
 /// The map without its `kind` and `apiVersion`: the form of items in built-in lists.
 pub(in crate::wire) fn without_types(object: &[u8]) -> Result<Vec<u8>, WireError> {
     check_whole(object)?;
-    let (count, mut rest) = split_map(untagged(object))?;
+    let map = untagged(object);
+    let mut members = Members::of(map)?;
     let mut kept = 0_u64;
     let mut body = Vec::with_capacity(object.len());
-    let mut seen = 0_u64;
-    while count != Some(seen) && rest.first() != Some(&0xff) {
-        let key_end = value_len(rest)?;
-        let (key, tail) = rest.split_at_checked(key_end).ok_or(BROKEN)?;
-        let (member, tail) = rest.split_at_checked(key_end + value_len(tail)?).ok_or(BROKEN)?;
-        if !matches!(read_text(key)?.as_str(), "kind" | "apiVersion") {
-            body.extend_from_slice(member);
+    while let Some(member) = members.next()? {
+        if !matches!(&*member.key, "kind" | "apiVersion") {
+            body.extend_from_slice(map.get(member.span).ok_or(BROKEN)?);
             kept += 1;
         }
-        rest = tail;
-        seen += 1;
     }
     let mut out = Vec::with_capacity(body.len() + 9);
     put_head(&mut out, 5, kept);
@@ -52,7 +48,7 @@ pub(in crate::wire) fn without_types(object: &[u8]) -> Result<Vec<u8>, WireError
 /// Appends the map with `kind` and `apiVersion` in front.
 pub(in crate::wire) fn with_types(out: &mut Vec<u8>, types: &TypeMeta, item: &[u8]) {
     let item = untagged(item);
-    let (count, rest) = match split_map(item) {
+    let (count, rest) = match open(item, 5) {
         Ok((Some(count), rest)) => (Some(count), rest),
         Ok((None, rest)) => (None, rest),
         // Not a map: no reader here has returned such an item.
@@ -67,24 +63,6 @@ pub(in crate::wire) fn with_types(out: &mut Vec<u8>, types: &TypeMeta, item: &[u
     put_text(out, "apiVersion");
     put_text(out, &types.api_version);
     out.extend_from_slice(rest);
-}
-
-/// Pair count (`None` if indefinite) and what follows the head of a map.
-fn split_map(map: &[u8]) -> Result<(Option<u64>, &[u8]), WireError> {
-    let mut reader = HeadReader::default();
-    for (at, byte) in map.iter().enumerate() {
-        if let Some(head) = reader.push(*byte)? {
-            return match head.major {
-                5 => Ok((head.argument, map.get(at + 1..).unwrap_or_default())),
-                _ => Err(BROKEN),
-            };
-        }
-    }
-    Err(BROKEN)
-}
-
-fn value_len(bytes: &[u8]) -> Result<usize, WireError> {
-    Skipper::default().feed(bytes)?.ok_or(BROKEN)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{Scan, is_space, put_key, put_text};
+use super::walk::Walk;
+use super::{is_space, put_key, put_text};
 use crate::wire::WireError;
 use crate::wire::meta::TypeMeta;
 
@@ -14,15 +15,16 @@ const BROKEN: WireError = WireError::Malformed("JSON object");
 /// The object without its top-level `kind` and `apiVersion`: the form of items in built-in lists.
 pub(in crate::wire) fn without_types(object: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut runs: Vec<Range<usize>> = Vec::new();
-    let mut members = Walker::new(object)?;
+    let mut members = Walk::of(object)?;
     let mut adjacent = false;
     while let Some(member) = members.next()? {
+        let is_type = matches!(&*member.key, "kind" | "apiVersion");
         match runs.last_mut() {
-            Some(run) if adjacent && !member.is_type => run.end = member.span.end,
-            _ if !member.is_type => runs.push(member.span),
+            Some(run) if adjacent && !is_type => run.end = member.span.end,
+            _ if !is_type => runs.push(member.span),
             _ => {}
         }
-        adjacent = !member.is_type;
+        adjacent = !is_type;
     }
     let mut out = Vec::with_capacity(object.len());
     for run in runs {
@@ -70,99 +72,6 @@ pub(in crate::wire) fn one_line(value: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(out)
-}
-
-/// One top-level member: from its key's quote to its value's end.
-struct Member {
-    span: Range<usize>,
-    is_type: bool,
-}
-
-struct Walker<'a> {
-    object: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Walker<'a> {
-    fn new(object: &'a [u8]) -> Result<Self, WireError> {
-        let mut walker = Self { object, at: 0 };
-        walker.space();
-        match walker.peek() {
-            Some(b'{') => {
-                walker.at += 1;
-                Ok(walker)
-            }
-            _ => Err(BROKEN),
-        }
-    }
-
-    fn next(&mut self) -> Result<Option<Member>, WireError> {
-        self.space();
-        if self.peek() == Some(b',') {
-            self.at += 1;
-            self.space();
-        }
-        match self.peek() {
-            Some(b'}') => return Ok(None),
-            Some(b'"') => {}
-            _ => return Err(BROKEN),
-        }
-        let start = self.at;
-        self.string()?;
-        let key = self.object.get(start..self.at).ok_or(BROKEN)?;
-        let is_type = match serde_json::from_slice::<Cow<'_, str>>(key) {
-            Ok(key) => key == "kind" || key == "apiVersion",
-            Err(_) => return Err(BROKEN),
-        };
-        self.space();
-        if self.peek() != Some(b':') {
-            return Err(BROKEN);
-        }
-        self.at += 1;
-        self.space();
-        self.value()?;
-        Ok(Some(Member {
-            span: start..self.at,
-            is_type,
-        }))
-    }
-
-    fn value(&mut self) -> Result<(), WireError> {
-        let rest = self.object.get(self.at..).unwrap_or_default();
-        match rest.first() {
-            Some(b'"') => return self.string(),
-            Some(b'{' | b'[') => self.at += Scan::default().scan(rest).ok_or(BROKEN)?,
-            _ => {
-                let ends = |b: &u8| matches!(b, b',' | b'}' | b']') || is_space(*b);
-                self.at += rest.iter().position(ends).ok_or(BROKEN)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves behind a string; the current byte is its quote.
-    fn string(&mut self) -> Result<(), WireError> {
-        self.at += 1;
-        loop {
-            let rest = self.object.get(self.at..).unwrap_or_default();
-            let end = memchr::memchr2(b'"', b'\\', rest).ok_or(BROKEN)?;
-            if rest.get(end) == Some(&b'"') {
-                self.at += end + 1;
-                return Ok(());
-            }
-            self.at += end + 2;
-        }
-    }
-
-    fn space(&mut self) {
-        while self.peek().is_some_and(is_space) {
-            self.at += 1;
-        }
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.object.get(self.at).copied()
-    }
 }
 
 #[cfg(test)]

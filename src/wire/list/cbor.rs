@@ -23,6 +23,8 @@ pub(super) struct CborList {
     types: TypeMeta,
     meta: ListMeta,
     census: Census,
+    /// Where in the body the next byte stands.
+    at: u64,
 }
 
 /// What the next byte belongs to.
@@ -71,9 +73,17 @@ impl CborList {
                 }
                 _ => self.gather(chunk, each)?,
             };
+            self.at += used as u64;
             chunk = chunk.get(used..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    pub(super) fn unfinished(&self) -> usize {
+        match self.place {
+            Place::Item => self.buffer.len(),
+            _ => 0,
+        }
     }
 
     pub(super) fn finish(self) -> Result<ListHead, WireError> {
@@ -145,18 +155,19 @@ impl CborList {
             return Ok(piece.len());
         }
         let mut buffer = std::mem::take(&mut self.buffer);
+        let end = self.at + piece.len() as u64;
         if buffer.is_empty() {
-            self.read(piece, each)?;
+            self.read(piece, end, each)?;
         } else {
             buffer.extend_from_slice(piece);
-            self.read(&buffer, each)?;
+            self.read(&buffer, end, each)?;
             reset(&mut buffer);
             self.buffer = buffer;
         }
         Ok(piece.len())
     }
 
-    fn read(&mut self, value: &[u8], each: &mut Each<'_>) -> Result<(), Stop> {
+    fn read(&mut self, value: &[u8], end: u64, each: &mut Each<'_>) -> Result<(), Stop> {
         match self.place {
             Place::Key => return Ok(self.key(&read_text(value)?)?),
             Place::Value(Member::Kind) => self.types.kind = read_text(value)?,
@@ -164,7 +175,7 @@ impl CborList {
             Place::Value(_) => self.meta = read_list_meta(value)?,
             _ => {
                 let head = read_head(value)?;
-                each(self.census.admit(head, value)?)?;
+                each(self.census.admit(head, value, end)?)?;
                 if let Some(left) = &mut self.items {
                     *left = left.saturating_sub(1);
                 }

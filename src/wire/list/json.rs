@@ -17,6 +17,8 @@ pub(super) struct JsonList {
     partial: Vec<u8>,
     scan: Scan,
     census: Census,
+    /// Where in the body the next byte stands.
+    at: u64,
 }
 
 /// Where in the body the next byte falls.
@@ -52,9 +54,14 @@ impl JsonList {
                     1
                 }
             };
+            self.at += used as u64;
             chunk = chunk.get(used..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    pub(super) fn unfinished(&self) -> usize {
+        self.partial.len()
     }
 
     pub(super) fn finish(self) -> Result<ListHead, WireError> {
@@ -92,7 +99,7 @@ impl JsonList {
                 let bytes = chunk.get(..end).unwrap_or_default();
                 // serde_json leaves the strings that it skips unchecked.
                 std::str::from_utf8(bytes).map_err(|_| BROKEN)?;
-                each(self.census.admit(fields.head, bytes)?)?;
+                each(self.census.admit(fields.head, bytes, self.at + end as u64)?)?;
                 self.place = Place::Behind;
                 Ok(end)
             }
@@ -112,7 +119,8 @@ impl JsonList {
         self.partial.extend_from_slice(piece);
         if end.is_some() {
             let head = read_object(&self.partial)?;
-            each(self.census.admit(head, &self.partial)?)?;
+            let end = self.at + piece.len() as u64;
+            each(self.census.admit(head, &self.partial, end)?)?;
             reset(&mut self.partial);
             self.place = Place::Behind;
         }

@@ -3,7 +3,7 @@
 //! Fields may come in any order. Only for the one list with swapped field numbers must the type come before the
 //! message, as every known writer has it.
 
-use super::{Census, Each, ListHead, Stop, check_head_len, check_item_len, reset};
+use super::{Census, Each, Enclosure, ListHead, ListItem, Stop, check_head_len, check_item_len, reset};
 use crate::wire::WireError;
 use crate::wire::meta::{ListMeta, TypeMeta};
 use crate::wire::object::Style;
@@ -19,7 +19,12 @@ pub(super) struct ProtobufList {
     /// Bytes left of the list message while inside it.
     inside: Option<u64>,
     swapped: bool,
-    raw_seen: bool,
+    /// The list message, once it has begun.
+    enclosure: Option<Enclosure>,
+    /// Bytes of the last length.
+    length_width: usize,
+    /// Where in the body the next byte stands.
+    at: u64,
     types: TypeMeta,
     meta: ListMeta,
     census: Census,
@@ -74,14 +79,31 @@ impl ProtobufList {
                 }
             };
             self.count(used as u64)?;
+            self.at += used as u64;
             chunk = chunk.get(used..).unwrap_or_default();
         }
         Ok(())
     }
 
+    pub(super) fn unfinished(&self) -> usize {
+        match self.state {
+            State::Length(_) => self.varint.len(),
+            State::Take(Part::Item, _) => self.length_width + self.buffer.len(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn enclosure(&self) -> Option<Enclosure> {
+        self.enclosure
+    }
+
+    pub(super) fn types(&self) -> &TypeMeta {
+        &self.types
+    }
+
     pub(super) fn finish(self) -> Result<ListHead, WireError> {
         let at_boundary = self.state == State::Tag && self.varint.is_empty() && self.inside.is_none();
-        if !at_boundary || !self.raw_seen {
+        if !at_boundary || self.enclosure.is_none() {
             return Err(WireError::Truncated("a protobuf list"));
         }
         check_list(&self.types)?;
@@ -129,11 +151,15 @@ impl ProtobufList {
             };
             return Ok(());
         }
+        let width = self.varint.len() + 1;
         let Some(n) = self.varint.push(byte)? else {
             return Ok(());
         };
         self.state = match state {
-            State::Length(field) => return self.enter(field, n, each),
+            State::Length(field) => {
+                self.length_width = width;
+                return self.enter(field, n, each);
+            }
             State::Number => State::Tag,
             _ => {
                 let (field, wire) = split_tag(n)?;
@@ -156,7 +182,12 @@ impl ProtobufList {
     fn enter(&mut self, field: u32, len: u64, each: &mut Each<'_>) -> Result<(), Stop> {
         if self.inside.is_none() && field == 2 {
             // Go keeps the last of several; what the first held is already handed out here.
-            if std::mem::replace(&mut self.raw_seen, true) {
+            let enclosure = Enclosure {
+                start: self.at + 1,
+                len,
+                prefix: self.length_width,
+            };
+            if self.enclosure.replace(enclosure).is_some() {
                 return Err(BROKEN.into());
             }
             if self.types != TypeMeta::default() {
@@ -211,11 +242,12 @@ impl ProtobufList {
             return Ok(piece.len());
         }
         let mut buffer = std::mem::take(&mut self.buffer);
+        let end = self.at + piece.len() as u64;
         if buffer.is_empty() {
-            self.read(part, piece, each)?;
+            self.read(part, piece, end, each)?;
         } else {
             buffer.extend_from_slice(piece);
-            self.read(part, &buffer, each)?;
+            self.read(part, &buffer, end, each)?;
             reset(&mut buffer);
             self.buffer = buffer;
         }
@@ -223,14 +255,18 @@ impl ProtobufList {
         Ok(piece.len())
     }
 
-    fn read(&mut self, part: Part, bytes: &[u8], each: &mut Each<'_>) -> Result<(), Stop> {
+    fn read(&mut self, part: Part, bytes: &[u8], end: u64, each: &mut Each<'_>) -> Result<(), Stop> {
         match part {
             Part::Types => read_types(bytes, &mut self.types)?,
             Part::Encoding => check_plain(bytes)?,
             Part::ListMeta => read_list_meta(bytes, &mut self.meta)?,
             Part::Item => {
                 let head = read_head(bytes, TypeMeta::default())?;
-                each(self.census.admit(head, bytes)?)?;
+                let item = self.census.admit(head, bytes, end)?;
+                each(ListItem {
+                    prefix: self.length_width,
+                    ..item
+                })?;
             }
         }
         Ok(())
