@@ -7,6 +7,7 @@ pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod filter;
 pub mod identity;
 pub mod kube;
 pub mod node;
