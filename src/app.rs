@@ -98,7 +98,7 @@ impl App {
             drain_timeout: DRAIN_TIMEOUT,
         })
         .await?;
-        let (paths, cache) = (certificate_config(&config), config.cache.clone());
+        let (paths, cache, prepared) = (certificate_config(&config), config.cache.clone(), config.clone());
         let blocking_tasks = tasks.clone();
         let opened = tasks.spawn_blocking(move || -> anyhow::Result<_> {
             let store: Arc<dyn Store> = match cache.store {
@@ -106,6 +106,7 @@ impl App {
                 CacheStore::Memory => Arc::new(LogStore::memory()?),
             };
             let tokens = StoredTokens::open(&store, &blocking_tasks)?;
+            node::prepare(&prepared);
             Ok((store, tokens, Arc::new(Certificates::bind(paths))))
         });
         let (store, tokens, certificates) = opened.await.context("opening the store")??;
@@ -178,7 +179,7 @@ impl App {
         let cache = Cache::new(Arc::clone(&store), cache_config, tasks.clone());
         let proxy = Arc::new(Proxy::new(
             ProxyConfig {
-                authority,
+                authority: authority.clone(),
                 response_timeout: config.upstream.response_timeout,
             },
             Parts {
@@ -202,7 +203,7 @@ impl App {
             Arc::clone(&time),
         );
         maintenance.spawn(&tasks);
-        let node = NodeParts::spawn(&config, &mut registry, &tasks);
+        let node = NodeParts::spawn(&config, proxy.transports(), &authority, &mut registry, &tasks);
 
         let addresses = listener.addresses();
         listener.spawn(&proxy, &certificates.server_material(), &time, &metrics, &tasks);
@@ -306,6 +307,11 @@ fn certificate_config(config: &Config) -> tls::Config {
     let serving = &config.listen.tls;
     tls::Config {
         serving: pair(&serving.cert_file, &serving.key_file),
+        serving_before: serving
+            .csr
+            .as_ref()
+            .and_then(|csr| csr.before.as_ref())
+            .map(|(cert, key)| pair(cert, key)),
         client_ca: serving.client_ca_file.clone(),
         upstream_ca: Some(config.upstream.ca_file.clone()),
         clients: config

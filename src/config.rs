@@ -18,6 +18,7 @@ pub use address::ServerAddress;
 pub use error::{ConfigErrors, Position, Problem};
 pub use interface::{DummyInterface, OnExit};
 pub use offline::Offline;
+pub use serving::{Csr, KUBELET_SERVING, ServingPair};
 
 use error::{Fault, Problems};
 
@@ -31,6 +32,7 @@ mod object;
 mod offline;
 mod quantity;
 mod schema;
+mod serving;
 mod tree;
 
 /// The only `apiVersion`.
@@ -75,17 +77,6 @@ pub struct Listen {
     pub tls: ServingPair,
     /// An interface of its own for node-local addresses.
     pub dummy_interface: Option<DummyInterface>,
-}
-
-/// `listen.tls`: absolute paths of PEM files, not opened yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServingPair {
-    /// The serving certificate, with its chain.
-    pub cert_file: PathBuf,
-    /// The key of the serving certificate.
-    pub key_file: PathBuf,
-    /// The authorities that client certificates are verified with.
-    pub client_ca_file: PathBuf,
 }
 
 /// `upstream`: the way to the kube-apiserver.

@@ -1,7 +1,10 @@
-//! What the node itself needs beside the proxy: a network interface for node-local addresses.
+//! What the node itself needs beside the proxy: a network interface for node-local addresses, and a serving
+//! certificate from the cluster.
 //!
 //! Knows nothing of requests or caching. Invariant: nothing here can keep edgehold from starting or serving; what
 //! does not work is said, counted and tried again.
 
+pub mod client;
 #[cfg(feature = "dummy-interface")]
 pub mod interface;
+pub mod serving;

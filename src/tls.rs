@@ -18,6 +18,7 @@ mod expiry;
 mod files;
 mod handshake;
 mod pem;
+mod request;
 mod schedule;
 mod server;
 mod status;
@@ -33,6 +34,7 @@ pub use client::{
 };
 pub use handshake::TlsConfigError;
 pub use pem::{ClientIdentity, LoadError, PairPaths, Roots, ServerMaterial};
+pub use request::{AltName, NotAName, RequestError, RequestKey, RequestSubject, ServingLeaf};
 pub use server::{
     HandshakeError, HandshakeErrorKind, PeerCertificate, ServerStream, ServerTls, accept, alpn,
     peer_certificate,

@@ -1,14 +1,31 @@
-//! What the node itself needs: its interface.
+//! What the node itself needs: its interface, and its serving certificate from the cluster.
 
 use prometheus_client::registry::Registry;
 
-use crate::config::Config;
+use crate::config::{Config, Csr, KUBELET_SERVING};
+use crate::node::client::ApiClient;
+use crate::node::serving::{self, ServingConfig};
 use crate::runtime::tasks::Tasks;
+use crate::tls::AltName;
+use crate::upstream::Transports;
 
 #[cfg(feature = "dummy-interface")]
 use crate::config::OnExit;
 #[cfg(feature = "dummy-interface")]
 use crate::node::interface::{DUMMY, Interface, InterfaceConfig};
+
+/// The group of every node, and the only O that kubelet-serving signs.
+const NODES: &str = "system:nodes";
+
+/// Makes the folder of the issued certificate, so that the certificates of the process watch it from the start.
+/// Blocking; a failure is said again, with its reason, when there is something to write.
+pub(super) fn prepare(config: &Config) {
+    if let Some(csr) = &config.listen.tls.csr
+        && let Err(error) = serving::prepare(&csr.directory)
+    {
+        tracing::warn!(directory = %csr.directory.display(), %error, "no folder for the serving certificate");
+    }
+}
 
 /// The parts of the node that run beside the proxy.
 pub(super) struct NodeParts {
@@ -17,9 +34,20 @@ pub(super) struct NodeParts {
 }
 
 impl NodeParts {
-    /// Starts what is configured; waits for none of it.
-    #[cfg_attr(not(feature = "dummy-interface"), expect(unused_variables))]
-    pub(super) fn spawn(config: &Config, registry: &mut Registry, tasks: &Tasks) -> Self {
+    /// Starts what is configured; waits for none of it. `authority` is the apiserver's.
+    pub(super) fn spawn(
+        config: &Config,
+        transports: &Transports,
+        authority: &str,
+        registry: &mut Registry,
+        tasks: &Tasks,
+    ) -> Self {
+        if let Some(csr) = &config.listen.tls.csr
+            && let Some(transport) = transports.named(&csr.client)
+        {
+            let client = ApiClient::new(transport.clone(), authority.to_owned());
+            serving::spawn(serving_config(config, csr), client, registry, tasks);
+        }
         Self {
             #[cfg(feature = "dummy-interface")]
             interface: config.listen.dummy_interface.as_ref().map(|wanted| {
@@ -40,5 +68,23 @@ impl NodeParts {
         if let Some((interface, OnExit::Remove)) = &self.interface {
             interface.remove(tasks).await;
         }
+    }
+}
+
+fn serving_config(config: &Config, csr: &Csr) -> ServingConfig {
+    // "Any address" is none that a certificate could name.
+    let listened = config.listen.addresses.iter().map(|address| address.ip());
+    let listened = listened.filter(|ip| !ip.is_unspecified()).map(AltName::Ip);
+    // Checked when the configuration was read.
+    let more = csr.names.iter().filter_map(|name| name.parse().ok());
+    ServingConfig {
+        common_name: csr.client.clone(),
+        organization: (csr.signer_name == KUBELET_SERVING).then(|| NODES.to_owned()),
+        signer_name: csr.signer_name.clone(),
+        usages: csr.usages.clone(),
+        expiration_seconds: csr.expiration_seconds,
+        names: listened.chain(more).collect(),
+        cluster_domain: csr.cluster_domain.clone(),
+        directory: csr.directory.clone(),
     }
 }

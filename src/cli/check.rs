@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use crate::config::{self, CacheStore, Config, DummyInterface};
+use crate::config::{self, CacheStore, Config, Csr, DummyInterface};
 
 use super::Exit;
 
@@ -112,9 +112,27 @@ impl Summary {
             self.interface(interface, config);
         }
         let tls = &config.listen.tls;
-        self.file("listen.tls.certFile", &tls.cert_file);
-        self.file("listen.tls.keyFile", &tls.key_file);
+        match &tls.csr {
+            None => {
+                self.file("listen.tls.certFile", &tls.cert_file);
+                self.file("listen.tls.keyFile", &tls.key_file);
+            }
+            Some(csr) => self.issued(csr),
+        }
         self.file("listen.tls.clientCAFile", &tls.client_ca_file);
+    }
+
+    fn issued(&mut self, csr: &Csr) {
+        self.lines.push(format!(
+            "serving certificate from {}, asked for as {}, kept in {}",
+            csr.signer_name,
+            csr.client,
+            csr.directory.display()
+        ));
+        if let Some((cert, key)) = &csr.before {
+            self.file("listen.tls.certFile", cert);
+            self.file("listen.tls.keyFile", key);
+        }
     }
 
     fn interface(&mut self, interface: &DummyInterface, config: &Config) {

@@ -54,6 +54,16 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Fault> {
         })
 }
 
+/// A DNS name, in lower case.
+pub(super) fn dns_name(text: &str) -> Result<String, Fault> {
+    host(text).map_err(|_| {
+        Fault::new(
+            format!("{} is neither an IP address nor a DNS name", quoted(text)),
+            "write it like 203.0.113.20 or edge-1.example",
+        )
+    })
+}
+
 /// `https://HOST[:PORT]`.
 pub(super) fn server(text: &str) -> Result<ServerAddress, Fault> {
     let (host, port) = url(text, "https", "https://203.0.113.10:6443")?;

@@ -4,18 +4,19 @@
 //! docs/configuration.md is the reference; a test here keeps it complete.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::client::{read_clients, read_limits};
 use super::error::{Fault, Problems, quoted};
 use super::object::{Field, Object, or_default, refuse_repeats};
+use super::serving::References;
 use super::tree::Node;
 use super::{
     API_VERSION, Cache, CacheStore, CacheSync, Certificates, Config, KIND, Listen, Log, LogFormat, LogLevel,
-    Probe, ServerAddress, ServingPair, Upstream,
+    Probe, ServerAddress, Upstream,
 };
-use super::{address, duration, interface, later, offline, quantity};
+use super::{address, duration, interface, later, offline, quantity, serving};
 
 /// A smaller cache could not hold one node's own objects: the number lacks its unit.
 const SMALLEST_CACHE: u64 = 1 << 20;
@@ -41,20 +42,26 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
             field.choice(&[(value, ())], out);
         }
     }
+    let cache = read_cache(root.get("cache"), out);
+    let cache_path = cache.as_ref().map_or(Path::new("/"), |cache| &cache.path);
+    let mut references = Vec::new();
     let listen = root
         .required("listen", out)
-        .and_then(|field| read_listen(&field, out));
+        .and_then(|field| read_listen(&field, cache_path, &mut references, out));
     let own: &[SocketAddr] = listen.as_ref().map_or(&[], |listen| &listen.addresses);
     let upstream = root
         .required("upstream", out)
         .and_then(|field| read_upstream(&field, own, out));
     let clients = or_default(root.get("clients"), Vec::new(), |field| read_clients(&field, out));
+    if let Some(clients) = &clients {
+        let names: Vec<&str> = clients.iter().map(|client| &*client.common_name).collect();
+        serving::check_references(&references, &names, out);
+    }
     let default_client = root
         .get("defaultClient")
         .and_then(|field| field.object(&["limits"], out));
     let default_limits = default_client.and_then(|object| read_limits(&object, out));
     let certificates = read_certificates(root.get("certificates"), out);
-    let cache = read_cache(root.get("cache"), out);
     let offline = offline::read(root.get("offline"), out);
     let log = read_log(root.get("log"), out);
     later::in_cluster(&root, out);
@@ -71,14 +78,19 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
     })
 }
 
-fn read_listen(field: &Field<'_>, out: &mut Problems) -> Option<Listen> {
+fn read_listen<'n>(
+    field: &Field<'n>,
+    cache_path: &Path,
+    references: &mut References<'n>,
+    out: &mut Problems,
+) -> Option<Listen> {
     let object = field.object(&["addresses", "tls", "dummyInterface"], out)?;
     let addresses = or_default(object.get("addresses"), vec![super::DEFAULT_ADDRESS], |field| {
         read_addresses(&field, out)
     });
     let tls = object
         .required("tls", out)
-        .and_then(|field| read_serving_pair(&field, out));
+        .and_then(|field| serving::read(&field, cache_path, references, out));
     let dummy_interface = interface::read(&object, out);
     Some(Listen {
         addresses: addresses?,
@@ -102,18 +114,6 @@ fn read_addresses(field: &Field<'_>, out: &mut Problems) -> Option<Vec<SocketAdd
     addresses.retain(|(_, address)| address.port() != 0);
     refuse_repeats(&addresses, out);
     complete.then_some(all)
-}
-
-fn read_serving_pair(field: &Field<'_>, out: &mut Problems) -> Option<ServingPair> {
-    let object = field.object(&["certFile", "keyFile", "clientCAFile"], out)?;
-    let cert_file = file(&object, "certFile", out);
-    let key_file = file(&object, "keyFile", out);
-    let client_ca_file = file(&object, "clientCAFile", out);
-    Some(ServingPair {
-        cert_file: cert_file?,
-        key_file: key_file?,
-        client_ca_file: client_ca_file?,
-    })
 }
 
 fn read_upstream(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Option<Upstream> {

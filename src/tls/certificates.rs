@@ -35,6 +35,8 @@ use item::{Change, Item, Source, Value};
 pub struct Config {
     /// The pair that the listeners serve with.
     pub serving: PairPaths,
+    /// Served with while `serving` does not exist: before the cluster has issued it.
+    pub serving_before: Option<PairPaths>,
     /// The authorities of client certificates.
     pub client_ca: PathBuf,
     /// The authorities of the apiservers; without it nothing upstream is trusted.
@@ -146,7 +148,7 @@ impl Certificates {
 
 fn sources(config: Config) -> Vec<Source> {
     let mut sources = vec![
-        Source::Serving(config.serving),
+        Source::Serving(config.serving, config.serving_before),
         Source::ClientCa(config.client_ca),
     ];
     sources.extend(config.upstream_ca.map(Source::UpstreamCa));
@@ -180,7 +182,7 @@ impl Published {
         self.show(items, index);
         let Some(item) = items.get(index) else { return };
         match (item.source(), item.value()) {
-            (Source::Serving(_) | Source::ClientCa(_), Some(_)) => {
+            (Source::Serving(..) | Source::ClientCa(_), Some(_)) => {
                 if let Some(material) = server_material(items) {
                     self.server.send_replace(Some(Arc::new(material)));
                 }
@@ -211,7 +213,7 @@ fn server_material(items: &[Item]) -> Option<ServerMaterial> {
     let mut client_ca = None;
     for item in items {
         match (item.source(), item.value()) {
-            (Source::Serving(_), Some(Value::Pair(pair))) => serving = Some(pair.clone()),
+            (Source::Serving(..), Some(Value::Pair(pair))) => serving = Some(pair.clone()),
             (Source::ClientCa(_), Some(Value::Bundle(roots))) => client_ca = Some(Arc::clone(roots)),
             _ => {}
         }

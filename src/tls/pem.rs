@@ -250,12 +250,17 @@ impl Roots {
 /// Loads a chain and its key.
 pub(super) fn load_pair(paths: &PairPaths) -> Result<KeyPair, LoadError> {
     let cert_pem = read(&paths.cert)?;
-    let chain = certificates(&cert_pem, &paths.cert)?;
-    let key = if paths.key == paths.cert {
-        private_key(&cert_pem, &paths.key)?
+    if paths.key == paths.cert {
+        parse_pair(&cert_pem, &cert_pem, paths)
     } else {
-        private_key(&read(&paths.key)?, &paths.key)?
-    };
+        parse_pair(&cert_pem, &read(&paths.key)?, paths)
+    }
+}
+
+/// The same from what the files hold; `paths` stands in messages.
+pub(super) fn parse_pair(cert_pem: &[u8], key_pem: &[u8], paths: &PairPaths) -> Result<KeyPair, LoadError> {
+    let chain = certificates(cert_pem, &paths.cert)?;
+    let key = private_key(key_pem, &paths.key)?;
     let mut infos = Vec::with_capacity(chain.len());
     for der in &chain {
         infos.push(CertificateInfo::parse(der).map_err(|error| damaged(&paths.cert, &error))?);
@@ -319,7 +324,7 @@ pub(super) fn load_bundle(path: &Path) -> Result<Roots, LoadError> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => LoadError::Missing {
             path: path.to_owned(),

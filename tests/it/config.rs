@@ -42,7 +42,7 @@ apiVersion: edgehold/v1alpha1
 kind: ProxyConfiguration
 listen:
   addresses: [\"127.0.0.1:51003\", \"169.254.20.11:51003\"]
-  tls: {certFile: /s.crt, keyFile: /s.key, clientCAFile: /ca.crt}
+  tls: {certFile: /s.crt, keyFile: /s.key, clientCAFile: /ca.crt, csr: {client: system:node:edge-1, signerName: kubernetes.io/kubelet-serving, usages: [digital signature, server auth], expirationSeconds: 2592000, clusterDomain: cluster.local, names: [edge-1.example], directory: /var/lib/edgehold/serving}}
   dummyInterface: {name: edgehold0, addresses: [\"169.254.20.11\"], removeOnExit: true}
 upstream:
   servers: [\"https://203.0.113.10:6443\", \"https://203.0.113.11:6443\"]
@@ -216,6 +216,30 @@ const LATER_MISTAKES: &str = r#"
 - addresses: ["169.254.20.11"]
 + addresses: []
 = listen.dummyInterface.addresses: is an empty list
+- client: system:node:edge-1
++ client: system:node:edge-2
+= listen.tls.csr.client: `system:node:edge-2` is not a client of this configuration; write the commonName of one of `clients`
+- kubernetes.io/kubelet-serving
++ kubelet-serving
+= listen.tls.csr.signerName: `kubelet-serving` is not the name of a signer
+- digital signature, server auth
++ digital signature
+= listen.tls.csr.usages: lacks `server auth`
+- digital signature, server auth
++ server auth, server-auth
+= listen.tls.csr.usages[1]: unknown value `server-auth`; did you mean `server auth`?
+- expirationSeconds: 2592000
++ expirationSeconds: 599
+= listen.tls.csr.expirationSeconds: `599` is not a whole number of at least 600
+- clusterDomain: cluster.local
++ clusterDomain: cluster..local
+= listen.tls.csr.clusterDomain: `cluster..local` is neither an IP address nor a DNS name
+- names: [edge-1.example]
++ names: ["*.example"]
+= listen.tls.csr.names[0]: `*.example` is neither an IP address nor a DNS name
+- directory: /var/lib/edgehold/serving
++ directory: serving
+= listen.tls.csr.directory: `serving` is not an absolute path
 - removeOnExit: true
 + removeOnExit: yes
 = listen.dummyInterface.removeOnExit: unknown value `yes`
@@ -461,6 +485,13 @@ fn the_reference_names_every_field() {
         "listen.tls.certFile",
         "listen.tls.keyFile",
         "listen.tls.clientCAFile",
+        "listen.tls.csr.client",
+        "listen.tls.csr.signerName",
+        "listen.tls.csr.usages",
+        "listen.tls.csr.expirationSeconds",
+        "listen.tls.csr.clusterDomain",
+        "listen.tls.csr.names",
+        "listen.tls.csr.directory",
         "listen.dummyInterface.name",
         "listen.dummyInterface.addresses",
         "listen.dummyInterface.removeOnExit",

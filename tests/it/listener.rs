@@ -195,6 +195,7 @@ impl Front {
         let (cert, key) = pki.server(&[]).write_to(dir.path(), "serving");
         let certificates = Certificates::bind(tls::Config {
             serving: PairPaths { cert, key },
+            serving_before: None,
             client_ca: pki.write_ca(dir.path(), "ca"),
             upstream_ca: None,
             clients: Vec::new(),

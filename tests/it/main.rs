@@ -31,6 +31,7 @@ mod offline;
 mod process;
 mod returning;
 mod scripted;
+mod serving;
 mod story;
 mod streams;
 mod support;

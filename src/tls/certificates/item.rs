@@ -15,7 +15,8 @@ use crate::tls::status::{CertificateKind, CertificateState, CertificateStatus};
 /// What is watched, and what for.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
-    Serving(PairPaths),
+    /// The pair, and the one to serve with while that does not exist.
+    Serving(PairPaths, Option<PairPaths>),
     ClientCa(PathBuf),
     UpstreamCa(PathBuf),
     /// With the common name that the leaf must have.
@@ -26,7 +27,14 @@ impl Source {
     /// Reads and checks the files. Blocking.
     pub(super) fn load(&self) -> Result<Value, LoadError> {
         match self {
-            Self::Serving(paths) => pem::load_pair(paths).map(Value::Pair),
+            Self::Serving(paths, before) => {
+                let loaded = pem::load_pair(paths);
+                let loaded = match (loaded, before) {
+                    (Err(LoadError::Missing { .. }), Some(before)) => pem::load_pair(before),
+                    (loaded, _) => loaded,
+                };
+                loaded.map(Value::Pair)
+            }
             Self::ClientCa(path) | Self::UpstreamCa(path) => {
                 pem::load_bundle(path).map(|roots| Value::Bundle(Arc::new(roots)))
             }
@@ -46,24 +54,31 @@ impl Source {
     }
 
     /// The files, each once.
-    pub(super) fn paths(&self) -> Vec<&Path> {
+    pub(super) fn paths<'a>(&'a self) -> Vec<&'a Path> {
+        let pair = |paths: &'a PairPaths| -> Vec<&'a Path> {
+            if paths.cert == paths.key {
+                vec![&paths.cert]
+            } else {
+                vec![&paths.cert, &paths.key]
+            }
+        };
         match self {
-            Self::Serving(paths) | Self::Client(_, paths) if paths.cert == paths.key => vec![&paths.cert],
-            Self::Serving(paths) | Self::Client(_, paths) => vec![&paths.cert, &paths.key],
+            Self::Serving(paths, None) | Self::Client(_, paths) => pair(paths),
+            Self::Serving(paths, Some(before)) => [pair(paths), pair(before)].concat(),
             Self::ClientCa(path) | Self::UpstreamCa(path) => vec![path],
         }
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::Serving(paths) | Self::Client(_, paths) => &paths.cert,
+            Self::Serving(paths, _) | Self::Client(_, paths) => &paths.cert,
             Self::ClientCa(path) | Self::UpstreamCa(path) => path,
         }
     }
 
     fn name(&self) -> &str {
         match self {
-            Self::Serving(_) => "serving",
+            Self::Serving(..) => "serving",
             Self::ClientCa(_) => "client-ca",
             Self::UpstreamCa(_) => "upstream-ca",
             Self::Client(common_name, _) => common_name,
@@ -72,7 +87,7 @@ impl Source {
 
     fn kind(&self) -> CertificateKind {
         match self {
-            Self::Serving(_) => CertificateKind::Serving,
+            Self::Serving(..) => CertificateKind::Serving,
             Self::ClientCa(_) => CertificateKind::ClientCa,
             Self::UpstreamCa(_) => CertificateKind::UpstreamCa,
             Self::Client(..) => CertificateKind::Client,
@@ -338,10 +353,13 @@ mod tests {
     fn item() -> Item {
         let path = PathBuf::from("/nowhere/pair.pem");
         Item::new(
-            Source::Serving(PairPaths {
-                cert: path.clone(),
-                key: path,
-            }),
+            Source::Serving(
+                PairPaths {
+                    cert: path.clone(),
+                    key: path,
+                },
+                None,
+            ),
             at(0),
         )
     }

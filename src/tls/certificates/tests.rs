@@ -41,6 +41,7 @@ impl Files {
     fn config(&self) -> Config {
         Config {
             serving: self.pair_paths("tls.crt", "tls.key"),
+            serving_before: None,
             client_ca: self.path("ca.crt"),
             upstream_ca: Some(self.path("ca.crt")),
             clients: vec![(NODE.to_owned(), self.pair_paths("node.pem", "node.pem"))],

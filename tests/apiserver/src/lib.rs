@@ -33,6 +33,11 @@
 //! api.set_rbac(Rbac::deny_all().with(Rule::allow(Subject::User("alice".into()), &["get"], &["pods"])));
 //! api.revoke_token(&token);
 //!
+//! // Certificates from the cluster: what people and kube-controller-manager do with a CertificateSigningRequest.
+//! # let name = "csr-1";
+//! api.approve_csr(name, apiserver_standin::Validity::for_seconds(86_400));
+//! api.deny_csr(name, "not this node");
+//!
 //! // Faults, at once and until cleared; some only for a path, or so many times.
 //! api.fault(Fault::Refuse(Existing::Cut)); // ECONNREFUSED, old connections reset
 //! api.clear_faults(); // listens again on the same port
@@ -59,6 +64,7 @@ mod auth;
 mod body;
 mod client;
 mod clock;
+mod csr;
 mod debug;
 mod discovery;
 mod encode;

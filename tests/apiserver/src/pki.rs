@@ -183,6 +183,12 @@ impl Pki {
         CertificateDer::from_pem_slice(self.inner.ca_pem.as_bytes()).expect("own PEM")
     }
 
+    /// The authority's private key, PKCS#8 PEM: for what must sign in its name, as `--cluster-signing-key-file` does.
+    #[must_use]
+    pub fn ca_key_pem(&self) -> String {
+        self.inner.issuer.key().serialize_pem()
+    }
+
     /// Writes the authority's certificate to `dir/NAME.crt` and returns the path.
     pub fn write_ca(&self, dir: &Path, name: &str) -> PathBuf {
         let path = dir.join(format!("{name}.crt"));
@@ -227,7 +233,18 @@ impl Pki {
     /// This is what a controller would do with an approved CertificateSigningRequest.
     #[must_use]
     pub fn sign_request(&self, csr_pem: &str, validity: Validity) -> Option<String> {
+        self.sign(csr_pem, &[], validity)
+    }
+
+    /// As [`Pki::sign_request`], for these extended usages.
+    pub(crate) fn sign(
+        &self,
+        csr_pem: &str,
+        usages: &[ExtendedKeyUsagePurpose],
+        validity: Validity,
+    ) -> Option<String> {
         let mut request = rcgen::CertificateSigningRequestParams::from_pem(csr_pem).ok()?;
+        request.params.extended_key_usages = usages.to_vec();
         set_validity(&mut request.params, validity);
         Some(request.signed_by(&self.inner.issuer).ok()?.pem())
     }

@@ -1,0 +1,156 @@
+//! Asks the apiserver for single objects with the rights of one configured client, beside the data path.
+//!
+//! Nothing that is read here is cached or served; an answer is small, and bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+
+use crate::runtime::body;
+use crate::upstream::{Purpose, Transport};
+
+/// For one request, its answer included.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A Secret is at most 1 MiB, in base64 in JSON.
+const LARGEST: usize = 4 << 20;
+
+const JSON: &str = "application/json";
+
+/// One client's way to the apiserver. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiClient {
+    transport: Arc<Transport>,
+    authority: String,
+}
+
+/// Why there is no object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// No answer, or one that asks to come again: 429 and 5xx.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No such object.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// There is one already.
+    #[error("exists already")]
+    Exists,
+    /// Any other answer: 401, 403, 422.
+    #[error("{status}: {message}")]
+    Refused {
+        /// Of the answer.
+        status: StatusCode,
+        /// The apiserver's own words.
+        message: String,
+    },
+}
+
+impl ApiClient {
+    /// Over this transport; `authority` is the apiserver's `host:port`.
+    pub fn new(transport: Arc<Transport>, authority: String) -> Self {
+        Self { transport, authority }
+    }
+
+    /// The common name whose rights are used.
+    pub fn name(&self) -> &str {
+        self.transport.name()
+    }
+
+    /// The object at this path.
+    pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
+        self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Creates an object in this collection.
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
+        self.send(Method::POST, path, object.to_string().into()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, content: Bytes) -> Result<Value, ApiError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.authority))
+            .header(ACCEPT, JSON)
+            .header(CONTENT_TYPE, JSON)
+            .header(USER_AGENT, concat!("edgehold/", env!("CARGO_PKG_VERSION")))
+            .body(body::full(content))
+            .map_err(|error| ApiError::Unreachable(error.to_string()))?;
+        let exchange = async {
+            let answer = self
+                .transport
+                .send(request, Purpose::Short)
+                .await
+                .map_err(|error| ApiError::Unreachable(error.to_string()))?;
+            let (head, incoming) = answer.into_parts();
+            let read = Limited::new(incoming, LARGEST).collect().await;
+            let bytes = read.map_err(|error| ApiError::Unreachable(error.to_string()))?;
+            Ok((head.status, bytes.to_bytes()))
+        };
+        let (status, bytes) = tokio::time::timeout(TIMEOUT, exchange)
+            .await
+            .map_err(|_| ApiError::Unreachable("no answer in time".to_owned()))??;
+        understood(status, &bytes)
+    }
+}
+
+fn understood(status: StatusCode, bytes: &[u8]) -> Result<Value, ApiError> {
+    let object: Option<Value> = serde_json::from_slice(bytes).ok();
+    if status.is_success() {
+        let damaged = || ApiError::Unreachable("an answer that is not JSON".to_owned());
+        return object.ok_or_else(damaged);
+    }
+    let is_status = object
+        .as_ref()
+        .is_some_and(|object| text(object, "/kind") == "Status");
+    let message = object.map_or_else(String::new, |object| text(&object, "/message").to_owned());
+    Err(match status {
+        // A gateway's own error page says nothing about the object.
+        StatusCode::NOT_FOUND if is_status => ApiError::NotFound(message),
+        StatusCode::CONFLICT if is_status => ApiError::Exists,
+        StatusCode::TOO_MANY_REQUESTS => ApiError::Unreachable(format!("{status}: {message}")),
+        status if status.is_server_error() || !is_status => {
+            ApiError::Unreachable(format!("{status}: {message}"))
+        }
+        status => ApiError::Refused { status, message },
+    })
+}
+
+/// The text at a JSON pointer, empty if there is none.
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_apiserver_says_that_there_is_no_object() {
+        let said = |code: u16, body: &str| {
+            understood(StatusCode::from_u16(code).unwrap(), body.as_bytes()).unwrap_err()
+        };
+        let status = r#"{"kind":"Status","message":"m"}"#;
+        assert_eq!(said(404, status), ApiError::NotFound("m".to_owned()));
+        assert!(matches!(said(404, "<html>"), ApiError::Unreachable(_)));
+        assert_eq!(said(409, status), ApiError::Exists);
+        assert!(matches!(said(403, status), ApiError::Refused { .. }));
+        assert!(matches!(said(403, "{}"), ApiError::Unreachable(_)));
+        for code in [429, 500, 503] {
+            assert!(matches!(said(code, status), ApiError::Unreachable(_)), "{code}");
+        }
+        assert!(matches!(said(200, "{"), ApiError::Unreachable(_)));
+        assert_eq!(
+            understood(StatusCode::CREATED, b"{}"),
+            Ok(Value::Object(Default::default()))
+        );
+    }
+}
