@@ -1,4 +1,4 @@
-//! The command line: `edgehold run | check | version`.
+//! The command line: `edgehold run | check | install | uninstall | version`.
 //!
 //! Owns arguments, exit codes and what a person reads on stdout and stderr. Knows the configuration, but no component:
 //! what `run` runs is handed in, so that `main.rs` is no more than
@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config};
 
 pub mod check;
+pub mod install;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -51,6 +52,10 @@ pub enum Command {
     Run(ConfigArgs),
     /// Check a configuration file and say what it means; warn of files that do not exist yet
     Check(ConfigArgs),
+    /// Put edgehold between this node's clients and their apiserver: configuration, certificate, unit, kubeconfigs
+    Install(install::InstallArgs),
+    /// Take edgehold away again: everything as it was
+    Uninstall(install::UninstallArgs),
     /// Print the version and the platform it was built for
     Version,
 }
@@ -113,6 +118,8 @@ where
         Ok(cli) => match cli.command {
             Command::Run(args) => start(&args.config, run, err),
             Command::Check(args) => check::check(&args.config, out, err),
+            Command::Install(args) => install::install(args, out, err),
+            Command::Uninstall(args) => install::uninstall(args, out, err),
             Command::Version => answered(writeln!(out, "edgehold {}", *VERSION)),
         },
         // `--help` and `--version` are errors to clap, but answers to a person.

@@ -27,6 +27,7 @@ mod client;
 mod duration;
 mod error;
 mod interface;
+pub mod kubeconfig;
 mod later;
 mod object;
 mod offline;

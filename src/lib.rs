@@ -14,6 +14,7 @@ pub mod node;
 pub mod proxy;
 pub mod runtime;
 pub mod server;
+pub mod setup;
 pub mod store;
 pub mod tls;
 pub mod upstream;

@@ -17,6 +17,7 @@ mod client;
 mod expiry;
 mod files;
 mod handshake;
+mod inspect;
 mod pem;
 mod request;
 mod schedule;
@@ -33,6 +34,7 @@ pub use client::{
     Alpn, ClientStream, ClientTls, ServerName, ServerNameError, TlsConnectError, TlsConnectErrorKind, agreed,
 };
 pub use handshake::TlsConfigError;
+pub use inspect::PairInfo;
 pub use pem::{ClientIdentity, LoadError, PairPaths, Roots, ServerMaterial};
 pub use request::{AltName, NotAName, RequestError, RequestKey, RequestSubject, ServingLeaf};
 pub use server::{

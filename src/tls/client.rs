@@ -61,6 +61,12 @@ pub struct ServerName(pki_types::ServerName<'static>);
 #[error("{0:?} is neither a DNS name nor an IP address")]
 pub struct ServerNameError(String);
 
+impl ServerName {
+    pub(super) fn as_rustls(&self) -> &pki_types::ServerName<'static> {
+        &self.0
+    }
+}
+
 impl FromStr for ServerName {
     type Err = ServerNameError;
 

@@ -291,7 +291,12 @@ pub(super) fn parse_pair(cert_pem: &[u8], key_pem: &[u8], paths: &PairPaths) -> 
 /// Loads a bundle of authorities. Broken PEM fails the whole file, because it may be half written; a certificate
 /// that is whole but cannot be an authority is skipped, as Go's `AppendCertsFromPEM` does.
 pub(super) fn load_bundle(path: &Path) -> Result<Roots, LoadError> {
-    let found = certificates(&read(path)?, path)?;
+    parse_bundle(&read(path)?, path)
+}
+
+/// The same out of its text.
+pub(super) fn parse_bundle(bundle: &[u8], path: &Path) -> Result<Roots, LoadError> {
+    let found = certificates(bundle, path)?;
     let fingerprint = digest(&found);
     let mut store = RootCertStore::empty();
     let mut periods = Vec::with_capacity(found.len());

@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that may import everything.
-const TOP: &[&str] = &["server", "admin", "config", "cli", "app", "main", "lib"];
+const TOP: &[&str] = &["server", "admin", "config", "setup", "cli", "app", "main", "lib"];
 
 fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {

@@ -1,0 +1,105 @@
+//! The configuration that install writes.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::paths::{self, MARK};
+
+/// What of a configuration differs from node to node.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    pub(super) address: SocketAddr,
+    pub(super) server: String,
+    pub(super) proxy: Option<String>,
+    pub(super) upstream_ca: PathBuf,
+    pub(super) client_ca: PathBuf,
+    pub(super) clients: Vec<Client>,
+}
+
+/// One of `clients`.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) common_name: String,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+    /// Why it is there, for the reader.
+    pub(super) comment: String,
+}
+
+impl Configuration {
+    /// The file. Values are quoted: they come from other files.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "{MARK}, and yours to change: install keeps a file that differs."
+        )?;
+        writeln!(
+            out,
+            "# Every field is explained in docs/configuration.md; `edgehold check` says what the file means."
+        )?;
+        writeln!(out, "apiVersion: edgehold/v1alpha1\nkind: ProxyConfiguration\n")?;
+        writeln!(out, "listen:")?;
+        writeln!(
+            out,
+            "  # The kubeconfigs of this node's clients name this address."
+        )?;
+        writeln!(out, "  addresses: [{}]", quoted(&self.address.to_string()))?;
+        writeln!(out, "  tls:")?;
+        writeln!(
+            out,
+            "    # Made on this node; its authority is in those kubeconfigs."
+        )?;
+        writeln!(out, "    certFile: {}", path(Path::new(paths::SERVER_CERT)))?;
+        writeln!(out, "    keyFile: {}", path(Path::new(paths::SERVER_KEY)))?;
+        writeln!(
+            out,
+            "    # Who signs the certificates that local clients show: the cluster."
+        )?;
+        writeln!(out, "    clientCAFile: {}\n", path(&self.client_ca))?;
+        writeln!(out, "upstream:")?;
+        writeln!(out, "  # From kubelet's kubeconfig.")?;
+        writeln!(out, "  servers: [{}]", quoted(&self.server))?;
+        writeln!(out, "  caFile: {}", path(&self.upstream_ca))?;
+        if let Some(proxy) = &self.proxy {
+            writeln!(out, "  proxyURL: {}", quoted(proxy))?;
+        }
+        writeln!(
+            out,
+            "\n# Who is spoken for with which certificate. Clients with a token need no entry: it is passed on."
+        )?;
+        if self.clients.is_empty() {
+            return writeln!(out, "clients: []");
+        }
+        writeln!(out, "clients:")?;
+        for client in &self.clients {
+            writeln!(out, "  # {}", client.comment)?;
+            writeln!(out, "  - commonName: {}", quoted(&client.common_name))?;
+            writeln!(out, "    certFile: {}", path(&client.cert))?;
+            writeln!(out, "    keyFile: {}", path(&client.key))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn path(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.starts_with('/') && text.chars().all(plain) {
+        text
+    } else {
+        quoted(&text)
+    }
+}
+
+/// A double-quoted scalar: JSON's strings are YAML's.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
