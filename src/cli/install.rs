@@ -124,7 +124,18 @@ const UNINSTALL: Words = Words {
     again: "edgehold uninstall",
 };
 
+/// One run of either.
+struct Job {
+    options: Options,
+    mode: Mode,
+    words: Words,
+}
+
+/// Either's planner.
+type Planner<'p> = &'p dyn Fn(&Options, &Facts) -> Result<Plan, Vec<Problem>>;
+
 pub(super) fn install(args: InstallArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let mode = args.node.mode();
     let options = Options {
         kube_proxy: args.kube_proxy_kubeconfig,
         node_name: args.node_name,
@@ -138,112 +149,97 @@ pub(super) fn install(args: InstallArgs, out: &mut dyn Write, err: &mut dyn Writ
         },
         ..args.node.options()
     };
-    perform(&options, args.node.mode(), &INSTALL, setup::install, out, err)
+    let words = INSTALL;
+    Job { options, mode, words }.perform(&setup::install, out, err)
 }
 
 pub(super) fn uninstall(args: UninstallArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let mode = args.node.mode();
     let data = if args.purge { Data::Purge } else { Data::Keep };
     let options = Options {
         kube_proxy: args.kube_proxy_kubeconfig,
         ..args.node.options()
     };
+    let words = UNINSTALL;
     let plan = |options: &Options, facts: &Facts| setup::uninstall(options, facts, data);
-    perform(&options, args.node.mode(), &UNINSTALL, plan, out, err)
+    Job { options, mode, words }.perform(&plan, out, err)
 }
 
-fn perform(
-    options: &Options,
-    mode: Mode,
-    words: &Words,
-    plan: impl FnOnce(&Options, &Facts) -> Result<Plan, Vec<Problem>>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Exit {
-    if options.root.is_scratch() {
-        perform_on(&mut Scratch, options, mode, words, plan, out, err)
-    } else {
-        perform_on(&mut Running, options, mode, words, plan, out, err)
-    }
-}
-
-#[allow(clippy::too_many_arguments)] // the same with its host
-fn perform_on<H: Host>(
-    host: &mut H,
-    options: &Options,
-    mode: Mode,
-    words: &Words,
-    plan: impl FnOnce(&Options, &Facts) -> Result<Plan, Vec<Problem>>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Exit {
-    let facts = match Facts::gather(options, host) {
-        Ok(facts) => facts,
-        Err(error) => {
-            super::complain(err, &format!("edgehold: {error}"));
-            return Exit::Failed;
-        }
-    };
-    let plan = match plan(options, &facts) {
-        Ok(plan) => plan,
-        Err(problems) => {
-            for problem in problems {
-                super::complain(err, &format!("edgehold: {problem}"));
-            }
-            super::complain(err, "edgehold: nothing was changed");
-            return Exit::Failed;
-        }
-    };
-    match carry_out(&plan, host, options, mode, words, out) {
-        Ok(()) => Exit::Ok,
-        Err(error) => {
-            super::complain(err, &format!("edgehold: {error}"));
-            let again = words.again;
-            super::complain(
-                err,
-                &format!(
-                    "edgehold: the steps before it are done; `{again}` goes on there once this is mended"
-                ),
-            );
-            Exit::Failed
-        }
-    }
-}
-
-fn carry_out<H: Host>(
-    plan: &Plan,
-    host: &mut H,
-    options: &Options,
-    mode: Mode,
-    words: &Words,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    section(out, "found", &plan.findings)?;
-    if plan.steps.is_empty() {
-        writeln!(out, "{}", words.nothing)?;
-        return Ok(());
-    }
-    let mut executor = Executor::new(&options.root, host);
-    writeln!(out, "{}:", if mode == Mode::DryRun { "would" } else { "doing" })?;
-    for step in &plan.steps {
-        writeln!(out, "  {step}")?;
-        if mode == Mode::DryRun {
-            for change in step.changes() {
-                writeln!(out, "      {}", change.trim_end())?;
-            }
+impl Job {
+    fn perform(&self, planner: Planner<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+        if self.options.root.is_scratch() {
+            self.perform_on(&mut Scratch, planner, out, err)
         } else {
-            out.flush()?;
-            executor.run(step)?;
+            self.perform_on(&mut Running, planner, out, err)
         }
     }
-    section(out, "then", &plan.notes)?;
-    let last = if mode == Mode::DryRun {
-        "nothing was changed"
-    } else {
-        words.done
-    };
-    writeln!(out, "{last}")?;
-    out.flush()?;
-    Ok(())
+
+    fn perform_on<H: Host>(
+        &self,
+        host: &mut H,
+        planner: Planner<'_>,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> Exit {
+        let facts = match Facts::gather(&self.options, host) {
+            Ok(facts) => facts,
+            Err(error) => {
+                super::complain(err, &format!("edgehold: {error}"));
+                return Exit::Failed;
+            }
+        };
+        let plan = match planner(&self.options, &facts) {
+            Ok(plan) => plan,
+            Err(problems) => {
+                for problem in problems {
+                    super::complain(err, &format!("edgehold: {problem}"));
+                }
+                super::complain(err, "edgehold: nothing was changed");
+                return Exit::Failed;
+            }
+        };
+        if let Err(error) = self.carry_out(&plan, host, out) {
+            let again = self.words.again;
+            super::complain(err, &format!("edgehold: {error}"));
+            let what = format!("edgehold: what comes before is done; `{again}` goes on there");
+            super::complain(err, &what);
+            return Exit::Failed;
+        }
+        Exit::Ok
+    }
+
+    fn carry_out<H: Host>(&self, plan: &Plan, host: &mut H, out: &mut dyn Write) -> anyhow::Result<()> {
+        section(out, "found", &plan.findings)?;
+        if plan.steps.is_empty() {
+            writeln!(out, "{}", self.words.nothing)?;
+            return Ok(out.flush()?);
+        }
+        let mut executor = Executor::new(&self.options.root, host);
+        let dry = self.mode == Mode::DryRun;
+        writeln!(out, "{}:", if dry { "would" } else { "doing" })?;
+        for step in &plan.steps {
+            writeln!(out, "  {step}")?;
+            if dry {
+                for change in step.changes() {
+                    writeln!(out, "      {}", change.trim_end())?;
+                }
+            } else {
+                out.flush()?;
+                executor.run(step)?;
+            }
+        }
+        section(out, "then", &plan.notes)?;
+        writeln!(
+            out,
+            "{}",
+            if dry {
+                "nothing was changed"
+            } else {
+                self.words.done
+            }
+        )?;
+        Ok(out.flush()?)
+    }
 }
 
 fn section(out: &mut dyn Write, title: &str, lines: &[String]) -> io::Result<()> {

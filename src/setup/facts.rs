@@ -3,6 +3,7 @@
 //! Reads, never writes. What cannot be read is a fact too; the plans say what it means.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,8 @@ pub struct Facts {
     pub(super) client_ca: Option<(PathBuf, Existing)>,
     /// What is at the places that install writes to.
     pub(super) existing: BTreeMap<PathBuf, Existing>,
+    /// Directories of edgehold's own with nothing in them: an install or uninstall that was broken off.
+    pub(super) empty: Vec<PathBuf>,
     /// The configuration that is there, if it is right.
     pub(super) config: Option<Config>,
     /// A serving pair for `address`: the one that is there, or a new one.
@@ -141,6 +144,7 @@ impl Facts {
             node_name: node_name(options),
             serving: serving(&existing, address, now)?,
             client_ca: root.read(&client_ca).ok().flatten().map(|file| (client_ca, file)),
+            empty: empty_directories(root),
             kubeconfigs,
             unreadable,
             existing,
@@ -167,6 +171,21 @@ fn own_files(root: &Root) -> Result<BTreeMap<PathBuf, Existing>, FactError> {
         note(root, Path::new(path), &mut existing)?;
     }
     Ok(existing)
+}
+
+/// Inner ones first: what holds nothing but them is as good as empty.
+fn empty_directories(root: &Root) -> Vec<PathBuf> {
+    let mut empty: Vec<PathBuf> = Vec::new();
+    for dir in [paths::PKI_DIR, paths::CONFIG_DIR].map(Path::new) {
+        let Ok(mut entries) = fs::read_dir(root.on_machine(dir)) else {
+            continue;
+        };
+        let nothing = |entry: fs::DirEntry| empty.contains(&dir.join(entry.file_name()));
+        if entries.all(|entry| entry.is_ok_and(nothing)) {
+            empty.push(dir.to_owned());
+        }
+    }
+    empty
 }
 
 fn note(root: &Root, path: &Path, into: &mut BTreeMap<PathBuf, Existing>) -> Result<(), FactError> {

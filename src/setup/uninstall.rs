@@ -184,6 +184,11 @@ fn remove_own(facts: &Facts, plan: &mut Plan) {
         .collect();
     let config = facts.existing.contains_key(Path::new(config::DEFAULT_PATH));
     if own.is_empty() && !config {
+        let empty = facts
+            .empty
+            .iter()
+            .map(|path| Step::RemoveEmpty { path: path.clone() });
+        plan.steps.extend(empty);
         return;
     }
     plan.steps.extend(own);

@@ -20,6 +20,7 @@ mod fixtures;
 mod forwarding;
 mod identity;
 mod interface;
+mod install;
 mod kube_rs;
 mod kubectl;
 mod kubelet_tokens;

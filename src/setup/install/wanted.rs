@@ -1,0 +1,211 @@
+//! The configuration that the node should have, and what becomes of the one that it has.
+
+use std::path::{Path, PathBuf};
+
+use crate::config;
+use crate::config::kubeconfig::Authority;
+
+use super::{Planner, upstream_ca};
+use crate::setup::configuration::{Client, Configuration};
+use crate::setup::facts::Replace;
+use crate::setup::kubeconfigs::{self, Identity, KubeconfigFile, Role};
+use crate::setup::paths;
+use crate::setup::step::Step;
+
+impl Planner<'_> {
+    pub(super) fn configuration(&mut self, steps: &mut Vec<Step>) {
+        let path = config::DEFAULT_PATH;
+        let there = self.facts.existing_text(path);
+        let keep = self.options.replace == Replace::Keep;
+        if there.is_some_and(|text| !text.starts_with(paths::MARK)) {
+            return self.problem(
+                format!("{path} was not written by install"),
+                "move it away, and take over from it what you need afterwards",
+            );
+        }
+        let wanted = self.wanted_configuration();
+        let Some(wanted) = wanted else {
+            if self.facts.config.is_none() || !keep {
+                self.problem(
+                    format!(
+                        "where the apiserver is cannot be learned: the kubeconfigs name {} already",
+                        self.local
+                    ),
+                    format!("put their `server` back, or write {path} by hand"),
+                );
+            }
+            return;
+        };
+        let mut files = Vec::new();
+        let origin = self.origin().and_then(|file| file.original(&self.local));
+        if let Some(original) = origin
+            && let (Authority::Data(data), true) = (
+                &original.kubeconfig.authority,
+                wanted.upstream_ca == Path::new(paths::CLUSTER_CA),
+            )
+        {
+            self.write(&mut files, paths::CLUSTER_CA, data, 0o644);
+        }
+        for file in &self.facts.kubeconfigs {
+            if let Identity::Embedded { cert, key, .. } = &file.identity {
+                let [cert_path, key_path] = kubeconfigs::pair_paths(file.role);
+                self.write(&mut files, &key_path.to_string_lossy(), key, 0o600);
+                self.write(&mut files, &cert_path.to_string_lossy(), cert, 0o644);
+            }
+        }
+        steps.append(&mut files);
+        let text = wanted.text();
+        if let Err(errors) = config::parse(&text, "the node's configuration") {
+            for problem in errors.problems() {
+                self.problem(
+                    format!("{}: {}", problem.field, problem.wrong),
+                    problem.fix.clone(),
+                );
+            }
+        }
+        match there {
+            Some(there) if there != text && keep => self.keep_configuration(),
+            _ => self.write(steps, path, text.as_bytes(), 0o644),
+        }
+    }
+
+    /// It was changed by hand: it must still be one that the kubeconfigs can be pointed at.
+    fn keep_configuration(&mut self) {
+        let path = config::DEFAULT_PATH;
+        let replace = "correct it, or write it anew with --replace-config";
+        match &self.facts.config {
+            None => self.problem(format!("{path} is not right: see edgehold check"), replace),
+            Some(config) if !config.listen.addresses.contains(&self.facts.address) => {
+                self.problem(
+                    format!("{path} does not listen at {}", self.facts.address),
+                    replace,
+                );
+            }
+            Some(_) => self.found(format!("{path}: changed by hand, kept as it is")),
+        }
+    }
+
+    /// The kubeconfig that says where the apiserver is.
+    fn origin(&self) -> Option<&KubeconfigFile> {
+        let kubelet = self
+            .facts
+            .kubeconfigs
+            .iter()
+            .filter(|file| file.role != Role::KubeProxy);
+        kubelet
+            .into_iter()
+            .find(|file| file.original(&self.local).is_some())
+    }
+
+    fn wanted_configuration(&mut self) -> Option<Configuration> {
+        let origin = self.origin()?;
+        let original = origin.original(&self.local)?.kubeconfig;
+        let upstream_ca = upstream_ca(&original.authority)?;
+        let client_ca = self.facts.client_ca.as_ref().map(|(path, _)| path.clone());
+        if let Some(asked) = &self.options.client_ca
+            && client_ca.is_none()
+        {
+            self.problem(
+                format!("{} cannot be read", asked.display()),
+                "correct --client-ca-file",
+            );
+        }
+        Some(Configuration {
+            address: self.facts.address,
+            server: original.server,
+            proxy: original.proxy_url,
+            client_ca: client_ca.unwrap_or_else(|| upstream_ca.clone()),
+            upstream_ca,
+            clients: self.clients(),
+        })
+    }
+
+    fn clients(&mut self) -> Vec<Client> {
+        let mut clients: Vec<Client> = Vec::new();
+        let kubelet = self
+            .facts
+            .kubeconfigs
+            .iter()
+            .find(|file| file.role == Role::Kubelet);
+        match kubelet.map(|file| &file.identity) {
+            // Its token is passed on.
+            Some(Identity::None) => self.found("  kubelet shows no certificate: its token is passed on"),
+            Some(identity) => clients.extend(self.client(Role::Kubelet, identity)),
+            None => {
+                clients.extend(self.kubelet_to_come(paths::KUBELET_PAIR.into(), paths::KUBELET_PAIR.into()))
+            }
+        }
+        for file in self
+            .facts
+            .kubeconfigs
+            .iter()
+            .filter(|file| file.role == Role::KubeProxy)
+        {
+            let client = self.client(Role::KubeProxy, &file.identity);
+            clients.extend(
+                client.filter(|new| clients.iter().all(|other| other.common_name != new.common_name)),
+            );
+        }
+        clients
+    }
+
+    fn client(&mut self, role: Role, identity: &Identity) -> Option<Client> {
+        match identity {
+            Identity::Files { paths, pair } => Some(Client {
+                common_name: pair.leaf().common_name.clone()?,
+                cert: paths.cert.clone(),
+                key: paths.key.clone(),
+                comment: format!(
+                    "{}: its own certificate; when it is replaced, edgehold follows.",
+                    role.as_str()
+                ),
+            }),
+            Identity::Embedded { pair, .. } => {
+                let [cert, key] = kubeconfigs::pair_paths(role);
+                let note = format!(
+                    "{} keeps its certificate in its kubeconfig; edgehold uses a copy. Run install again when it changes.",
+                    role.as_str()
+                );
+                self.plan.notes.push(note);
+                Some(Client {
+                    common_name: pair.leaf().common_name.clone()?,
+                    cert,
+                    key,
+                    comment: format!("{}: a copy of what its kubeconfig embeds.", role.as_str()),
+                })
+            }
+            Identity::Absent { paths } if role == Role::Kubelet => {
+                self.kubelet_to_come(paths.cert.clone(), paths.key.clone())
+            }
+            Identity::Absent { paths } => {
+                let wrong = format!(
+                    "the certificate of {}, {}, is not there",
+                    role.as_str(),
+                    paths.cert.display()
+                );
+                self.problem(wrong, "put it there first: its common name is needed");
+                None
+            }
+            Identity::Broken(_) | Identity::None => None,
+        }
+    }
+
+    /// kubelet has not joined yet: it will, through edgehold, and get this name and these files.
+    fn kubelet_to_come(&mut self, cert: PathBuf, key: PathBuf) -> Option<Client> {
+        let Some(name) = &self.facts.node_name else {
+            self.problem("the name of this node is not known", "give it with --node-name");
+            return None;
+        };
+        let common_name = format!("system:node:{name}");
+        self.plan
+            .findings
+            .push(format!("kubelet has not joined yet; it will as {common_name}"));
+        Some(Client {
+            common_name,
+            cert,
+            key,
+            comment: "kubelet: it has not joined yet. Once it has, its certificate is taken from here."
+                .to_owned(),
+        })
+    }
+}
