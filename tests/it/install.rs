@@ -561,13 +561,13 @@ fn everything_that_is_in_the_way_is_said_at_once() {
         ..Machine::default()
     };
     let mut options = node.options();
-    options.binary = Some("/root/edgehold".into());
-    node.write("root/edgehold", "", 0o755);
+    options.binary = Some("/home/me/edgehold".into());
+    node.write("home/me/edgehold", "", 0o755);
     assert_eq!(
         problems(&options, &machine),
         "this needs root; run it with sudo\n\
          this node has no systemd; run edgehold as a static pod instead: examples/deploy\n\
-         /root/edgehold is where the unit will not see it; copy it: install -m 755 /root/edgehold /usr/local/bin/edgehold, and run that one\n\
+         /home/me/edgehold is where the unit will not see it; copy it: install -m 755 /home/me/edgehold /usr/local/bin/edgehold, and run that one\n\
          another program listens at 127.0.0.1:51003; stop it, or choose another address with --address\n"
     );
     let ours = Machine {
