@@ -4,6 +4,7 @@ mod clients;
 mod logging;
 mod maintenance;
 mod node;
+mod way;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,13 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cache::{Cache, CacheConfig, StoredTokens};
 use crate::config::{CacheStore, Config};
-use crate::proxy::{Pace, Parts, Proxy, ProxyConfig};
+use crate::proxy::{Pace, Parts, Proxy};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::store::{LogStore, Store};
-use crate::tls::{self, Certificates, PairPaths, TrustedTime};
-use crate::upstream::probe::{self, ProbeConfig};
-use crate::upstream::{Link, LinkState, TransportConfig, Transports};
+use crate::tls::{self, Certificates, PairPaths};
+use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, probe, upkeep};
 
 use self::maintenance::Maintenance;
 use self::node::NodeParts;
@@ -79,6 +79,7 @@ pub struct App {
     certificates: Arc<Certificates>,
     tokens: StoredTokens,
     metrics: ServerMetrics,
+    upstream_metrics: UpstreamMetrics,
     registry: Registry,
     tasks: Tasks,
 }
@@ -112,6 +113,7 @@ impl App {
         let (store, tokens, certificates) = opened.await.context("opening the store")??;
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
+        let upstream_metrics = UpstreamMetrics::register(&mut registry);
         Ok(Self {
             config,
             listener,
@@ -119,6 +121,7 @@ impl App {
             certificates,
             tokens,
             metrics,
+            upstream_metrics,
             registry,
             tasks,
         })
@@ -133,6 +136,7 @@ impl App {
             certificates,
             tokens,
             metrics,
+            upstream_metrics,
             mut registry,
             tasks,
         } = self;
@@ -142,9 +146,7 @@ impl App {
             Arc::clone(&certificates).run(tasks.cancelled().clone()),
         );
 
-        let link = Link::default();
-        let transport_config = transport_config(&config, &time);
-        let authority = transport_config.authority();
+        let link = Link::new(way::settings(&config.upstream), upstream_metrics);
         let identities = config
             .clients
             .iter()
@@ -153,23 +155,9 @@ impl App {
                 certificates.client_identity(&name).map(|source| (name, source))
             })
             .collect();
-        let transports = Transports::spawn(
-            &transport_config,
-            &certificates.upstream_roots(),
-            identities,
-            &tasks,
-        );
-        let probe_config = ProbeConfig {
-            interval: config.upstream.probe.interval,
-            timeout: config.upstream.probe.timeout,
-            authority: authority.clone(),
-        };
-        probe::spawn(
-            probe_config,
-            link.clone(),
-            Arc::clone(transports.default_transport()),
-            &tasks,
-        );
+        let transports = Transports::spawn(&link, &certificates.upstream_roots(), identities, &time, &tasks);
+        probe::spawn(&link, transports.default_transport(), &tasks);
+        upkeep::spawn(&transports, &tasks);
 
         let cache_config = CacheConfig {
             spool_dir: spool_dir(&config),
@@ -177,24 +165,18 @@ impl App {
             reviews: Duration::ZERO,
         };
         let cache = Cache::new(Arc::clone(&store), cache_config, tasks.clone());
-        let proxy = Arc::new(Proxy::new(
-            ProxyConfig {
-                authority: authority.clone(),
-                response_timeout: config.upstream.response_timeout,
-            },
-            Parts {
-                transports,
-                link: link.clone(),
-                cache,
-                tokens,
-                time: Arc::clone(&time),
-                pace: Pace::every(REOPEN_INTERVAL),
-                limits: clients::limits(&config),
-                priorities: clients::priorities(&config),
-                tasks: tasks.clone(),
-            },
-        ));
-        maintenance::follow_link(&proxy, &link, &time, &tasks);
+        let proxy = Arc::new(Proxy::new(Parts {
+            transports,
+            link: link.clone(),
+            cache,
+            tokens,
+            time: Arc::clone(&time),
+            pace: Pace::every(REOPEN_INTERVAL),
+            limits: clients::limits(&config),
+            priorities: clients::priorities(&config),
+            tasks: tasks.clone(),
+        }));
+        maintenance::follow_link(&link, &time, &tasks);
         maintenance::prune(&proxy, &tasks);
         let maintenance = Maintenance::new(
             store,
@@ -203,7 +185,7 @@ impl App {
             Arc::clone(&time),
         );
         maintenance.spawn(&tasks);
-        let node = NodeParts::spawn(&config, proxy.transports(), &authority, &mut registry, &tasks);
+        let node = NodeParts::spawn(&config, proxy.transports(), &mut registry, &tasks);
 
         let addresses = listener.addresses();
         listener.spawn(&proxy, &certificates.server_material(), &time, &metrics, &tasks);
@@ -243,6 +225,11 @@ impl Running {
     /// The state of the way to the cloud, to be followed.
     pub fn link(&self) -> tokio::sync::watch::Receiver<LinkState> {
         self.link.subscribe()
+    }
+
+    /// The way to the cloud and its servers.
+    pub fn way(&self) -> &Link {
+        &self.link
     }
 
     /// The certificates and how they are.
@@ -326,20 +313,6 @@ fn certificate_config(config: &Config) -> tls::Config {
             .collect(),
         reload_interval: config.certificates.reload_interval,
         retry_interval: config.certificates.retry_interval,
-    }
-}
-
-fn transport_config(config: &Config, time: &Arc<TrustedTime>) -> TransportConfig {
-    // The configuration has at least one server, checked when it was read.
-    let server = config.upstream.servers.first();
-    let host = server.map_or_else(String::new, |server| server.host.clone());
-    let localhost = || std::net::IpAddr::from([127, 0, 0, 1]).into();
-    TransportConfig {
-        server_name: host.parse().unwrap_or_else(|_| localhost()),
-        host,
-        port: server.map_or(443, |server| server.port),
-        time: Arc::clone(time),
-        connect_timeout: config.upstream.connect_timeout,
     }
 }
 

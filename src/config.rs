@@ -35,6 +35,7 @@ mod quantity;
 mod schema;
 mod serving;
 mod tree;
+mod upstream;
 
 /// The only `apiVersion`.
 pub const API_VERSION: &str = "edgehold/v1alpha1";
@@ -83,8 +84,10 @@ pub struct Listen {
 /// `upstream`: the way to the kube-apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Never empty; exactly one in this version.
+    /// Never empty; the preferred one first.
     pub servers: Vec<ServerAddress>,
+    /// Which server a request goes to.
+    pub strategy: Strategy,
     /// Absolute path of the authorities that the servers are verified with.
     pub ca_file: PathBuf,
     /// For TCP and TLS together.
@@ -93,6 +96,29 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// How the link is watched.
     pub probe: Probe,
+    /// How soon the loss of a silent connection is noticed.
+    pub keep_alive: KeepAlive,
+}
+
+/// `upstream.strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The first of the list that can be reached.
+    Priority,
+    /// Identities take turns.
+    RoundRobin,
+}
+
+impl Strategy {
+    const ALL: [Self; 2] = [Self::Priority, Self::RoundRobin];
+
+    /// As in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Priority => "priority",
+            Self::RoundRobin => "roundRobin",
+        }
+    }
 }
 
 /// `upstream.probe`: how the link is watched.
@@ -101,6 +127,19 @@ pub struct Probe {
     /// From one probe to the next.
     pub interval: Duration,
     /// Until a probe has failed.
+    pub timeout: Duration,
+    /// So many in a row and a server is away. At least 1.
+    pub failure_threshold: u32,
+    /// So many in a row and a server that was away is preferred again. At least 1.
+    pub success_threshold: u32,
+}
+
+/// `upstream.keepAlive`: how soon the loss of a silent connection is noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Of silence, before it is asked whether it is alive.
+    pub interval: Duration,
+    /// Until an answer to that is overdue.
     pub timeout: Duration,
 }
 
@@ -360,6 +399,11 @@ mod tests {
         assert_eq!(config.upstream.response_timeout, Duration::from_secs(5));
         assert_eq!(config.upstream.probe.interval, Duration::from_secs(5));
         assert_eq!(config.upstream.probe.timeout, Duration::from_secs(2));
+        assert_eq!(config.upstream.probe.failure_threshold, 2);
+        assert_eq!(config.upstream.probe.success_threshold, 3);
+        assert_eq!(config.upstream.strategy, super::Strategy::Priority);
+        assert_eq!(config.upstream.keep_alive.interval, Duration::from_secs(3));
+        assert_eq!(config.upstream.keep_alive.timeout, Duration::from_secs(2));
         assert_eq!(config.clients, []);
         assert_eq!(config.certificates.reload_interval, Duration::from_secs(1800));
         assert_eq!(config.certificates.retry_interval, Duration::from_secs(1));

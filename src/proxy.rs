@@ -19,7 +19,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -43,18 +43,8 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
-/// What the proxy needs to know.
-#[derive(Debug, Clone)]
-pub struct ProxyConfig {
-    /// `host:port` of the apiserver, for `Host` and `:authority`.
-    pub authority: String,
-    /// How long a read may wait for the first byte before the cache answers, if it can.
-    pub response_timeout: Duration,
-}
-
 /// The proxy: handles requests of all connections.
 pub struct Proxy {
-    config: ProxyConfig,
     transports: Transports,
     link: Link,
     cache: Cache,
@@ -90,7 +80,7 @@ pub struct Parts {
 
 impl Proxy {
     /// A proxy over its parts.
-    pub fn new(config: ProxyConfig, parts: Parts) -> Self {
+    pub fn new(parts: Parts) -> Self {
         let Parts {
             transports,
             link,
@@ -103,7 +93,6 @@ impl Proxy {
             tasks,
         } = parts;
         Self {
-            config,
             transports,
             link,
             cache,

@@ -41,10 +41,9 @@ pub(super) fn restored_time(store: &Arc<dyn Store>, expiry: Expiry) -> Arc<Trust
     TrustedTime::restored(contact, expiry)
 }
 
-/// Tells the clock of the outage and of its end, and lets requests dial anew when the cloud is back: connections of before may be
-/// dead without knowing it.
-pub(super) fn follow_link(proxy: &Arc<Proxy>, link: &Link, time: &Arc<TrustedTime>, tasks: &Tasks) {
-    let (proxy, time, mut states) = (Arc::downgrade(proxy), Arc::clone(time), link.subscribe());
+/// Tells the clock of the outage and of its end.
+pub(super) fn follow_link(link: &Link, time: &Arc<TrustedTime>, tasks: &Tasks) {
+    let (time, mut states) = (Arc::clone(time), link.subscribe());
     // The first probe may have been quicker than this.
     states.mark_changed();
     tasks.spawn_critical("link", async move {
@@ -55,13 +54,8 @@ pub(super) fn follow_link(proxy: &Arc<Proxy>, link: &Link, time: &Arc<TrustedTim
                 time.contact(None);
             }
             was_offline = is_offline;
-            if !is_offline {
-                continue;
-            }
-            time.lost();
-            let Some(proxy) = proxy.upgrade() else { return };
-            for transport in proxy.transports().iter() {
-                transport.forget_connections();
+            if is_offline {
+                time.lost();
             }
         }
     });

@@ -34,18 +34,17 @@ pub(super) struct NodeParts {
 }
 
 impl NodeParts {
-    /// Starts what is configured; waits for none of it. `authority` is the apiserver's.
+    /// Starts what is configured; waits for none of it.
     pub(super) fn spawn(
         config: &Config,
         transports: &Transports,
-        authority: &str,
         registry: &mut Registry,
         tasks: &Tasks,
     ) -> Self {
         if let Some(csr) = &config.listen.tls.csr
             && let Some(transport) = transports.named(&csr.client)
         {
-            let client = ApiClient::new(transport.clone(), authority.to_owned());
+            let client = ApiClient::new(transport.clone());
             serving::spawn(serving_config(config, csr), client, registry, tasks);
         }
         Self {

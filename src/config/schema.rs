@@ -14,9 +14,8 @@ use super::serving::References;
 use super::tree::Node;
 use super::{
     API_VERSION, Cache, CacheStore, CacheSync, Certificates, Config, KIND, Listen, Log, LogFormat, LogLevel,
-    Probe, ServerAddress, Upstream,
 };
-use super::{address, duration, interface, later, offline, quantity, serving};
+use super::{address, duration, interface, later, offline, quantity, serving, upstream};
 
 /// A smaller cache could not hold one node's own objects: the number lacks its unit.
 const SMALLEST_CACHE: u64 = 1 << 20;
@@ -51,7 +50,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
     let own: &[SocketAddr] = listen.as_ref().map_or(&[], |listen| &listen.addresses);
     let upstream = root
         .required("upstream", out)
-        .and_then(|field| read_upstream(&field, own, out));
+        .and_then(|field| upstream::read(&field, own, out));
     let clients = or_default(root.get("clients"), Vec::new(), |field| read_clients(&field, out));
     if let Some(clients) = &clients {
         let names: Vec<&str> = clients.iter().map(|client| &*client.common_name).collect();
@@ -114,79 +113,6 @@ fn read_addresses(field: &Field<'_>, out: &mut Problems) -> Option<Vec<SocketAdd
     addresses.retain(|(_, address)| address.port() != 0);
     refuse_repeats(&addresses, out);
     complete.then_some(all)
-}
-
-fn read_upstream(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Option<Upstream> {
-    let known = [
-        "servers",
-        "caFile",
-        "proxyURL",
-        "connectTimeout",
-        "responseTimeout",
-        "probe",
-    ];
-    let object = field.object(&known, out)?;
-    let servers = object
-        .required("servers", out)
-        .and_then(|field| read_servers(&field, own, out));
-    let ca_file = file(&object, "caFile", out);
-    later::proxy(&object, out);
-    let connect_timeout = time(&object, "connectTimeout", Duration::from_secs(2), out);
-    let response_timeout = time(&object, "responseTimeout", Duration::from_secs(5), out);
-    let probe = read_probe(object.get("probe"), out);
-    Some(Upstream {
-        servers: servers?,
-        ca_file: ca_file?,
-        connect_timeout: connect_timeout?,
-        response_timeout: response_timeout?,
-        probe: probe?,
-    })
-}
-
-fn read_servers(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Option<Vec<ServerAddress>> {
-    let items = non_empty(
-        field,
-        "the URL of the kube-apiserver, like https://203.0.113.10:6443",
-        out,
-    )?;
-    let mut servers = Vec::new();
-    let mut named = Vec::new();
-    for (i, item) in items.into_iter().enumerate() {
-        if i > 0 {
-            item.not_supported("more than one server is", "keep one server", out);
-        }
-        let Some(server) = item.parse(address::server, out) else {
-            continue;
-        };
-        let is_own = |own: &SocketAddr| server.host.parse() == Ok(own.ip()) && server.port == own.port();
-        if own.iter().any(is_own) {
-            let wrong = format!("{} is one of listen.addresses", quoted(&server.original));
-            item.refuse(
-                Fault::new(wrong, "write the URL of the kube-apiserver itself"),
-                out,
-            );
-        }
-        named.push((item, server.to_string()));
-        servers.push(server);
-    }
-    refuse_repeats(&named, out);
-    (!servers.is_empty()).then_some(servers)
-}
-
-fn read_probe(field: Option<Field<'_>>, out: &mut Problems) -> Option<Probe> {
-    let default = Probe {
-        interval: Duration::from_secs(5),
-        timeout: Duration::from_secs(2),
-    };
-    or_default(field, default.clone(), |field| {
-        let object = field.object(&["interval", "timeout"], out)?;
-        let interval = time(&object, "interval", default.interval, out);
-        let timeout = time(&object, "timeout", default.timeout, out);
-        Some(Probe {
-            interval: interval?,
-            timeout: timeout?,
-        })
-    })
 }
 
 fn read_certificates(field: Option<Field<'_>>, out: &mut Problems) -> Option<Certificates> {
@@ -279,7 +205,12 @@ pub(super) fn file(object: &Object<'_>, name: &str, out: &mut Problems) -> Optio
     object.required(name, out)?.parse(path, out)
 }
 
-fn time(object: &Object<'_>, name: &str, default: Duration, out: &mut Problems) -> Option<Duration> {
+pub(super) fn time(
+    object: &Object<'_>,
+    name: &str,
+    default: Duration,
+    out: &mut Problems,
+) -> Option<Duration> {
     or_default(object.get(name), default, |field| {
         field.parse_amount("a duration like 5s", duration::parse, out)
     })

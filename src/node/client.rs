@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
 use crate::runtime::body;
-use crate::upstream::{Purpose, Transport};
+use crate::upstream::{Effort, Purpose, Transport};
 
 /// For one request, its answer included.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,7 +26,6 @@ const JSON: &str = "application/json";
 #[derive(Clone)]
 pub struct ApiClient {
     transport: Arc<Transport>,
-    authority: String,
 }
 
 /// Why there is no object.
@@ -52,9 +51,9 @@ pub enum ApiError {
 }
 
 impl ApiClient {
-    /// Over this transport; `authority` is the apiserver's `host:port`.
-    pub fn new(transport: Arc<Transport>, authority: String) -> Self {
-        Self { transport, authority }
+    /// Over this transport.
+    pub fn new(transport: Arc<Transport>) -> Self {
+        Self { transport }
     }
 
     /// The common name whose rights are used.
@@ -73,9 +72,14 @@ impl ApiClient {
     }
 
     async fn send(&self, method: Method, path: &str, content: Bytes) -> Result<Value, ApiError> {
+        let effort = if method == Method::GET {
+            Effort::read(Purpose::Short)
+        } else {
+            Effort::once(Purpose::Short)
+        };
         let request = Request::builder()
             .method(method)
-            .uri(format!("https://{}{path}", self.authority))
+            .uri(path)
             .header(ACCEPT, JSON)
             .header(CONTENT_TYPE, JSON)
             .header(USER_AGENT, concat!("edgehold/", env!("CARGO_PKG_VERSION")))
@@ -84,7 +88,7 @@ impl ApiClient {
         let exchange = async {
             let answer = self
                 .transport
-                .send(request, Purpose::Short)
+                .send(request, &effort)
                 .await
                 .map_err(|error| ApiError::Unreachable(error.to_string()))?;
             let (head, incoming) = answer.into_parts();

@@ -1,7 +1,7 @@
 //! Forwarding: reads that the cache can stand in for, writes that are never repeated, and endless streams.
 
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header, response};
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri, header, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -11,8 +11,7 @@ use crate::kube::status::Status;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
 use crate::upstream::error::Sent;
-use crate::upstream::link::Signal;
-use crate::upstream::{Failure, LinkState, Purpose, UpstreamError};
+use crate::upstream::{Effort, Failure, LinkState, Purpose, UpstreamError};
 
 use super::caller::Identity;
 use super::exchange::Exchange;
@@ -53,12 +52,13 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
 
 /// Sends a read and waits for the head of its answer, or gives what the client gets instead.
 async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, Box<Response<Body>>> {
-    let timeout = exchange.proxy.config.response_timeout;
-    let mut sending = std::pin::pin!(exchange.send_read(body, Purpose::Short));
+    let timeout = exchange.caller.transport.response_timeout();
+    let effort = exchange.read_effort(&body, Purpose::Short);
+    let mut sending = std::pin::pin!(exchange.send_read(body, &effort));
     let sent = match tokio::time::timeout(timeout, sending.as_mut()).await {
         Ok(sent) => sent,
         Err(_) => {
-            exchange.proxy.link.signal(Signal::Failed(Failure::Timeout));
+            effort.timed_out();
             if let Some(response) = exchange.cached_answer().await {
                 return Err(Box::new(response));
             }
@@ -145,7 +145,7 @@ pub(super) async fn write(exchange: Exchange, body: Incoming) -> Response<Body> 
     match exchange
         .caller
         .transport
-        .send(exchange.request(body), Purpose::Short)
+        .send(exchange.request(body), &Effort::once(Purpose::Short))
         .await
     {
         Ok(response) => {
@@ -185,7 +185,12 @@ pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body>
         return exchange.refuse(&Status::unavailable("edgehold: the cloud cannot be reached"));
     }
     let request = exchange.request(body::incoming(body));
-    match exchange.caller.transport.send(request, Purpose::Watch).await {
+    match exchange
+        .caller
+        .transport
+        .send(request, &Effort::once(Purpose::Watch))
+        .await
+    {
         Ok(response) => exchange.passed_on(response),
         Err(error) => {
             exchange.failed(&error);
@@ -198,64 +203,53 @@ pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body>
 }
 
 impl Exchange {
-    /// The request as it goes upstream: the client's path and query byte for byte, the apiserver's authority.
+    /// The request as it goes upstream: the client's path and query byte for byte. Which authority it is for is
+    /// decided with the server.
     pub(super) fn request(&self, body: Body) -> Request<Body> {
         self.request_for(self.head.uri.path_and_query().cloned(), body)
     }
 
     /// The same with another path and query.
     pub(super) fn request_for(&self, target: Option<PathAndQuery>, body: Body) -> Request<Body> {
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTPS);
-        uri.authority = self.proxy.config.authority.parse().ok();
-        uri.path_and_query = Some(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();
-        // Scheme, authority and path together are always a URI; the authority was checked with the configuration.
-        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
         *request.headers_mut() = self.head.headers.clone();
-        if let Ok(host) = HeaderValue::from_str(&self.proxy.config.authority) {
-            request.headers_mut().insert(header::HOST, host);
-        }
         request
     }
 
-    /// Sends a read. One whose connection broke under it is sent once more: it changes nothing.
+    /// What may be done for a read: it changes nothing, so it may be sent again, unless it has a body.
+    pub(super) fn read_effort(&self, body: &Incoming, purpose: Purpose) -> Effort {
+        if body.is_end_stream() {
+            Effort::read(purpose)
+        } else {
+            Effort::once(purpose)
+        }
+    }
+
+    /// Sends a read.
     pub(super) async fn send_read(
         &self,
         body: Incoming,
-        purpose: Purpose,
+        effort: &Effort,
     ) -> Result<Response<Body>, UpstreamError> {
-        let repeatable = body.is_end_stream();
-        let body = if repeatable {
+        let body = if body.is_end_stream() {
             body::empty()
         } else {
             body::incoming(body)
         };
-        let transport = &self.caller.transport;
-        let first = transport.send(self.request(body), purpose).await;
-        let result = match first {
-            Err(UpstreamError {
-                failure: Failure::Broken,
-                ..
-            }) if repeatable => transport.send(self.request(body::empty()), purpose).await,
-            result => result,
-        };
+        let result = self.caller.transport.send(self.request(body), effort).await;
         if let Err(error) = &result {
             self.failed(error);
         }
         result
     }
 
-    /// Takes note of an answer's head: what it says about the link, the time and the token.
+    /// Takes note of an answer's head: what it says about the time and the token.
     pub(super) fn noted(&self, head: &response::Parts) {
         if !is_from_apiserver(&head.headers) {
-            if stands_in_for(head.status) {
-                self.proxy.link.signal(Signal::Failed(Failure::Gateway));
-            }
             return;
         }
-        self.proxy.link.signal(Signal::Reached);
         let date = head
             .headers
             .get(header::DATE)
@@ -291,9 +285,6 @@ impl Exchange {
             %error,
             "a request did not reach the cloud"
         );
-        if error.failure.concerns_link() {
-            self.proxy.link.signal(Signal::Failed(error.failure));
-        }
     }
 
     /// An answer that is only passed on.

@@ -18,8 +18,7 @@ use crate::kube::media::Encoding;
 use crate::kube::request::RequestInfo;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
-use crate::upstream::link::Signal;
-use crate::upstream::{Failure, LinkState, Purpose, UpstreamError};
+use crate::upstream::{LinkState, Purpose, UpstreamError};
 use crate::wire::status::error_frame;
 
 use super::exchange::Exchange;
@@ -56,11 +55,13 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
         .as_ref()
         .and_then(|query| exchange.proxy.cache.record_watch(query));
     let refusal = query.as_ref().map(|query| exchange.proxy.cache.record(query));
-    let mut sending = Box::pin(exchange.send_read(body, Purpose::Watch));
-    let sent = match tokio::time::timeout(exchange.proxy.config.response_timeout, sending.as_mut()).await {
+    let timeout = exchange.caller.transport.response_timeout();
+    let effort = exchange.read_effort(&body, Purpose::Watch);
+    let mut sending = Box::pin(exchange.send_read(body, &effort));
+    let sent = match tokio::time::timeout(timeout, sending.as_mut()).await {
         Ok(sent) => sent,
         Err(_) => {
-            exchange.proxy.link.signal(Signal::Failed(Failure::Timeout));
+            effort.timed_out();
             match known_start(&exchange).await {
                 Some(start) => {
                     drop(sending);
@@ -107,7 +108,7 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
     let live = Live {
         body,
         recording,
-        retirement: head.extensions.remove(),
+        origin: head.extensions.remove(),
     };
     let (stream, client_body) = Stream::open(exchange, encoding, opened);
     let tasks = stream.tasks();

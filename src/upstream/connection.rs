@@ -5,23 +5,26 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::body::Body;
+use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::tls::Alpn;
 
 use super::error::{Failure, UpstreamError, chain};
 use super::replay::{Replay, is_unprocessed};
+use super::settings::KeepAlive;
 
 /// Streams on one HTTP/2 connection: kube-apiserver's default `--http2-max-streams-per-connection` (wire contract 8.3).
 pub(super) const MAX_STREAMS: usize = 100;
@@ -30,9 +33,6 @@ pub(super) const MAX_STREAMS: usize = 100;
 /// other stream of their connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a request sent on a connection failed: with the request itself where it certainly was not sent.
 pub(super) struct SendFailed {
@@ -55,11 +55,31 @@ struct Used {
     released: Arc<Notify>,
 }
 
+/// What a connection is opened with.
+pub(super) struct Opening {
+    pub(super) version: Alpn,
+    pub(super) keep_alive: KeepAlive,
+    /// Cancelled when the streams on it should move to another one.
+    pub(super) drained: CancellationToken,
+    /// Counts open connections, and the streams on them.
+    pub(super) gauges: Gauges,
+}
+
+/// What is counted of connections.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gauges {
+    pub(super) connections: Gauge,
+    pub(super) streams: Gauge,
+}
+
 /// An open connection.
 pub(super) struct Connection {
     sender: Sender,
     streams: AtomicUsize,
     closed: AtomicBool,
+    drained: CancellationToken,
+    idle_since: Mutex<Instant>,
+    gauge: Gauge,
 }
 
 /// One stream of a connection, counted until dropped.
@@ -70,38 +90,37 @@ pub(super) struct Lease {
 }
 
 impl Connection {
-    /// Performs the HTTP handshake on an established TLS stream and drives the connection until `retired` is
-    /// cancelled and its streams have ended, or it breaks.
+    /// Performs the HTTP handshake on an established TLS stream and drives the connection until it is forgotten and
+    /// its streams have ended, or it breaks.
     pub(super) async fn open<S>(
         stream: S,
-        version: Alpn,
+        opening: Opening,
         tasks: &Tasks,
-        retired: CancellationToken,
     ) -> Result<Arc<Self>, UpstreamError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let failed = |e: hyper::Error| UpstreamError::unsent(Failure::Broken, chain(&e));
         let io = TokioIo::new(stream);
-        if version == Alpn::H2 {
+        if opening.version == Alpn::H2 {
             let (sender, driver) = http2::Builder::new(Executor(tasks.clone()))
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .adaptive_window(false)
                 .max_frame_size(64 * 1024)
-                .keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_TIMEOUT)
+                .keep_alive_interval(opening.keep_alive.interval)
+                .keep_alive_timeout(opening.keep_alive.timeout)
                 .keep_alive_while_idle(true)
                 .handshake(io)
                 .await
                 .map_err(failed)?;
-            Ok(Self::drive(Sender::Http2(sender), driver, tasks, retired))
+            Ok(Self::drive(Sender::Http2(sender), driver, opening, tasks))
         } else {
             let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
             let (used, returned) = mpsc::unbounded_channel();
             let idle = Mutex::new(None);
-            let connection = Self::drive(Sender::Http1 { idle, used }, driver, tasks, retired);
+            let connection = Self::drive(Sender::Http1 { idle, used }, driver, opening, tasks);
             // hyper takes a request only after its driver has run for the first time.
             let sender = ready(sender).await.map_err(failed)?;
             connection.rest(sender);
@@ -110,7 +129,7 @@ impl Connection {
         }
     }
 
-    fn drive<D>(sender: Sender, driver: D, tasks: &Tasks, retired: CancellationToken) -> Arc<Self>
+    fn drive<D>(sender: Sender, driver: D, opening: Opening, tasks: &Tasks) -> Arc<Self>
     where
         D: Future<Output = Result<(), hyper::Error>> + Send + 'static,
     {
@@ -118,16 +137,22 @@ impl Connection {
             sender,
             streams: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            drained: opening.drained.clone(),
+            idle_since: Mutex::new(clock::now()),
+            gauge: opening.gauges.streams,
         });
         let own = Arc::downgrade(&connection);
+        let open = Counted::one(opening.gauges.connections);
+        let drained = opening.drained;
         tasks.spawn("upstream-connection", async move {
-            // Retiring only drops the pool's sender: hyper then ends the connection after its last stream.
+            let _open = open;
+            // Draining only drops the pool's sender: hyper then ends the connection after its last stream.
             let ended = driver.await;
             if let Some(connection) = own.upgrade() {
                 connection.closed.store(true, Ordering::Relaxed);
             }
             if let Err(error) = ended {
-                tracing::debug!(error = %chain(&error), retired = retired.is_cancelled(), "upstream connection ended");
+                tracing::debug!(error = %chain(&error), drained = drained.is_cancelled(), "upstream connection ended");
             }
         });
         connection
@@ -158,6 +183,16 @@ impl Connection {
         self.streams.load(Ordering::Relaxed)
     }
 
+    /// Since when it has had no stream; `None` while it has one.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.streams() == 0).then(|| *self.idle_since.lock())
+    }
+
+    /// Cancelled when the streams on it should move to another one.
+    pub(super) fn drained(&self) -> &CancellationToken {
+        &self.drained
+    }
+
     /// Takes a stream if there is room.
     pub(super) fn try_lease(self: &Arc<Self>, released: &Arc<Notify>) -> Option<Lease> {
         if self.is_closed() {
@@ -177,6 +212,7 @@ impl Connection {
                 Some(sender)
             }
         };
+        self.gauge.inc();
         Some(Lease {
             connection: Arc::clone(self),
             http1,
@@ -185,7 +221,28 @@ impl Connection {
     }
 }
 
+/// Counts one for as long as it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn one(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Lease {
+    /// Cancelled when the stream should move to another connection.
+    pub(super) fn drained(&self) -> &CancellationToken {
+        self.connection.drained()
+    }
+
     /// Sends a request; resolves with the head of the answer.
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendFailed> {
         let (copy, request) = Replay::of(request);
@@ -221,6 +278,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        *self.connection.idle_since.lock() = clock::now();
+        self.connection.gauge.dec();
         self.connection.streams.fetch_sub(1, Ordering::Relaxed);
         if let (Sender::Http1 { used, .. }, Some(sender)) = (&self.connection.sender, self.http1.take()) {
             let released = Arc::clone(&self.released);

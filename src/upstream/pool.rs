@@ -1,43 +1,31 @@
-//! The connections of one identity: streams spread under the apiserver's limit, watches apart from the rest.
+//! The connections of one identity to one server: streams spread under the apiserver's limit, watches apart from the
+//! rest.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+use hyper::client::conn::http1;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::body::{self, Body, Holding};
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
-use crate::tls::{self, ClientStream, ClientTls, ServerName};
+use crate::tls::{self, ClientTls};
 
 use super::Purpose;
-use super::connection::{Connection, Lease, SendFailed, to_http1};
+use super::connection::{Connection, Gauges, Lease, Opening, to_http1};
+use super::dial::Dialer;
+use super::effort::Origin;
 use super::error::{Failure, UpstreamError, chain};
+use super::metrics::UpstreamMetrics;
+use super::settings::DialSettings;
 
-/// In the extensions of every answer: whether the identity by which it came has been replaced since.
-#[derive(Debug, Clone)]
-pub struct Retirement(CancellationToken);
-
-impl Retirement {
-    /// Resolves when it has been: long-lived streams should move over.
-    pub async fn reached(&self) {
-        self.0.cancelled().await;
-    }
-}
-
-/// Where the connections lead.
-#[derive(Debug, Clone)]
-pub(super) struct Target {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) server_name: ServerName,
-    pub(super) connect_timeout: Duration,
-}
+pub(super) use super::connection::SendFailed;
 
 /// At most so many connections for each purpose: 3 200 streams.
 const MAX_CONNECTIONS: usize = 32;
@@ -45,42 +33,68 @@ const MAX_CONNECTIONS: usize = 32;
 /// How often a request that was not processed is sent again; each time on another connection.
 const RETRIES: usize = 4;
 
-/// Connections of one identity. Replaced as a whole when the identity or the CA changes.
+/// A connection without a stream is closed after this time; kube-apiserver closes it after 90 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A probe is limited by whoever sends it.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The TLS configurations of one identity: for HTTP/2 if the server agrees, and for HTTP/1.1 alone.
+#[derive(Debug, Clone)]
+pub(super) struct Connectors {
+    pub(super) http2: ClientTls,
+    pub(super) http1: ClientTls,
+}
+
+/// Connections of one identity to one server. Replaced as a whole when the identity, the CA or the way changes.
 pub(super) struct Pool {
-    target: Target,
-    http2: ClientTls,
-    http1: ClientTls,
+    dialer: Dialer,
+    authority: Option<Authority>,
+    connectors: Connectors,
     short: Lane,
     watch: Lane,
     tasks: Tasks,
-    retired: CancellationToken,
+    /// Parent of the tokens of all connections that new requests may use.
+    generation: Mutex<CancellationToken>,
 }
 
-#[derive(Default)]
 struct Lane {
     connections: Mutex<Vec<Arc<Connection>>>,
     released: Arc<Notify>,
     dialing: tokio::sync::Mutex<Option<(tokio::time::Instant, UpstreamError)>>,
+    gauges: Gauges,
 }
 
 impl Pool {
-    pub(super) fn new(target: Target, http2: ClientTls, http1: ClientTls, tasks: Tasks) -> Self {
-        let retired = CancellationToken::new();
+    pub(super) fn new(dialer: Dialer, connectors: Connectors, tasks: Tasks) -> Self {
+        let lane = |purpose| Lane::new(&dialer, purpose);
         Self {
-            target,
-            http2,
-            http1,
-            short: Lane::default(),
-            watch: Lane::default(),
+            // Checked with the configuration; a server name always is an authority.
+            authority: dialer.server().name().parse().ok(),
+            connectors,
+            short: lane(Purpose::Short),
+            watch: lane(Purpose::Watch),
             tasks,
-            retired,
+            generation: Mutex::new(CancellationToken::new()),
+            dialer,
         }
     }
 
-    /// Takes no new requests; connections end with their last stream, watches are told through their [`Retirement`].
-    pub(super) fn retire(&self) {
-        self.retired.cancel();
+    pub(super) fn metrics(&self) -> &UpstreamMetrics {
+        self.dialer.metrics()
+    }
+
+    /// Whether it makes its connections in this way.
+    pub(super) fn dials_as(&self, settings: &DialSettings) -> bool {
+        self.dialer.settings() == settings
+    }
+
+    /// New requests get new connections; the old ones end with their last stream, and long-lived streams are told to
+    /// move over through their [`Origin`].
+    pub(super) fn drain(&self) {
+        let old = std::mem::replace(&mut *self.generation.lock(), CancellationToken::new());
         self.forget_connections();
+        old.cancel();
     }
 
     /// Forgets every connection, so that the next requests dial: after an outage the old ones may be dead without
@@ -91,16 +105,21 @@ impl Pool {
         }
     }
 
-    /// Open connections and streams, by purpose.
-    pub(super) fn usage(&self) -> HashMap<Purpose, (usize, usize)> {
-        let usage = |lane: &Lane| {
-            let connections = lane.connections.lock();
-            (connections.len(), connections.iter().map(|c| c.streams()).sum())
-        };
-        HashMap::from([
-            (Purpose::Short, usage(&self.short)),
-            (Purpose::Watch, usage(&self.watch)),
-        ])
+    /// Closes what nobody has used for long.
+    pub(super) fn close_idle(&self) {
+        let now = clock::now();
+        for lane in [&self.short, &self.watch] {
+            lane.connections.lock().retain(|connection| {
+                let idle = connection.idle_since();
+                !connection.is_gone() && idle.is_none_or(|since| now < since + IDLE_TIMEOUT)
+            });
+        }
+    }
+
+    /// Open connections and the streams on them.
+    pub(super) fn usage(&self, purpose: Purpose) -> (usize, usize) {
+        let connections = self.lane(purpose).connections.lock();
+        (connections.len(), connections.iter().map(|c| c.streams()).sum())
     }
 
     /// Sends a request and returns the head of the answer with a streaming body. A request that certainly was not
@@ -109,18 +128,25 @@ impl Pool {
         &self,
         request: Request<Body>,
         purpose: Purpose,
-    ) -> Result<Response<Body>, UpstreamError> {
-        let mut request = request;
+    ) -> Result<Response<Body>, SendFailed> {
+        let mut request = self.addressed(request);
         let mut retries = 0;
         loop {
-            let mut lease = self.lease(purpose).await?;
+            let mut lease = match self.lease(purpose).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    return Err(SendFailed {
+                        error,
+                        unsent: Some(request),
+                    });
+                }
+            };
             match lease.send(request).await {
                 Ok(response) => {
-                    let mut response = response.map(|incoming| {
-                        use http_body_util::BodyExt;
-                        Holding::new(body::incoming(incoming), lease).boxed_unsync()
-                    });
-                    response.extensions_mut().insert(Retirement(self.retired.clone()));
+                    let origin = Origin::new(self.dialer.server(), lease.drained().clone());
+                    let mut response =
+                        response.map(|incoming| Holding::new(body::incoming(incoming), lease).boxed_unsync());
+                    response.extensions_mut().insert(origin);
                     return Ok(response);
                 }
                 Err(SendFailed {
@@ -129,19 +155,17 @@ impl Pool {
                     retries += 1;
                     request = unsent;
                 }
-                Err(SendFailed { error, .. }) => return Err(error),
+                Err(failed) => return Err(failed),
             }
         }
     }
 
-    /// Sends a request on a new HTTP/1.1 connection of its own: upgrades, and probes that must try the real way.
-    pub(super) async fn send_alone(
-        &self,
-        request: Request<Body>,
-    ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
-        let stream = Box::pin(self.dial(&self.http1)).await?;
+    /// A new HTTP/1.1 connection of its own: for upgrades.
+    pub(super) async fn open_alone(&self) -> Result<Alone<'_>, UpstreamError> {
+        let limit = self.dialer.settings().connect_timeout;
+        let stream = Box::pin(self.dialer.connect(&self.connectors.http1, limit)).await?;
         let io = hyper_util::rt::TokioIo::new(stream);
-        let (mut sender, driver) = hyper::client::conn::http1::handshake(io)
+        let (sender, driver) = http1::handshake(io)
             .await
             .map_err(|e| UpstreamError::unsent(Failure::Broken, chain(&e)))?;
         self.tasks.spawn("upstream-own-connection", async move {
@@ -149,10 +173,31 @@ impl Pool {
                 tracing::debug!(error = %chain(&error), "upstream connection of one request ended");
             }
         });
-        sender
-            .send_request(to_http1(request))
-            .await
-            .map_err(|e| UpstreamError::maybe_sent(Failure::Broken, chain(&e)))
+        Ok(Alone { pool: self, sender })
+    }
+
+    /// Asks over a new connection, the whole way as a client's request would go. The time limit is the caller's.
+    pub(super) async fn probe(&self, request: Request<Body>) -> Result<StatusCode, UpstreamError> {
+        let drained = CancellationToken::new();
+        let connection = self.establish(PROBE_LIMIT, drained, Gauges::default()).await?;
+        let lease = connection.try_lease(&Arc::default());
+        let mut lease = lease.ok_or_else(closed_at_once)?;
+        let sent = lease.send(self.addressed(request)).await;
+        sent.map(|response| response.status())
+            .map_err(|failed| failed.error)
+    }
+
+    /// The request with this server's authority, in the target for HTTP/2 and in `Host` for HTTP/1.1.
+    fn addressed(&self, mut request: Request<Body>) -> Request<Body> {
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = self.authority.clone();
+        // Scheme, authority and path together are always a URI.
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        if let Ok(host) = HeaderValue::from_str(self.dialer.server().name()) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        request
     }
 
     fn lane(&self, purpose: Purpose) -> &Lane {
@@ -195,53 +240,74 @@ impl Pool {
     }
 
     async fn open(&self, lane: &Lane) -> Result<Lease, UpstreamError> {
-        let handshake = async {
-            // A load balancer in between may speak HTTP/1.1 only; then each connection carries one request.
-            let stream = self.dial(&self.http2).await?;
-            let agreed = tls::agreed(&stream);
-            Connection::open(stream, agreed, &self.tasks, self.retired.clone()).await
-        };
-        let connection = tokio::time::timeout(self.target.connect_timeout, handshake)
+        let generation = self.generation.lock().clone();
+        let limit = self.dialer.settings().connect_timeout;
+        let handshake = self.establish(limit, generation.child_token(), lane.gauges.clone());
+        let connection = tokio::time::timeout(limit, handshake)
             .await
-            .map_err(|_| {
-                UpstreamError::unsent(
-                    Failure::Connect,
-                    format!("no connection in {:?}", self.target.connect_timeout),
-                )
-            })??;
+            .map_err(|_| UpstreamError::unsent(Failure::Connect, format!("no connection in {limit:?}")))??;
         let lease = connection.try_lease(&lane.released);
-        if !self.retired.is_cancelled() {
+        if !generation.is_cancelled() {
             lane.connections.lock().push(connection);
         }
-        lease.ok_or_else(|| UpstreamError::unsent(Failure::Broken, "the new connection closed at once"))
+        lease.ok_or_else(closed_at_once)
     }
 
-    async fn dial(&self, tls: &ClientTls) -> Result<ClientStream, UpstreamError> {
-        let Target {
-            host,
-            port,
-            server_name,
-            connect_timeout,
-        } = &self.target;
-        let connect = async {
-            let tcp = TcpStream::connect((host.as_str(), *port))
-                .await
-                .map_err(|e| UpstreamError::unsent(Failure::Connect, format!("{host}:{port}: {e}")))?;
-            let _best_effort = tcp.set_nodelay(true);
-            tls.connect(server_name, tcp)
-                .await
-                .map_err(|error| UpstreamError::unsent(Failure::Tls, chain(&error)))
+    /// A load balancer in between may speak HTTP/1.1 only; then each connection carries one request.
+    async fn establish(
+        &self,
+        limit: Duration,
+        drained: CancellationToken,
+        gauges: Gauges,
+    ) -> Result<Arc<Connection>, UpstreamError> {
+        let stream = self.dialer.connect(&self.connectors.http2, limit).await?;
+        let opening = Opening {
+            version: tls::agreed(&stream),
+            keep_alive: self.dialer.settings().keep_alive,
+            drained,
+            gauges,
         };
-        tokio::time::timeout(*connect_timeout, connect)
+        Connection::open(stream, opening, &self.tasks).await
+    }
+}
+
+fn closed_at_once() -> UpstreamError {
+    UpstreamError::unsent(Failure::Broken, "the new connection closed at once")
+}
+
+/// An HTTP/1.1 connection for one request.
+pub(super) struct Alone<'p> {
+    pool: &'p Pool,
+    sender: http1::SendRequest<Body>,
+}
+
+impl Alone<'_> {
+    pub(super) async fn send(
+        mut self,
+        request: Request<Body>,
+    ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
+        let request = to_http1(self.pool.addressed(request));
+        self.sender
+            .send_request(request)
             .await
-            .unwrap_or_else(|_| {
-                let message = format!("{host}:{port}: no connection in {connect_timeout:?}");
-                Err(UpstreamError::unsent(Failure::Connect, message))
-            })
+            .map_err(|e| UpstreamError::maybe_sent(Failure::Broken, chain(&e)))
     }
 }
 
 impl Lane {
+    fn new(dialer: &Dialer, purpose: Purpose) -> Self {
+        let (metrics, server) = (dialer.metrics(), dialer.server().name());
+        Self {
+            connections: Mutex::default(),
+            released: Arc::default(),
+            dialing: tokio::sync::Mutex::default(),
+            gauges: Gauges {
+                connections: metrics.connections(server, purpose),
+                streams: metrics.streams(server, purpose),
+            },
+        }
+    }
+
     /// A stream on the fullest connection that has room, so that the emptier ones can end.
     fn try_lease(&self) -> Option<Lease> {
         let mut connections = self.connections.lock();

@@ -1,85 +1,130 @@
-//! Probes `/readyz` while the link is in doubt or down.
+//! Probes `/readyz` of each server when its [`health`](super::health) says so, over the default transport.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{Request, StatusCode};
 
 use crate::runtime::body;
+use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 
-use super::link::{Link, LinkState, Signal};
+use super::health::Event;
+use super::link::Link;
+use super::server::Server;
 use super::transport::Transport;
 
-/// How to probe.
-#[derive(Debug, Clone)]
-pub struct ProbeConfig {
-    /// Between two probes while offline.
-    pub interval: Duration,
-    /// For one probe, connection included.
-    pub timeout: Duration,
-    /// `host:port` for the request target.
-    pub authority: String,
-}
+/// Probes of one server under way at once. One that hangs does not keep the next from starting: after an outage that
+/// swallowed packets it may hang for longer than the outage lasts.
+const AT_ONCE: usize = 4;
 
-/// Probes over the default transport: once at the start, at once when a failure raised suspicion, then every interval until the cloud
-/// answers. While the link is `Online` it is silent.
-pub fn spawn(config: ProbeConfig, link: Link, transport: Arc<Transport>, tasks: &Tasks) {
+/// A probe that was not answered in time has failed, but its answer still counts, on a slow link, for so many times
+/// as long.
+const PATIENCE: u32 = 3;
+
+/// Probes every configured server for as long as it is configured.
+pub fn spawn(link: &Link, transport: &Arc<Transport>, tasks: &Tasks) {
+    let (link, transport, inner) = (link.clone(), Arc::clone(transport), tasks.clone());
     tasks.spawn_critical("probe", async move {
-        let mut state = link.subscribe();
-        // A node that starts without its cloud knows it before the first client has waited for it.
-        if !probe(&config, &transport).await {
-            link.signal(Signal::ProbeFailed);
-        }
+        let mut fleets = link.fleets();
+        let mut probed: Vec<Arc<Server>> = Vec::new();
+        let mut followed = FuturesUnordered::new();
         loop {
-            let now = *state.borrow_and_update();
-            match now {
-                LinkState::Online => {
-                    if state.changed().await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-                LinkState::Suspect => {}
-                LinkState::Offline => {
-                    // A request that got through meanwhile ends the waiting.
-                    let _state_or_time = tokio::time::timeout(config.interval, state.changed()).await;
-                    if link.state() != LinkState::Offline {
-                        continue;
-                    }
+            let fleet = Arc::clone(&fleets.borrow_and_update());
+            probed.retain(|server| !server.left().is_cancelled());
+            for server in &fleet.servers {
+                if !probed.iter().any(|known| Arc::ptr_eq(known, server)) {
+                    probed.push(Arc::clone(server));
+                    let (link, transport, tasks) = (link.clone(), Arc::clone(&transport), inner.clone());
+                    followed.push(follow(Arc::clone(server), link, transport, tasks));
                 }
             }
-            let succeeded = probe(&config, &transport).await;
-            link.signal(if succeeded {
-                Signal::ProbeSucceeded
-            } else {
-                Signal::ProbeFailed
-            });
+            tokio::select! {
+                changed = fleets.changed() => if changed.is_err() { return },
+                Some(()) = followed.next() => {}
+            }
         }
     });
 }
 
-async fn probe(config: &ProbeConfig, transport: &Transport) -> bool {
-    let Ok(request) = Request::get(format!("https://{}/readyz", config.authority)).body(body::empty()) else {
+/// Starts a probe of one server whenever one is due, until it leaves.
+async fn follow(server: Arc<Server>, link: Link, transport: Arc<Transport>, tasks: Tasks) {
+    let mut due = server.due();
+    let running = Arc::new(AtomicUsize::new(0));
+    loop {
+        let next = *due.borrow_and_update();
+        let wait = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            _ = due.changed() => continue,
+            () = server.left().cancelled() => return,
+        }
+        if *due.borrow() != next {
+            continue;
+        }
+        server.signal(Event::ProbeStarted);
+        // `Offline`, the next one is planned already.
+        let planned = due.borrow().is_some();
+        if planned && running.load(Ordering::Relaxed) >= AT_ONCE {
+            continue;
+        }
+        running.fetch_add(1, Ordering::Relaxed);
+        let timeout = link.fleet().settings.probe.timeout;
+        let (server, transport, running) =
+            (Arc::clone(&server), Arc::clone(&transport), Arc::clone(&running));
+        tasks.spawn("probing", async move {
+            judged(&server, &transport, timeout).await;
+            running.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// One probe, and what it says of the server.
+async fn judged(server: &Arc<Server>, transport: &Transport, timeout: Duration) {
+    let started = clock::now();
+    let mut asking = std::pin::pin!(ask(server, transport));
+    let answered = tokio::select! {
+        answered = tokio::time::timeout(timeout, asking.as_mut()) => answered,
+        () = server.left().cancelled() => return,
+    };
+    let good = match answered {
+        Ok(good) => good,
+        Err(_) => {
+            tracing::debug!(%server, "a probe was not answered in time");
+            server.signal(Event::ProbeFailed);
+            let late = tokio::time::timeout(timeout.saturating_mul(PATIENCE), asking);
+            if !matches!(late.await, Ok(true)) {
+                return;
+            }
+            true
+        }
+    };
+    tracing::debug!(%server, good, took = ?(clock::now() - started), "probed");
+    server.signal(if good {
+        Event::ProbeSucceeded
+    } else {
+        Event::ProbeFailed
+    });
+}
+
+async fn ask(server: &Arc<Server>, transport: &Transport) -> bool {
+    let Ok(request) = Request::get("/readyz").body(body::empty()) else {
         return false;
     };
-    let answer = tokio::time::timeout(config.timeout, transport.send_alone(request)).await;
-    match answer {
-        Ok(Ok(response)) => {
-            tracing::debug!(status = response.status().as_u16(), "probe answered");
-            // An apiserver that does not let anonymous callers look is up all the same.
-            response.status().is_success()
-                || matches!(
-                    response.status(),
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-                )
+    match transport.probe(server, request).await {
+        // An apiserver that does not let anonymous callers look is up all the same.
+        Ok(status) => {
+            status.is_success() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
         }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "probe failed");
-            false
-        }
-        Err(_) => {
-            tracing::debug!("probe timed out");
+        Err(error) => {
+            tracing::debug!(%server, %error, "a probe failed");
             false
         }
     }

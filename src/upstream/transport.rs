@@ -4,48 +4,41 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use http::{Request, Response};
+use arc_swap::ArcSwap;
+use http::{Request, Response, StatusCode};
 use tokio::sync::watch;
 
 use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
-use crate::tls::{Alpn, ClientIdentity, ClientTls, Roots, ServerName, TrustedTime};
+use crate::tls::{Alpn, ClientIdentity, ClientTls, Roots, TrustedTime};
 
 use super::Purpose;
-use super::error::{Failure, UpstreamError};
-use super::pool::{Pool, Target};
+use super::dial::Dialer;
+use super::effort::{self, Effort};
+use super::error::{Failure, Sent, UpstreamError};
+use super::link::{Fleet, Link};
+use super::pool::{Connectors, Pool};
+use super::server::Server;
 
-/// What transports need to know.
-#[derive(Debug, Clone)]
-pub struct TransportConfig {
-    /// Host name or IP address of the apiserver, without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The name that its certificate must carry: the host.
-    pub server_name: ServerName,
-    /// At which moment its certificate is judged.
-    pub time: Arc<TrustedTime>,
-    /// TCP, TLS and HTTP handshakes together.
-    pub connect_timeout: Duration,
-}
+/// A read that waits for a third of `responseTimeout` has its server probed, if another one could answer it: with the
+/// probe's own time limit the decision then falls before the client has waited for the whole of it.
+const SLOW_AFTER: u32 = 3;
 
-impl TransportConfig {
-    /// `host:port` as it stands in `Host` and `:authority`.
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
+/// The connections of a transport to one server.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) server: Arc<Server>,
+    pub(super) pool: Arc<Pool>,
 }
 
 /// The upstream connections of one identity.
 pub struct Transport {
     name: String,
-    pool: ArcSwapOption<Pool>,
+    link: Link,
+    /// Which server comes first with [`Strategy::RoundRobin`](super::Strategy::RoundRobin).
+    turn: usize,
+    /// In the order of the configuration; empty while there is no certificate or CA.
+    members: ArcSwap<Vec<Member>>,
 }
 
 impl Transport {
@@ -54,52 +47,123 @@ impl Transport {
         &self.name
     }
 
-    /// Sends a request; resolves with the head of the answer. The body streams.
+    /// Sends a request, path and query as its target; resolves with the head of the answer. The body streams. What
+    /// servers did well or badly is told to the link, except that somebody ceased to wait: [`Effort::timed_out`].
     pub async fn send(
         &self,
         request: Request<Body>,
-        purpose: Purpose,
+        effort: &Effort,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.pool()?.send(request, purpose).await
+        let patience = self.link.fleet().settings.response_timeout / SLOW_AFTER;
+        effort::send(&self.candidates()?, request, effort, patience).await
     }
 
-    /// Sends a request on a new HTTP/1.1 connection of its own: for upgrades and probes.
+    /// Sends a request on a new HTTP/1.1 connection of its own, which may then be upgraded.
     pub async fn send_alone(
         &self,
         request: Request<Body>,
     ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
-        self.pool()?.send_alone(request).await
+        let mut last = self.no_server();
+        for Member { server, pool } in self.candidates()? {
+            let alone = match pool.open_alone().await {
+                Ok(alone) => alone,
+                Err(error) => {
+                    server.failed(error.failure);
+                    last = error;
+                    continue;
+                }
+            };
+            let sent = alone.send(request).await;
+            match &sent {
+                Ok(response) if effort::from_apiserver(response.headers()) => server.reached(),
+                Ok(response) if effort::is_gateways(response) => server.failed(Failure::Gateway),
+                Ok(_) => {}
+                Err(error) => server.failed(error.failure),
+            }
+            return sent;
+        }
+        Err(last)
     }
 
-    /// Lets the next requests dial anew; see [`Link`](super::Link).
-    pub fn forget_connections(&self) {
-        if let Some(pool) = self.pool.load().as_ref() {
-            pool.forget_connections();
-        }
+    /// Asks this very server, on a new connection.
+    pub(super) async fn probe(
+        &self,
+        server: &Arc<Server>,
+        request: Request<Body>,
+    ) -> Result<StatusCode, UpstreamError> {
+        let members = self.members.load_full();
+        let member = members.iter().find(|member| Arc::ptr_eq(&member.server, server));
+        let member = member.ok_or_else(|| self.no_server())?;
+        Box::pin(member.pool.probe(request)).await
+    }
+
+    /// How long a read may wait for the first byte of its answer before the cache stands in.
+    pub fn response_timeout(&self) -> Duration {
+        self.link.fleet().settings.response_timeout
     }
 
     /// Open connections and streams, by purpose.
     pub fn usage(&self) -> HashMap<Purpose, (usize, usize)> {
-        self.pool
-            .load()
-            .as_ref()
-            .map(|pool| pool.usage())
-            .unwrap_or_default()
+        let members = self.members.load();
+        [Purpose::Short, Purpose::Watch]
+            .into_iter()
+            .map(|purpose| {
+                let used = members.iter().map(|member| member.pool.usage(purpose));
+                let sum = used.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+                (purpose, sum)
+            })
+            .collect()
     }
 
-    fn pool(&self) -> Result<Arc<Pool>, UpstreamError> {
-        self.pool.load_full().ok_or_else(|| {
-            let message = format!(
-                "no usable certificate or upstream CA yet for transport {}",
-                self.name
-            );
-            UpstreamError::unsent(Failure::NoCredentials, message)
-        })
+    /// The servers to try, best first. One that is known to be away costs time: only if all are.
+    fn candidates(&self) -> Result<Vec<Member>, UpstreamError> {
+        let members = self.members.load();
+        let fleet = self.link.fleet();
+        let order = fleet.order(self.turn);
+        let away = |server: &Arc<Server>| server.is_away();
+        let all_away = order.iter().all(away);
+        let candidates: Vec<Member> = order
+            .iter()
+            .filter(|server| all_away || !away(server))
+            .filter_map(|server| members.iter().find(|member| Arc::ptr_eq(&member.server, server)))
+            .cloned()
+            .collect();
+        if candidates.is_empty() {
+            return Err(self.no_server());
+        }
+        Ok(candidates)
     }
 
-    fn replace(&self, pool: Option<Pool>) {
-        if let Some(old) = self.pool.swap(pool.map(Arc::new)) {
-            old.retire();
+    fn no_server(&self) -> UpstreamError {
+        let message = format!(
+            "no usable certificate or upstream CA yet for transport {}",
+            self.name
+        );
+        UpstreamError {
+            failure: Failure::NoCredentials,
+            sent: Sent::No,
+            message,
+        }
+    }
+
+    /// The first server that it would use now, if nothing is held against that.
+    pub(super) fn first_choice(&self) -> Option<Arc<Server>> {
+        let order = self.link.fleet().order(self.turn);
+        order.into_iter().next().filter(|server| server.is_trusted())
+    }
+
+    pub(super) fn members(&self) -> Arc<Vec<Member>> {
+        self.members.load_full()
+    }
+
+    /// Puts other members in force and lets those go that are not among them.
+    fn replace(&self, members: Vec<Member>) {
+        let old = self.members.swap(Arc::new(members));
+        let new = self.members.load();
+        for Member { pool, .. } in old.iter() {
+            if !new.iter().any(|kept| Arc::ptr_eq(&kept.pool, pool)) {
+                pool.drain();
+            }
         }
     }
 }
@@ -109,35 +173,56 @@ pub struct Transports {
     default: Arc<Transport>,
     by_name: HashMap<String, Arc<Transport>>,
     identities: HashMap<String, IdentitySource>,
+    link: Link,
 }
 
 /// Where a transport's identity comes from.
 pub type IdentitySource = watch::Receiver<Option<Arc<ClientIdentity>>>;
 
 impl Transports {
-    /// One transport for each configured common name, and the default one; each follows its certificate and the
-    /// upstream CA for as long as `tasks` runs.
+    /// One transport for each configured common name, and the default one; each follows its certificate, the
+    /// upstream CA and the link's servers for as long as `tasks` runs. Server certificates are judged at `time`.
     pub fn spawn(
-        config: &TransportConfig,
+        link: &Link,
         roots: &watch::Receiver<Option<Arc<Roots>>>,
         identities: Vec<(String, IdentitySource)>,
+        time: &Arc<TrustedTime>,
         tasks: &Tasks,
     ) -> Self {
-        let default = spawn_transport("default".to_owned(), config, roots.clone(), None, tasks);
+        // Nodes begin with different servers.
+        let first = usize::from(uuid::Uuid::new_v4().as_bytes()[0]);
+        let spawn = |name: String, identity, turn| {
+            let transport = Arc::new(Transport {
+                name,
+                link: link.clone(),
+                turn,
+                members: ArcSwap::default(),
+            });
+            let builder = Builder {
+                transport: Arc::clone(&transport),
+                fleets: link.fleets(),
+                roots: roots.clone(),
+                identity,
+                time: Arc::clone(time),
+                tasks: tasks.clone(),
+                connectors: None,
+                in_force: false,
+            };
+            builder.spawn(tasks);
+            transport
+        };
+        let default = spawn("default".to_owned(), None, first);
         let known = identities.iter().cloned().collect();
         let by_name = identities
             .into_iter()
-            .map(|(name, source)| {
-                (
-                    name.clone(),
-                    spawn_transport(name, config, roots.clone(), Some(source), tasks),
-                )
-            })
+            .enumerate()
+            .map(|(i, (name, source))| (name.clone(), spawn(name, Some(source), first + 1 + i)))
             .collect();
         Self {
             default,
             by_name,
             identities: known,
+            link: link.clone(),
         }
     }
 
@@ -162,79 +247,105 @@ impl Transports {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Transport>> {
         std::iter::once(&self.default).chain(self.by_name.values())
     }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
 }
 
-fn spawn_transport(
-    name: String,
-    config: &TransportConfig,
-    mut roots: watch::Receiver<Option<Arc<Roots>>>,
-    mut identity: Option<IdentitySource>,
-    tasks: &Tasks,
-) -> Arc<Transport> {
-    let transport = Arc::new(Transport {
-        name,
-        pool: ArcSwapOption::empty(),
-    });
-    let time = Arc::clone(&config.time);
-    let target = Target {
-        host: config.host.clone(),
-        port: config.port,
-        server_name: config.server_name.clone(),
-        connect_timeout: config.connect_timeout,
-    };
-    let own = Arc::clone(&transport);
-    let inner = tasks.clone();
-    let build = move |roots: &mut watch::Receiver<Option<Arc<Roots>>>,
-                      identity: &mut Option<IdentitySource>| {
-        let trusted = roots.borrow_and_update().clone();
-        let presented = identity.as_mut().map(|source| source.borrow_and_update().clone());
-        let pool = match (trusted, presented) {
-            (Some(roots), None) => build_pool(&target, &roots, None, &time, &inner),
-            (Some(roots), Some(Some(identity))) => {
-                build_pool(&target, &roots, Some(&identity), &time, &inner)
+/// Builds the pools of one transport anew when what they are made of changes.
+struct Builder {
+    transport: Arc<Transport>,
+    fleets: watch::Receiver<Arc<Fleet>>,
+    roots: watch::Receiver<Option<Arc<Roots>>>,
+    identity: Option<IdentitySource>,
+    time: Arc<TrustedTime>,
+    tasks: Tasks,
+    connectors: Option<Connectors>,
+    /// Whether the pools in force were made with these connectors.
+    in_force: bool,
+}
+
+impl Builder {
+    fn spawn(mut self, tasks: &Tasks) {
+        self.trust();
+        self.build();
+        tasks.spawn_critical("transport", async move {
+            loop {
+                let identity = async {
+                    match self.identity.as_mut() {
+                        None => std::future::pending().await,
+                        Some(source) => source.changed().await,
+                    }
+                };
+                let (renewed, changed) = tokio::select! {
+                    changed = self.fleets.changed() => (false, changed),
+                    changed = self.roots.changed() => (true, changed),
+                    changed = identity => (true, changed),
+                };
+                if changed.is_err() {
+                    // The certificate manager has gone: keep what we have until the process stops.
+                    std::future::pending::<()>().await;
+                }
+                if renewed {
+                    self.trust();
+                }
+                self.build();
             }
+        });
+    }
+
+    /// Takes over the identity and the authorities as they are now: none of the old connections is used any more.
+    fn trust(&mut self) {
+        let trusted = self.roots.borrow_and_update().clone();
+        let presented = self
+            .identity
+            .as_mut()
+            .map(|source| source.borrow_and_update().clone());
+        self.in_force = false;
+        self.connectors = match (trusted, presented) {
+            (Some(roots), None) => self.connectors(&roots, None),
+            (Some(roots), Some(Some(identity))) => self.connectors(&roots, Some(&identity)),
             _ => None,
         };
-        own.replace(pool);
-    };
-    build(&mut roots, &mut identity);
-    tasks.spawn_critical("transport", async move {
-        loop {
-            let changed = async {
-                match identity.as_mut() {
-                    None => roots.changed().await.is_ok(),
-                    Some(source) => tokio::select! {
-                        changed = roots.changed() => changed.is_ok(),
-                        changed = source.changed() => changed.is_ok(),
-                    },
-                }
-            };
-            if !changed.await {
-                // The certificate manager has gone: keep what we have until the process stops.
-                std::future::pending::<()>().await;
-            }
-            build(&mut roots, &mut identity);
-        }
-    });
-    transport
-}
+    }
 
-fn build_pool(
-    target: &Target,
-    roots: &Roots,
-    identity: Option<&ClientIdentity>,
-    time: &Arc<TrustedTime>,
-    tasks: &Tasks,
-) -> Option<Pool> {
-    let tls = |alpn| {
-        ClientTls::new(Some(roots), identity, alpn, time)
-            .inspect_err(|error| tracing::warn!(%error, "cannot build the upstream TLS configuration"))
-            .ok()
-    };
-    Some(Pool::new(
-        target.clone(),
-        tls(Alpn::H2)?,
-        tls(Alpn::Http1)?,
-        tasks.clone(),
-    ))
+    fn connectors(&self, roots: &Roots, identity: Option<&ClientIdentity>) -> Option<Connectors> {
+        let tls = |alpn| {
+            ClientTls::new(Some(roots), identity, alpn, &self.time)
+                .inspect_err(|error| tracing::warn!(%error, "cannot build the upstream TLS configuration"))
+                .ok()
+        };
+        Some(Connectors {
+            http2: tls(Alpn::H2)?,
+            http1: tls(Alpn::Http1)?,
+        })
+    }
+
+    /// A pool for each server; one that leads to the same server in the same way stays.
+    fn build(&mut self) {
+        let fleet = Arc::clone(&self.fleets.borrow_and_update());
+        let Some(connectors) = &self.connectors else {
+            return self.transport.replace(Vec::new());
+        };
+        let old = if std::mem::replace(&mut self.in_force, true) {
+            self.transport.members()
+        } else {
+            Arc::default()
+        };
+        let dial = &fleet.settings.dial;
+        let member = |server: &Arc<Server>| {
+            let same = |member: &&Member| Arc::ptr_eq(&member.server, server) && member.pool.dials_as(dial);
+            old.iter().find(same).cloned().unwrap_or_else(|| {
+                let metrics = self.transport.link.metrics().clone();
+                let dialer = Dialer::new(Arc::clone(server), dial.clone(), metrics);
+                let pool = Pool::new(dialer, connectors.clone(), self.tasks.clone());
+                Member {
+                    server: Arc::clone(server),
+                    pool: Arc::new(pool),
+                }
+            })
+        };
+        self.transport.replace(fleet.servers.iter().map(member).collect());
+    }
 }

@@ -50,7 +50,9 @@ upstream:
   proxyURL: \"http://proxy:3128\"
   connectTimeout: 2s
   responseTimeout: 5s
-  probe: {interval: 5s, timeout: 2s}
+  strategy: roundRobin
+  probe: {interval: 5s, timeout: 2s, failureThreshold: 2, successThreshold: 3}
+  keepAlive: {interval: 3s, timeout: 2s}
 clients:
   - commonName: system:node:edge-1
     certFile: /n.pem
@@ -160,7 +162,19 @@ const MISTAKES: &str = r#"
 = 13:19: upstream.connectTimeout: has the wrong type: a list; a duration like 5s expected here
 - probe: {interval: 5s, timeout: 2s}
 + probe: 5s
-= 14:10: upstream.probe: has the wrong type: a single value; fields (interval, timeout) expected here
+= 14:10: upstream.probe: has the wrong type: a single value; fields (interval, timeout, failureThreshold, successThreshold) expected here
+- probe: {interval: 5s, timeout: 2s}
++ probe: {failureThreshold: 0}
+= 14:29: upstream.probe.failureThreshold: `0` is not a whole number from 1 to 100; write a number of probes, like 2
+- probe: {interval: 5s, timeout: 2s}
++ probe: {successThreshold: 1.5}
+= 14:29: upstream.probe.successThreshold: `1.5` is not a whole number from 1 to 100; write a number of probes, like 3
+- connectTimeout: 2s
++ strategy: roundrobin
+= 13:13: upstream.strategy: unknown value `roundrobin`; did you mean `roundRobin`?
+- connectTimeout: 2s
++ keepAlive: {interval: 3}
+= 13:25: upstream.keepAlive.interval: `3` has no unit; write it with h, m, s or ms, like 5s
 - commonName: system:kube-proxy
 + commonName: system:node:edge-1
 = 19:17: clients[1].commonName: `system:node:edge-1` is given twice, first in line 16; keep one of them
@@ -386,11 +400,10 @@ fn what_comes_later_is_checked_and_refused_by_name() {
     assert_eq!(
         problems(EVERYTHING),
         [
-            "c.yaml:8:42: upstream.servers[1]: more than one server is not supported yet; keep one server",
             "c.yaml:10:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
-            "c.yaml:22:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:23:1: inCluster: serving pods is not supported yet; remove it",
-            "c.yaml:27:1: admin: the admin listener is not supported yet; remove it",
+            "c.yaml:24:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:25:1: inCluster: serving pods is not supported yet; remove it",
+            "c.yaml:29:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
     let later = problems(EVERYTHING).len();
@@ -496,12 +509,17 @@ fn the_reference_names_every_field() {
         "listen.dummyInterface.addresses",
         "listen.dummyInterface.removeOnExit",
         "upstream.servers",
+        "upstream.strategy",
         "upstream.caFile",
         "upstream.proxyURL",
         "upstream.connectTimeout",
         "upstream.responseTimeout",
         "upstream.probe.interval",
         "upstream.probe.timeout",
+        "upstream.probe.failureThreshold",
+        "upstream.probe.successThreshold",
+        "upstream.keepAlive.interval",
+        "upstream.keepAlive.timeout",
         "clients[].commonName",
         "clients[].certFile",
         "clients[].keyFile",

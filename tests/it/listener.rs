@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use apiserver_standin::{Client, Options, Pki, Protocol};
 use edgehold::cache::{Cache, CacheConfig, StoredTokens};
-use edgehold::proxy::{Pace, Parts, Proxy, ProxyConfig};
+use edgehold::proxy::{Pace, Parts, Proxy};
 use edgehold::runtime::tasks::Tasks;
 use edgehold::server::{Listener, ListenerConfig, ServerMetrics};
 use edgehold::store::{LogStore, Store};
 use edgehold::tls::{self, Certificates, PairPaths, TrustedTime};
-use edgehold::upstream::{Link, TransportConfig, Transports};
+use edgehold::upstream::{
+    DialSettings, Endpoint, KeepAlive, Link, ProbeSettings, Settings, Strategy, Transports, UpstreamMetrics,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
@@ -242,38 +244,41 @@ impl Drop for Front {
 }
 
 fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) -> Proxy {
-    let transport = TransportConfig {
-        host: "127.0.0.1".into(),
-        port: 1,
-        server_name: "127.0.0.1".parse().unwrap(),
-        time: Arc::clone(time),
-        connect_timeout: Duration::from_secs(2),
-    };
-    let store: Arc<dyn Store> = Arc::new(LogStore::memory().unwrap());
-    let config = ProxyConfig {
-        authority: transport.authority(),
+    let settings = Settings {
+        servers: vec![Endpoint::new("127.0.0.1", 1).unwrap()],
+        strategy: Strategy::Priority,
+        probe: ProbeSettings {
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            failure_threshold: 1,
+            success_threshold: 1,
+        },
         response_timeout: Duration::from_secs(5),
+        dial: DialSettings {
+            connect_timeout: Duration::from_secs(2),
+            keep_alive: KeepAlive::default(),
+        },
     };
+    let link = Link::new(settings, UpstreamMetrics::default());
+    let store: Arc<dyn Store> = Arc::new(LogStore::memory().unwrap());
     let tokens = StoredTokens::open(&store, tasks).unwrap();
     let cache = CacheConfig {
         spool_dir: None,
         node_key: tokens.node_key().clone(),
         reviews: Duration::ZERO,
     };
-    Proxy::new(
-        config,
-        Parts {
-            transports: Transports::spawn(&transport, &certificates.upstream_roots(), Vec::new(), tasks),
-            link: Link::default(),
-            cache: Cache::new(Arc::clone(&store), cache, tasks.clone()),
-            tokens,
-            time: Arc::clone(time),
-            pace: Pace::every(Duration::from_millis(25)),
-            limits: edgehold::proxy::Limits::default(),
-            priorities: edgehold::proxy::Priorities::default(),
-            tasks: tasks.clone(),
-        },
-    )
+    let roots = certificates.upstream_roots();
+    Proxy::new(Parts {
+        transports: Transports::spawn(&link, &roots, Vec::new(), time, tasks),
+        link,
+        cache: Cache::new(Arc::clone(&store), cache, tasks.clone()),
+        tokens,
+        time: Arc::clone(time),
+        pace: Pace::every(Duration::from_millis(25)),
+        limits: edgehold::proxy::Limits::default(),
+        priorities: edgehold::proxy::Priorities::default(),
+        tasks: tasks.clone(),
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

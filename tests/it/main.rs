@@ -16,6 +16,7 @@ mod documents;
 mod durable;
 mod examples;
 mod expiry;
+mod failover;
 mod fixtures;
 mod forwarding;
 mod identity;

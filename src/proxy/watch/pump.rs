@@ -16,8 +16,7 @@ use crate::kube::version::ResourceVersion;
 use crate::runtime::body::{self, Body, Feeder, ReaderGone};
 use crate::runtime::tasks::Tasks;
 use crate::runtime::{clock, jitter};
-use crate::upstream::link::Signal;
-use crate::upstream::{Failure, LinkState, Purpose, Retirement};
+use crate::upstream::{Effort, LinkState, Origin, Purpose};
 use crate::view::hold::{self, Bookmarks, Hold, HoldAction, HoldEvent};
 use crate::wire::collection::Collection;
 use crate::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
@@ -75,8 +74,8 @@ impl Stream {
 pub(super) struct Live {
     pub(super) body: Body,
     pub(super) recording: Option<WatchRecording>,
-    /// Of the identity by which this very stream came.
-    pub(super) retirement: Option<Retirement>,
+    /// Of this very stream.
+    pub(super) origin: Option<Origin>,
 }
 
 /// Where the client stands.
@@ -105,7 +104,7 @@ enum Ended {
     Cleanly,
     /// The client has gone.
     ClientGone,
-    /// The connection broke, the identity behind it was replaced, or we are stopping: the hold sees which.
+    /// The connection broke, it is to come from elsewhere, or we are stopping: the hold sees which.
     Broken,
     /// Upstream sent what is no watch; the client's stream is broken off as upstream's was.
     Garbled,
@@ -184,7 +183,7 @@ impl Pump {
         let Live {
             mut body,
             mut recording,
-            retirement,
+            origin,
         } = live;
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
             return Ended::Garbled;
@@ -192,8 +191,8 @@ impl Pump {
         let stopping = self.stream.exchange.proxy.tasks.cancelled().clone();
         loop {
             let replaced = async {
-                match &retirement {
-                    Some(retirement) if self.position.known.is_some() => retirement.reached().await,
+                match &origin {
+                    Some(origin) if self.position.known.is_some() => origin.left().await,
                     _ => std::future::pending().await,
                 }
             };
@@ -206,8 +205,8 @@ impl Pump {
             match frame {
                 None if frames.pending() == 0 => return Ended::Cleanly,
                 // A frame that upstream did not finish is not passed on, so the client can go on from the last one.
-                None => return self.broken("the watch ended inside a frame"),
-                Some(Err(error)) => return self.broken(&error.to_string()),
+                None => return broken(origin.as_ref(), "the watch ended inside a frame"),
+                Some(Err(error)) => return broken(origin.as_ref(), &error.to_string()),
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
                     frames.push(data);
@@ -228,16 +227,6 @@ impl Pump {
                 }
             }
         }
-    }
-
-    fn broken(&self, why: &str) -> Ended {
-        tracing::debug!(why, "a live watch broke, holding the client's stream");
-        self.stream
-            .exchange
-            .proxy
-            .link
-            .signal(Signal::Failed(Failure::Broken));
-        Ended::Broken
     }
 
     /// Records one frame and passes it on.
@@ -392,15 +381,16 @@ impl Pump {
             .as_ref()
             .and_then(|query| exchange.proxy.cache.record_watch(query));
         let request = exchange.request_for(Some(target), body::empty());
-        let sending = exchange.caller.transport.send(request, Purpose::Watch);
-        let response = match tokio::time::timeout(exchange.proxy.config.response_timeout, sending).await {
+        let (transport, effort) = (&exchange.caller.transport, Effort::read(Purpose::Watch));
+        let sending = transport.send(request, &effort);
+        let response = match tokio::time::timeout(transport.response_timeout(), sending).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 exchange.failed(&error);
                 return Reopened::Failed(retry_after(None));
             }
             Err(_) => {
-                exchange.proxy.link.signal(Signal::Failed(Failure::Timeout));
+                effort.timed_out();
                 return Reopened::Failed(retry_after(None));
             }
         };
@@ -416,7 +406,7 @@ impl Pump {
         let exchange = &self.stream.exchange;
         let (mut head, body) = response.into_parts();
         exchange.noted(&head);
-        let retirement = head.extensions.remove();
+        let origin = head.extensions.remove();
         let content_type = head
             .headers
             .get(header::CONTENT_TYPE)
@@ -435,7 +425,7 @@ impl Pump {
                 Reopened::Live(Live {
                     body,
                     recording,
-                    retirement,
+                    origin,
                 })
             }
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -449,6 +439,14 @@ impl Pump {
     fn elapsed(&self) -> Duration {
         clock::now() - self.stream.opened
     }
+}
+
+fn broken(origin: Option<&Origin>, why: &str) -> Ended {
+    tracing::debug!(why, "a live watch broke, holding the client's stream");
+    if let Some(origin) = origin {
+        origin.broke();
+    }
+    Ended::Broken
 }
 
 enum Reopened {

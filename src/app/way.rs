@@ -1,0 +1,33 @@
+//! The way to the cloud, from the configuration.
+
+use crate::config::{self, Upstream};
+use crate::upstream::{DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
+
+pub(super) fn settings(config: &Upstream) -> Settings {
+    // A host that is a URL's is a DNS name or an address: checked when the configuration was read.
+    let servers = config
+        .servers
+        .iter()
+        .filter_map(|server| Endpoint::new(&server.host, server.port).ok());
+    Settings {
+        servers: servers.collect(),
+        strategy: match config.strategy {
+            config::Strategy::Priority => Strategy::Priority,
+            config::Strategy::RoundRobin => Strategy::RoundRobin,
+        },
+        probe: ProbeSettings {
+            interval: config.probe.interval,
+            timeout: config.probe.timeout,
+            failure_threshold: config.probe.failure_threshold,
+            success_threshold: config.probe.success_threshold,
+        },
+        response_timeout: config.response_timeout,
+        dial: DialSettings {
+            connect_timeout: config.connect_timeout,
+            keep_alive: KeepAlive {
+                interval: config.keep_alive.interval,
+                timeout: config.keep_alive.timeout,
+            },
+        },
+    }
+}

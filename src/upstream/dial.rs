@@ -1,0 +1,70 @@
+//! Making connections: TCP and TLS within `connectTimeout`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::tls::{ClientStream, ClientTls};
+
+use super::error::{Failure, UpstreamError, chain};
+use super::metrics::UpstreamMetrics;
+use super::server::Server;
+use super::settings::DialSettings;
+
+/// Makes connections to one server.
+#[derive(Debug, Clone)]
+pub(super) struct Dialer {
+    server: Arc<Server>,
+    settings: DialSettings,
+    metrics: UpstreamMetrics,
+}
+
+impl Dialer {
+    pub(super) fn new(server: Arc<Server>, settings: DialSettings, metrics: UpstreamMetrics) -> Self {
+        Self {
+            server,
+            settings,
+            metrics,
+        }
+    }
+
+    pub(super) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    pub(super) fn settings(&self) -> &DialSettings {
+        &self.settings
+    }
+
+    pub(super) fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
+    }
+
+    /// A connection after its TLS handshake.
+    pub(super) async fn connect(
+        &self,
+        tls: &ClientTls,
+        limit: Duration,
+    ) -> Result<ClientStream, UpstreamError> {
+        self.metrics.dialed(self.server.name());
+        let connect = async {
+            let tcp = self.tcp().await?;
+            let _best_effort = tcp.set_nodelay(true);
+            tls.connect(&self.server.endpoint().server_name, tcp)
+                .await
+                .map_err(|error| UpstreamError::unsent(Failure::Tls, chain(&error)))
+        };
+        tokio::time::timeout(limit, connect).await.unwrap_or_else(|_| {
+            let message = format!("{}: no connection in {limit:?}", self.server);
+            Err(UpstreamError::unsent(Failure::Connect, message))
+        })
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, UpstreamError> {
+        let endpoint = self.server.endpoint();
+        TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+            .await
+            .map_err(|error| UpstreamError::unsent(Failure::Connect, format!("{}: {error}", self.server)))
+    }
+}

@@ -1,0 +1,241 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+fn plan(company: Company) -> Plan {
+    Plan {
+        probe: ProbeSettings {
+            interval: INTERVAL,
+            timeout: Duration::from_secs(2),
+            failure_threshold: 2,
+            success_threshold: 3,
+        },
+        company,
+    }
+}
+
+/// A server with a clock; the shortest pauses are drawn.
+struct Case {
+    health: Health,
+    plan: Plan,
+    now: Instant,
+}
+
+impl Case {
+    fn new(company: Company) -> Self {
+        let now = crate::runtime::clock::now();
+        Self {
+            health: Health::new(now),
+            plan: plan(company),
+            now,
+        }
+    }
+
+    /// One that has answered its first probe.
+    fn known(company: Company) -> Self {
+        Self::new(company).after(&[Event::ProbeStarted, Event::ProbeSucceeded])
+    }
+
+    fn after(mut self, events: &[Event]) -> Self {
+        for event in events {
+            self.health = self.health.step(*event, self.now, &self.plan, 0.0);
+        }
+        self
+    }
+
+    fn state(&self) -> LinkState {
+        self.health.standing().state
+    }
+
+    /// Time until the next probe.
+    fn pause(&self) -> Option<Duration> {
+        self.health.due().map(|due| due - self.now)
+    }
+
+    /// Lets time pass until the next probe is due, which then begins.
+    fn probe(mut self) -> Self {
+        self.now = self.health.due().expect("a probe is planned");
+        self.after(&[Event::ProbeStarted])
+    }
+}
+
+use Event::{Failed, ProbeFailed, ProbeStarted, ProbeSucceeded, Reached, Slow};
+const BROKEN: Event = Failed(Failure::Broken);
+
+#[test]
+fn a_server_that_never_answered_is_offline_after_one_probe() {
+    let case = Case::new(Company::Alone);
+    assert_eq!(
+        (case.state(), case.pause()),
+        (LinkState::Online, Some(Duration::ZERO))
+    );
+    let case = case.probe().after(&[ProbeFailed]);
+    assert_eq!(case.state(), LinkState::Offline);
+}
+
+#[test]
+fn a_failure_only_raises_suspicion_and_probes_decide() {
+    let case = Case::known(Company::Alone).after(&[BROKEN]);
+    assert_eq!(
+        (case.state(), case.pause()),
+        (LinkState::Suspect, Some(Duration::ZERO))
+    );
+    let doubtful = case.probe().after(&[ProbeFailed]);
+    assert_eq!(
+        (doubtful.state(), doubtful.pause()),
+        (LinkState::Suspect, Some(RETRY))
+    );
+    assert!(doubtful.health.standing().doubtful);
+    let offline = doubtful.probe().after(&[ProbeFailed]);
+    assert_eq!(offline.state(), LinkState::Offline);
+    assert_eq!(
+        offline.after(&[BROKEN]).state(),
+        LinkState::Offline,
+        "failures say nothing new"
+    );
+}
+
+#[test]
+fn any_answer_ends_suspicion_and_outage() {
+    for answer in [Reached, ProbeSucceeded] {
+        let suspect = Case::known(Company::Alone).after(&[BROKEN, ProbeStarted, ProbeFailed, answer]);
+        assert_eq!(suspect.state(), LinkState::Online);
+        assert!(!suspect.health.standing().doubtful);
+        // The count begins anew.
+        assert_eq!(suspect.after(&[BROKEN, ProbeFailed]).state(), LinkState::Suspect);
+        let offline = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]);
+        assert_eq!(offline.state(), LinkState::Offline);
+        assert_eq!(offline.after(&[answer]).state(), LinkState::Online);
+    }
+}
+
+#[test]
+fn a_single_server_that_answers_is_never_probed() {
+    for case in [
+        Case::known(Company::Alone),
+        Case::known(Company::Alone).after(&[Reached]),
+        Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed, ProbeSucceeded]),
+    ] {
+        assert_eq!((case.state(), case.pause()), (LinkState::Online, None));
+        assert!(!case.health.standing().on_trial);
+    }
+}
+
+#[test]
+fn pauses_of_an_outage_double_up_to_two_seconds() {
+    let mut case = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]);
+    let mut pauses = Vec::new();
+    for _ in 0..6 {
+        pauses.push(case.pause().unwrap().as_millis());
+        case = case.probe();
+    }
+    assert_eq!(pauses, [250, 500, 1000, 2000, 2000, 2000]);
+    // The next outage begins with short ones again.
+    let again = case.after(&[ProbeSucceeded, BROKEN, ProbeFailed, ProbeFailed]);
+    assert_eq!(again.pause(), Some(FIRST_PAUSE));
+}
+
+#[test]
+fn no_pause_of_an_outage_is_longer_than_the_interval() {
+    let mut case = Case::known(Company::Alone);
+    case.plan.probe.interval = Duration::from_millis(100);
+    case = case.after(&[BROKEN, ProbeFailed]);
+    assert_eq!(case.pause(), Some(Duration::from_millis(100)));
+    case = case.after(&[ProbeFailed]);
+    for _ in 0..5 {
+        assert_eq!(case.pause(), Some(Duration::from_millis(100)));
+        case = case.probe();
+    }
+}
+
+#[test]
+fn a_server_that_is_back_is_on_trial_until_it_was_good_three_times() {
+    let mut case = Case::known(Company::Among).after(&[BROKEN, ProbeFailed, ProbeFailed]);
+    case = case.probe().after(&[ProbeSucceeded]);
+    for _ in 0..2 {
+        assert_eq!(case.state(), LinkState::Online);
+        assert!(case.health.standing().on_trial);
+        assert_eq!(case.pause(), Some(INTERVAL));
+        // Requests are no proof of stability, and do not put off the probe.
+        case = case.after(&[Reached]);
+        assert_eq!(case.pause(), Some(INTERVAL));
+        case = case.probe().after(&[ProbeSucceeded]);
+    }
+    assert!(!case.health.standing().on_trial);
+    assert_eq!(case.pause(), Some(INTERVAL * STANDBY));
+}
+
+#[test]
+fn a_failure_on_trial_begins_the_trial_anew() {
+    let back = [BROKEN, ProbeFailed, ProbeFailed, ProbeSucceeded, ProbeSucceeded];
+    let case = Case::known(Company::Among).after(&back);
+    let case = case.after(&[BROKEN, ProbeSucceeded, ProbeSucceeded]);
+    assert!(case.health.standing().on_trial, "two since the failure");
+    assert!(!case.after(&[ProbeSucceeded]).health.standing().on_trial);
+}
+
+#[test]
+fn a_mere_suspicion_needs_no_trial() {
+    let case = Case::known(Company::Among).after(&[Slow]);
+    assert_eq!(
+        (case.state(), case.pause()),
+        (LinkState::Suspect, Some(Duration::ZERO))
+    );
+    let case = case.after(&[ProbeStarted, ProbeSucceeded]);
+    assert_eq!(case.state(), LinkState::Online);
+    assert!(!case.health.standing().on_trial);
+}
+
+#[test]
+fn a_standby_server_is_probed_now_and_then_and_requests_make_it_needless() {
+    let mut case = Case::known(Company::Among);
+    assert_eq!(case.pause(), Some(INTERVAL * STANDBY));
+    case.now += INTERVAL;
+    let case = case.after(&[Reached]);
+    assert_eq!(case.pause(), Some(INTERVAL * STANDBY));
+    let case = case.probe().after(&[ProbeFailed]);
+    assert_eq!((case.state(), case.pause()), (LinkState::Suspect, Some(RETRY)));
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(Reached),
+        Just(BROKEN),
+        Just(Slow),
+        Just(ProbeStarted),
+        Just(ProbeSucceeded),
+        Just(ProbeFailed),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: who is not `Online` will be probed, soon, unless a probe is under way.
+    #[test]
+    fn a_server_that_is_away_is_always_asked_again(
+        events in prop::collection::vec((event(), 0..4000_u64), 0..60), chance in 0.0..1.0,
+    ) {
+        let mut case = Case::new(Company::Among);
+        let mut probing = 0;
+        for (event, millis) in events {
+            // A verdict comes only from a probe that began.
+            match event {
+                ProbeStarted => probing += 1,
+                ProbeSucceeded | ProbeFailed if probing == 0 => continue,
+                ProbeSucceeded | ProbeFailed => probing -= 1,
+                _ => {}
+            }
+            case.now += Duration::from_millis(millis);
+            case.health = case.health.step(event, case.now, &case.plan, chance);
+            match case.state() {
+                LinkState::Online => {}
+                LinkState::Suspect => prop_assert!(probing > 0 || case.health.due().is_some()),
+                LinkState::Offline => {
+                    let due = case.health.due().expect("planned");
+                    prop_assert!(due <= case.now + LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+use std::time::Duration;
+
+use super::super::error::Failure;
+use super::super::health::Event;
+use super::super::settings::{DialSettings, Endpoint, KeepAlive, ProbeSettings};
+use super::*;
+
+fn settings(hosts: &[&str], strategy: Strategy) -> Settings {
+    Settings {
+        servers: hosts
+            .iter()
+            .map(|host| Endpoint::new(host, 6443).unwrap())
+            .collect(),
+        strategy,
+        probe: ProbeSettings {
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            failure_threshold: 1,
+            success_threshold: 2,
+        },
+        response_timeout: Duration::from_secs(5),
+        dial: DialSettings {
+            connect_timeout: Duration::from_secs(2),
+            keep_alive: KeepAlive::default(),
+        },
+    }
+}
+
+fn link(hosts: &[&str], strategy: Strategy) -> Link {
+    Link::new(settings(hosts, strategy), UpstreamMetrics::default())
+}
+
+fn server(link: &Link, host: &str) -> Arc<Server> {
+    let fleet = link.fleet();
+    let found = fleet.servers.iter().find(|server| server.endpoint().host == host);
+    Arc::clone(found.unwrap())
+}
+
+fn order(link: &Link, turn: usize) -> Vec<String> {
+    let servers = link.fleet().order(turn);
+    servers
+        .iter()
+        .map(|server| server.endpoint().host.clone())
+        .collect()
+}
+
+const BROKEN: Event = Event::Failed(Failure::Broken);
+
+#[test]
+fn the_link_is_as_good_as_its_best_server() {
+    use LinkState::{Offline, Online, Suspect};
+    for (servers, whole) in [
+        (vec![Online, Offline], Online),
+        (vec![Suspect, Online], Online),
+        (vec![Offline, Suspect], Suspect),
+        (vec![Offline, Offline], Offline),
+        (vec![], Offline),
+    ] {
+        assert_eq!(LinkState::of(servers.clone()), whole, "{servers:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_one_server_is_down_and_another_up_nobody_sees_it() {
+    let link = link(&["a", "b"], Strategy::Priority);
+    let follower = link.subscribe();
+    for event in [BROKEN, Event::ProbeFailed, Event::ProbeFailed] {
+        server(&link, "a").signal(event);
+        assert_eq!(link.state(), LinkState::Online);
+        assert_eq!(order(&link, 0), ["b", "a"]);
+    }
+    assert!(!follower.has_changed().unwrap());
+    server(&link, "b").signal(BROKEN);
+    assert_eq!(link.state(), LinkState::Suspect);
+    server(&link, "b").signal(Event::ProbeFailed);
+    assert_eq!(link.state(), LinkState::Offline);
+    assert_eq!(
+        link.servers(),
+        [
+            ("a:6443".to_owned(), LinkState::Offline),
+            ("b:6443".to_owned(), LinkState::Offline)
+        ]
+    );
+    server(&link, "a").reached();
+    assert_eq!(
+        (link.state(), order(&link, 0)),
+        (LinkState::Online, vec!["a".into(), "b".into()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preferred_server_is_first_again_only_after_its_trial() {
+    let link = link(&["a", "b"], Strategy::Priority);
+    let a = server(&link, "a");
+    server(&link, "b").reached();
+    for event in [
+        Event::ProbeSucceeded,
+        BROKEN,
+        Event::ProbeFailed,
+        Event::ProbeSucceeded,
+    ] {
+        a.signal(event);
+    }
+    assert_eq!(order(&link, 0), ["b", "a"]);
+    a.signal(Event::ProbeSucceeded);
+    assert_eq!(order(&link, 0), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn identities_take_turns_only_with_round_robin() {
+    let link = link(&["a", "b", "c"], Strategy::RoundRobin);
+    assert_eq!(order(&link, 1), ["b", "c", "a"]);
+    assert_eq!(order(&link, 5), ["c", "a", "b"]);
+    server(&link, "b").signal(BROKEN);
+    assert_eq!(order(&link, 1), ["c", "a", "b"]);
+    let mut priority = settings(&["a", "b", "c"], Strategy::Priority);
+    priority.servers.truncate(2);
+    link.apply(priority);
+    assert_eq!(order(&link, 0), ["a", "b"]);
+    server(&link, "b").reached();
+    assert_eq!(order(&link, 1), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stays_configured_keeps_what_is_known_of_it() {
+    let link = link(&["a", "b"], Strategy::Priority);
+    let (a, b) = (server(&link, "a"), server(&link, "b"));
+    for server in [&a, &b] {
+        server.signal(Event::ProbeFailed);
+    }
+    assert_eq!(link.state(), LinkState::Offline);
+    link.apply(settings(&["b", "c"], Strategy::Priority));
+    assert!(Arc::ptr_eq(&b, &server(&link, "b")));
+    assert!(a.left().is_cancelled() && !b.left().is_cancelled());
+    assert_eq!(order(&link, 0), ["c", "b"]);
+    assert_eq!(link.state(), LinkState::Online, "a new server is given a chance");
+    // What a probe of the one that left still says concerns nobody.
+    server(&link, "c").signal(Event::ProbeFailed);
+    a.signal(Event::ProbeSucceeded);
+    assert_eq!(link.state(), LinkState::Offline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_see_changes_only() {
+    let link = link(&["a"], Strategy::Priority);
+    let mut follower = link.subscribe();
+    server(&link, "a").reached();
+    assert!(!follower.has_changed().unwrap());
+    server(&link, "a").signal(Event::ProbeFailed);
+    server(&link, "a").signal(Event::ProbeFailed);
+    assert_eq!(*follower.borrow_and_update(), LinkState::Offline);
+}

@@ -1,0 +1,169 @@
+//! What the way to the cloud counts. Labels are server names, purposes and closed words; never a credential.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Purpose;
+use super::error::Failure;
+use super::link::LinkState;
+
+/// A state of the link as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabels {
+    state: &'static str,
+}
+
+/// A server in a state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServerStateLabels {
+    server: String,
+    state: &'static str,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServerLabels {
+    server: String,
+}
+
+/// A kind of failure at a server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FailureLabels {
+    server: String,
+    kind: &'static str,
+}
+
+/// What connections to a server are for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PurposeLabels {
+    server: String,
+    purpose: &'static str,
+}
+
+/// Counters and gauges of the way to the cloud. Cheap to clone; all clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamMetrics {
+    link: Family<StateLabels, Gauge>,
+    servers: Family<ServerStateLabels, Gauge>,
+    dials: Family<ServerLabels, Counter>,
+    failures: Family<FailureLabels, Counter>,
+    failovers: Family<ServerLabels, Counter>,
+    connections: Family<PurposeLabels, Gauge>,
+    streams: Family<PurposeLabels, Gauge>,
+}
+
+impl UpstreamMetrics {
+    /// New ones, registered under `edgehold_link_*` and `edgehold_upstream_*`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let own = Self::default();
+        registry.register(
+            "edgehold_link_state",
+            "1 for the state of the way to the cloud: online, suspect, offline",
+            own.link.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_server_state",
+            "1 for the state of each server",
+            own.servers.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_dials",
+            "Connections that were begun",
+            own.dials.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_failures",
+            "Requests that failed on the way, by kind",
+            own.failures.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_failovers",
+            "Requests that went on to another server, by the server they left",
+            own.failovers.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_connections",
+            "Open connections",
+            own.connections.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_streams",
+            "Requests whose answer has not ended",
+            own.streams.clone(),
+        );
+        own
+    }
+
+    pub(super) fn show_link(&self, now: LinkState) {
+        for state in LinkState::ALL {
+            let labels = StateLabels {
+                state: state.as_str(),
+            };
+            self.link.get_or_create(&labels).set(i64::from(state == now));
+        }
+    }
+
+    /// `None`: the server is not configured any more.
+    pub(super) fn show_server(&self, server: &str, now: Option<LinkState>) {
+        for state in LinkState::ALL {
+            let labels = ServerStateLabels {
+                server: server.to_owned(),
+                state: state.as_str(),
+            };
+            match now {
+                Some(now) => {
+                    self.servers.get_or_create(&labels).set(i64::from(state == now));
+                }
+                None => {
+                    self.servers.remove(&labels);
+                }
+            }
+        }
+    }
+
+    pub(super) fn dialed(&self, server: &str) {
+        self.dials.get_or_create(&labels(server)).inc();
+    }
+
+    pub(super) fn failed(&self, server: &str, failure: Failure) {
+        let labels = FailureLabels {
+            server: server.to_owned(),
+            kind: failure.as_str(),
+        };
+        self.failures.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn moved_on(&self, from: &str) {
+        self.failovers.get_or_create(&labels(from)).inc();
+    }
+
+    /// Open connections to this server for this purpose.
+    pub(super) fn connections(&self, server: &str, purpose: Purpose) -> Gauge {
+        self.connections
+            .get_or_create_owned(&PurposeLabels::of(server, purpose))
+    }
+
+    /// Streams on them.
+    pub(super) fn streams(&self, server: &str, purpose: Purpose) -> Gauge {
+        self.streams
+            .get_or_create_owned(&PurposeLabels::of(server, purpose))
+    }
+}
+
+impl PurposeLabels {
+    fn of(server: &str, purpose: Purpose) -> Self {
+        Self {
+            server: server.to_owned(),
+            purpose: purpose.as_str(),
+        }
+    }
+}
+
+fn labels(server: &str) -> ServerLabels {
+    ServerLabels {
+        server: server.to_owned(),
+    }
+}

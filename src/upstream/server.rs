@@ -1,0 +1,201 @@
+//! One apiserver: where it is and what is thought of it. Takes the signals, publishes the standing.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::clock;
+
+use super::error::Failure;
+use super::health::{Company, Event, Health, Plan, Standing};
+use super::link::{LinkState, Shared};
+use super::metrics::UpstreamMetrics;
+use super::settings::{Endpoint, ProbeSettings};
+
+/// One of the configured servers.
+pub(super) struct Server {
+    endpoint: Endpoint,
+    name: Arc<str>,
+    health: Mutex<(Health, Option<Plan>)>,
+    standing: watch::Sender<Standing>,
+    /// When the next probe is due.
+    due: watch::Sender<Option<Instant>>,
+    left: CancellationToken,
+    link: Weak<Shared>,
+    metrics: UpstreamMetrics,
+}
+
+impl Server {
+    pub(super) fn new(endpoint: Endpoint, link: &Arc<Shared>) -> Self {
+        let health = Health::new(clock::now());
+        Self {
+            name: endpoint.to_string().into(),
+            endpoint,
+            standing: watch::Sender::new(health.standing()),
+            due: watch::Sender::new(health.due()),
+            health: Mutex::new((health, None)),
+            left: CancellationToken::new(),
+            link: Arc::downgrade(link),
+            metrics: link.metrics.clone(),
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// `host:port`, for logs and metrics.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// Known to be away.
+    pub(super) fn is_away(&self) -> bool {
+        self.standing().state == LinkState::Offline
+    }
+
+    /// Nothing is held against it.
+    pub(super) fn is_trusted(&self) -> bool {
+        let standing = self.standing();
+        standing.state == LinkState::Online && !standing.on_trial
+    }
+
+    /// Follows the standing.
+    pub(super) fn standings(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Follows the moment of the next probe.
+    pub(super) fn due(&self) -> watch::Receiver<Option<Instant>> {
+        self.due.subscribe()
+    }
+
+    /// From now on it is one of so many, and probed like this.
+    pub(super) fn plan(&self, probe: ProbeSettings, servers: usize) {
+        let company = if servers > 1 {
+            Company::Among
+        } else {
+            Company::Alone
+        };
+        {
+            let mut health = self.health.lock();
+            if company == Company::Among && health.1.is_some_and(|plan| plan.company == Company::Alone) {
+                // Nobody has asked it for long, and now it matters how it is.
+                health.0 = health.0.clone().asked(clock::now());
+                self.due.send_replace(health.0.due());
+            }
+            health.1 = Some(Plan { probe, company });
+        }
+        let state = self.standing().state;
+        self.metrics.show_server(&self.name, Some(state));
+    }
+
+    /// It is not configured any more.
+    pub(super) fn leave(&self) {
+        self.left.cancel();
+        self.metrics.show_server(&self.name, None);
+    }
+
+    /// Cancelled when it is not configured any more.
+    pub(super) fn left(&self) -> &CancellationToken {
+        &self.left
+    }
+
+    /// An apiserver answered a request there.
+    pub(super) fn reached(&self) {
+        self.signal(Event::Reached);
+    }
+
+    /// A request failed on the way there.
+    pub(super) fn failed(&self, failure: Failure) {
+        self.metrics.failed(&self.name, failure);
+        if failure.concerns_link() {
+            self.signal(Event::Failed(failure));
+        }
+    }
+
+    /// Takes a signal into account; a change is logged and published.
+    pub(super) fn signal(&self, event: Event) {
+        // Answers are frequent, and almost all of them say what is known.
+        let (standing, due, alone) = {
+            let mut health = self.health.lock();
+            let Some(plan) = health.1 else { return };
+            let next = health.0.clone().step(event, clock::now(), &plan, chance());
+            let seen = (next.standing(), next.due(), plan.company == Company::Alone);
+            health.0 = next;
+            // Published under the lock, or an older standing could overwrite a newer one.
+            self.due.send_if_modified(|due| {
+                let sooner = seen.1 != *due;
+                *due = seen.1;
+                sooner
+            });
+            let changed = self.standing.send_if_modified(|standing| {
+                let changed = *standing != seen.0;
+                *standing = seen.0;
+                changed
+            });
+            if !changed {
+                return;
+            }
+            seen
+        };
+        self.tell(standing, due, alone, event);
+        if let Some(link) = self.link.upgrade() {
+            link.judge();
+        }
+    }
+
+    fn tell(&self, standing: Standing, due: Option<Instant>, alone: bool, event: Event) {
+        if self.left.is_cancelled() {
+            return;
+        }
+        let state = standing.state.as_str();
+        self.metrics.show_server(&self.name, Some(standing.state));
+        let next_probe = due.map(|due| due.saturating_duration_since(clock::now()));
+        if alone {
+            // The link says the same.
+            tracing::debug!(server = %self.name, state, ?event, ?next_probe, "a server's standing changed");
+        } else {
+            tracing::info!(
+                server = %self.name, state, on_trial = standing.on_trial, ?event, "a server's standing changed"
+            );
+        }
+    }
+
+    /// Resolves when waiting for an answer has become hopeless: a probe has failed.
+    pub(super) async fn given_up(&self) {
+        let mut standings = self.standings();
+        let hopeless = |standing: &Standing| standing.state == LinkState::Offline || standing.doubtful;
+        // What it gives is a lock on the standing: not to be held.
+        drop(standings.wait_for(hopeless).await);
+    }
+}
+
+/// Between 0 and 1.
+fn chance() -> f64 {
+    let random = uuid::Uuid::new_v4().as_u128() & 0xffff;
+    f64::from(u32::try_from(random).unwrap_or_default()) / 65536.0
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("standing", &self.standing())
+            .finish_non_exhaustive()
+    }
+}
