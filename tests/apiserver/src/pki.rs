@@ -196,6 +196,13 @@ impl Pki {
         path
     }
 
+    /// Writes the authority's certificate and key to `dir/NAME.crt` and `dir/NAME.key`: for a signer that is not this one.
+    pub fn write_authority(&self, dir: &Path, name: &str) {
+        self.write_ca(dir, name);
+        let key = self.inner.issuer.key().serialize_pem();
+        write_file(&dir.join(format!("{name}.key")), key.as_bytes(), 0o600);
+    }
+
     /// A serving pair for `localhost`, `127.0.0.1`, `::1` and whatever `names` adds (DNS names or IP addresses).
     #[must_use]
     pub fn server(&self, names: &[&str]) -> Pair {

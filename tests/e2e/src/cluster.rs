@@ -1,29 +1,35 @@
-//! The cloud: etcd, kube-apiserver and, when a scenario asks for it, kube-controller-manager, all on the loopback.
+//! The cloud: etcd, kube-apiserver and, when a scenario asks for it, kube-controller-manager, all on the loopback. Each
+//! scenario has one to itself.
 //!
-//! Certificates and keys are made for the run and live in its directory. Invariant: ports and files stay the same when
+//! Certificates and keys are made for it and live in its directory. Invariant: ports and files stay the same when
 //! the apiserver is killed and started again, so that its clients find it where it was.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Context as _;
 use apiserver_standin::{Client, Pair, Pki};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
+use crate::network::Network;
 use crate::process::{Process, until};
 use crate::tools::{Tool, Tools};
 
 /// How long a program may take to be ready on a busy machine.
-const START: u64 = 120;
+const START: u64 = 180;
 
 /// A running cluster.
 pub(crate) struct Cluster {
     tools: Tools,
     dir: PathBuf,
+    network: Network,
+    flags: Vec<String>,
     pki: Pki,
     admin: Pair,
-    etcd: Process,
+    etcd: Option<Process>,
     etcd_url: String,
     apiserver: Option<Process>,
     apiserver_address: SocketAddr,
@@ -31,19 +37,28 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts etcd and kube-apiserver and waits until it is ready.
-    pub(crate) async fn start(tools: &Tools, dir: &Path) -> anyhow::Result<Self> {
+    /// Starts etcd and kube-apiserver, the latter with these flags more, and waits until it is ready.
+    pub(crate) async fn start(tools: &Tools, dir: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let network = Network::new();
         let pki = Pki::new();
-        pki.write_ca(dir, "ca");
-        pki.server(&[]).write_to(dir, "apiserver");
+        pki.write_authority(dir, "ca");
+        pki.server(&[&network.cloud().to_string()])
+            .write_to(dir, "apiserver");
         pki.client(Some("service-accounts"), &[])
             .write_to(dir, "service-accounts");
         let admin = pki.client(Some("admin"), &["system:masters"]);
         let etcd_url = format!("http://{}", free_address()?);
-        let etcd = Process::start("etcd", &mut etcd_command(tools, dir, &etcd_url), dir)?;
+        let etcd = Some(Process::start(
+            "etcd",
+            &mut etcd_command(tools, dir, &etcd_url),
+            dir,
+        )?);
         let mut cluster = Self {
             tools: tools.clone(),
             dir: dir.to_owned(),
+            network,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             pki,
             admin,
             etcd,
@@ -62,8 +77,7 @@ impl Cluster {
         self.apiserver = Some(Process::start("kube-apiserver", &mut command, &self.dir)?);
         let client = self.direct();
         until("kube-apiserver is ready", START, async || {
-            self.etcd.check()?;
-            if let Some(process) = &mut self.apiserver {
+            for process in self.etcd.iter_mut().chain(&mut self.apiserver) {
                 process.check()?;
             }
             Ok(match client.send("GET", "/readyz", "").await {
@@ -75,6 +89,14 @@ impl Cluster {
         .await
     }
 
+    /// Starts the apiserver unless it runs.
+    pub(crate) async fn ensure_apiserver(&mut self) -> anyhow::Result<()> {
+        match self.apiserver {
+            Some(_) => Ok(()),
+            None => self.start_apiserver().await,
+        }
+    }
+
     /// Kills the apiserver as a power cut would.
     pub(crate) async fn kill_apiserver(&mut self) -> anyhow::Result<()> {
         match self.apiserver.take() {
@@ -83,8 +105,53 @@ impl Cluster {
         }
     }
 
-    /// Starts kube-controller-manager, once, and waits until namespaces get their service accounts.
-    pub(crate) async fn controllers(&mut self) -> anyhow::Result<()> {
+    /// Kills apiserver and etcd and keeps a copy of what etcd holds; starts them again.
+    pub(crate) async fn back_up(&mut self) -> anyhow::Result<()> {
+        self.stop_etcd().await?;
+        copy(&self.dir.join("etcd"), &self.dir.join("etcd-backup"))?;
+        self.start_etcd().await
+    }
+
+    /// Kills apiserver and etcd and starts them on the copy: resource versions go backwards.
+    pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
+        self.stop_etcd().await?;
+        std::fs::remove_dir_all(self.dir.join("etcd"))?;
+        copy(&self.dir.join("etcd-backup"), &self.dir.join("etcd"))?;
+        self.start_etcd().await
+    }
+
+    async fn stop_etcd(&mut self) -> anyhow::Result<()> {
+        self.kill_apiserver().await?;
+        match self.etcd.take() {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn start_etcd(&mut self) -> anyhow::Result<()> {
+        let mut command = etcd_command(&self.tools, &self.dir, &self.etcd_url);
+        self.etcd = Some(Process::start("etcd", &mut command, &self.dir)?);
+        self.start_apiserver().await
+    }
+
+    /// Has etcd forget all history up to this revision.
+    pub(crate) async fn compact(&self, revision: &str) -> anyhow::Result<()> {
+        let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+        let address = self.etcd_url.trim_start_matches("http://");
+        let request = format!(
+            "POST /v3/kv/compaction HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::ensure!(answer.contains(" 200 "), "compaction to {revision}: {answer}");
+        Ok(())
+    }
+
+    /// Starts kube-controller-manager, once, with these flags more, and waits until namespaces get their service accounts.
+    pub(crate) async fn controllers(&mut self, flags: &[&str]) -> anyhow::Result<()> {
         if self.controllers.is_none() {
             let kubeconfig = self.kubeconfig("controllers", self.apiserver_address, &self.admin)?;
             let mut command = Command::new(self.tools.path(Tool::KubeControllerManager));
@@ -101,7 +168,10 @@ impl Cluster {
                     "--secure-port=0",
                 ])
                 // A lost node is noticed, and found again, within a test's patience.
-                .args(["--node-monitor-period=2s", "--node-monitor-grace-period=22s"]);
+                .args(["--node-monitor-period=2s", "--node-monitor-grace-period=22s"])
+                .arg(format!("--cluster-signing-cert-file={}", self.file("ca.crt")))
+                .arg(format!("--cluster-signing-key-file={}", self.file("ca.key")))
+                .args(flags);
             self.controllers = Some(Process::start(
                 "kube-controller-manager",
                 &mut command,
@@ -133,6 +203,11 @@ impl Cluster {
     /// The directory of the run.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The network between node and cloud.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Where the apiserver listens.
@@ -185,6 +260,24 @@ impl Cluster {
         Ok(path)
     }
 
+    /// Writes a kubeconfig that shows a token to `server`, and gives its path.
+    pub(crate) fn kubeconfig_with_token(
+        &self,
+        name: &str,
+        server: SocketAddr,
+        token: &str,
+    ) -> anyhow::Result<PathBuf> {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: e2e\nclusters:\n- name: e2e\n  cluster: {{server: \
+             \"https://{server}\", certificate-authority: {}}}\nusers:\n- name: e2e\n  user: {{token: \"{token}\"}}\n\
+             contexts:\n- name: e2e\n  context: {{cluster: e2e, user: e2e}}\n",
+            self.file("ca.crt"),
+        );
+        let path = self.dir.join(format!("{name}.kubeconfig"));
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
     fn apiserver_command(&self) -> Command {
         let mut command = Command::new(self.tools.path(Tool::KubeApiserver));
         command
@@ -211,13 +304,28 @@ impl Cluster {
             .arg(format!("--client-ca-file={}", self.file("ca.crt")))
             .arg(format!("--tls-cert-file={}", self.file("apiserver.crt")))
             .arg(format!("--tls-private-key-file={}", self.file("apiserver.key")))
-            .arg(format!("--cert-dir={}", self.dir.display()));
+            .arg(format!("--cert-dir={}", self.dir.display()))
+            .args(&self.flags);
         command
     }
 
     fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 fn etcd_command(tools: &Tools, dir: &Path, url: &str) -> Command {
@@ -231,7 +339,15 @@ fn etcd_command(tools: &Tools, dir: &Path, url: &str) -> Command {
     command
 }
 
-/// A loopback address that nothing listens on.
+/// A loopback address that nothing listens on, and that no connection gets as its own port: it is below the kernel's range.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 600)? * 20;
+    for _ in 0..12_000 {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    anyhow::bail!("no free port from 20000 to 32000")
 }

@@ -11,10 +11,12 @@ use tokio::process::Command;
 use crate::process::Process;
 
 /// kubectl with one kubeconfig and a home of its own.
+#[derive(Clone)]
 pub(crate) struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
     home: PathBuf,
+    spdy: bool,
 }
 
 /// What one run said.
@@ -55,7 +57,14 @@ impl Kubectl {
             program: program.to_owned(),
             kubeconfig,
             home: home.to_owned(),
+            spdy: false,
         }
+    }
+
+    /// Makes streams as kubectl did before 1.31.
+    pub(crate) fn over_spdy(mut self) -> Self {
+        self.spdy = true;
+        self
     }
 
     /// Runs it to its end.
@@ -96,6 +105,11 @@ impl Kubectl {
             .env("HOME", &self.home)
             .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
             .args(arguments.split_whitespace());
+        if self.spdy {
+            command
+                .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
+                .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
+        }
         command
     }
 }

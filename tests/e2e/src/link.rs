@@ -2,7 +2,7 @@
 //!
 //! It knows bytes and connections, nothing of TLS or HTTP. The listening address stays the same throughout.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -18,7 +18,7 @@ pub(crate) enum Mode {
     Up,
     /// Refuses new connections and resets the open ones.
     Refuse,
-    /// Accepts new connections and keeps the open ones, but carries nothing.
+    /// Accepts new connections and keeps the open ones, but carries nothing: what a black hole has to be on the loopback.
     BlackHole,
 }
 
@@ -37,11 +37,9 @@ struct State {
 }
 
 impl Link {
-    /// Listens on a loopback port and forwards to `target`.
-    pub(crate) async fn to(target: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .context("the link's port")?;
+    /// Listens on a port of `here` and forwards to `target`.
+    pub(crate) async fn to(target: SocketAddr, here: IpAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((here, 0)).await.context("the link's port")?;
         let address = listener.local_addr()?;
         let (state, changes) = watch::channel(State {
             mode: Mode::Up,

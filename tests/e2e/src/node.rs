@@ -5,11 +5,35 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use apiserver_standin::{Client, Pair};
-use tokio::process::Command;
 
 use crate::cluster::{Cluster, free_address};
 use crate::link::{Link, Mode};
 use crate::process::{Process, until};
+
+/// How the way to the cloud is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The listener stops: new connections are refused, the open ones reset.
+    Refused,
+    /// The apiserver dies (SIGKILL); it will be started again on the same store.
+    Killed,
+    /// Packets are dropped.
+    BlackHole,
+}
+
+impl Cut {
+    /// Every way.
+    pub(crate) const ALL: [Self; 3] = [Self::Refused, Self::Killed, Self::BlackHole];
+
+    /// For people.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Killed => "apiserver killed",
+            Self::BlackHole => "black hole",
+        }
+    }
+}
 
 /// A running node.
 pub(crate) struct Node {
@@ -22,6 +46,7 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     program: PathBuf,
     edgehold: Option<Process>,
+    cut: Option<Cut>,
 }
 
 impl Node {
@@ -33,10 +58,29 @@ impl Node {
     ) -> anyhow::Result<Self> {
         let dir = cluster.dir().join(name);
         std::fs::create_dir_all(&dir)?;
-        let link = Link::to(cluster.address()).await?;
-        let address = free_address()?;
+        let files = clients.iter().enumerate().map(|(number, (common_name, pair))| {
+            let (cert, key) = pair.write_to(&dir, &format!("client-{number}"));
+            (*common_name, cert, key)
+        });
+        Self::start_with(cluster, name, &files.collect::<Vec<_>>(), "").await
+    }
+
+    /// As [`Node::start`], with the pairs' files, which need not be there yet, and more of the configuration.
+    pub(crate) async fn start_with(
+        cluster: &Cluster,
+        name: &str,
+        clients: &[(&str, PathBuf, PathBuf)],
+        more: &str,
+    ) -> anyhow::Result<Self> {
+        let dir = cluster.dir().join(name);
+        std::fs::create_dir_all(&dir)?;
+        let network = cluster.network();
+        let link = Link::to(cluster.address(), network.cloud()).await?;
+        // Free on the loopback of the cloud's side, and nothing else listens in a namespace.
+        let address = SocketAddr::new(network.node(), free_address()?.port());
         let ca = cluster.dir().join("ca.crt");
-        let (cert, key) = cluster.pki().server(&[]).write_to(&dir, "serving");
+        let names = [network.node().to_string()];
+        let (cert, key) = cluster.pki().server(&[&names[0]]).write_to(&dir, "serving");
         let mut config = format!(
             "apiVersion: edgehold/v1alpha1\nkind: ProxyConfiguration\nlisten:\n  addresses: [\"{address}\"]\n  tls: \
              {{certFile: {}, keyFile: {}, clientCAFile: {ca}}}\nupstream:\n  servers: [\"https://{}\"]\n  caFile: {ca}\n  \
@@ -48,9 +92,9 @@ impl Node {
             dir.join("cache").display(),
             ca = ca.display(),
         );
+        config.push_str(more);
         config.push_str("clients:\n");
-        for (number, (common_name, pair)) in clients.iter().enumerate() {
-            let (cert, key) = pair.write_to(&dir, &format!("client-{number}"));
+        for (common_name, cert, key) in clients {
             let (cert, key) = (cert.display(), key.display());
             writeln!(
                 config,
@@ -66,15 +110,17 @@ impl Node {
             address,
             program: cluster.tools().edgehold().to_owned(),
             edgehold: None,
+            cut: None,
         };
-        node.launch().await?;
-        node.wait_online().await?;
+        node.launch(cluster).await?;
+        node.wait_status("online", |status| [401, 403, 404].contains(&status))
+            .await?;
         Ok(node)
     }
 
     /// Starts edgehold on what the last one left, and waits until it accepts connections.
-    pub(crate) async fn launch(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(&self.program);
+    pub(crate) async fn launch(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let mut command = cluster.network().on_node(&self.program);
         command
             .arg("run")
             .arg("--config")
@@ -97,9 +143,9 @@ impl Node {
     }
 
     /// Kills edgehold and starts it again on what it left.
-    pub(crate) async fn kill_and_launch(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill_and_launch(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
         self.kill().await?;
-        self.launch().await
+        self.launch(cluster).await
     }
 
     /// Fails if edgehold has ended by itself.
@@ -107,31 +153,55 @@ impl Node {
         self.edgehold.as_mut().map_or(Ok(()), Process::check)
     }
 
-    /// Breaks the link in this way and waits until edgehold knows.
-    pub(crate) async fn go_offline(&mut self, mode: Mode) -> anyhow::Result<()> {
-        self.link.set(mode);
-        self.wait_offline().await
-    }
-
-    /// Heals the link and waits until edgehold knows.
-    pub(crate) async fn go_online(&mut self) -> anyhow::Result<()> {
-        self.link.set(Mode::Up);
-        self.wait_online().await
-    }
-
-    /// Waits until edgehold says 503 for what it cannot know: a path that nobody has read.
-    pub(crate) async fn wait_offline(&mut self) -> anyhow::Result<()> {
+    /// Cuts the way to the cloud and waits until edgehold knows.
+    pub(crate) async fn go_offline(&mut self, cluster: &mut Cluster, cut: Cut) -> anyhow::Result<()> {
+        self.begin(cluster, cut).await?;
         self.wait_status("offline", |status| status == 503).await
     }
 
-    /// Waits until edgehold passes on what the apiserver says to nobody's request.
-    pub(crate) async fn wait_online(&mut self) -> anyhow::Result<()> {
-        self.wait_status("online", |status| status != 503).await
+    /// Cuts the way to the cloud.
+    pub(crate) async fn begin(&mut self, cluster: &mut Cluster, cut: Cut) -> anyhow::Result<()> {
+        match cut {
+            Cut::Refused => self.link.set(Mode::Refuse),
+            Cut::Killed => cluster.kill_apiserver().await?,
+            Cut::BlackHole if cluster.network().can_drop() => cluster.network().drop_packets()?,
+            Cut::BlackHole => self.link.set(Mode::BlackHole),
+        }
+        self.cut = Some(cut);
+        Ok(())
+    }
+
+    /// Has the apiserver running for everyone but this node, so that the cloud changes behind its back.
+    pub(crate) async fn cloud_without_node(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        if self.cut == Some(Cut::Killed) {
+            self.link.set(Mode::Refuse);
+            cluster.ensure_apiserver().await?;
+        }
+        Ok(())
+    }
+
+    /// Opens the way to the cloud again and waits until edgehold knows.
+    pub(crate) async fn go_online(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        self.end(cluster).await?;
+        // What the apiserver says to nobody's request is passed on.
+        self.wait_status("online", |status| [401, 403, 404].contains(&status))
+            .await
+    }
+
+    /// Opens the way to the cloud again.
+    pub(crate) async fn end(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        match self.cut.take() {
+            Some(Cut::Killed) => cluster.ensure_apiserver().await?,
+            Some(Cut::BlackHole) if cluster.network().can_drop() => cluster.network().carry_packets()?,
+            _ => {}
+        }
+        self.link.set(Mode::Up);
+        Ok(())
     }
 
     async fn wait_status(&mut self, what: &str, expected: fn(u16) -> bool) -> anyhow::Result<()> {
         let client = self.client(None);
-        until(&format!("{} is {what}", self.name), 60, async || {
+        until(&format!("{} is {what}", self.name), 120, async || {
             self.check()?;
             Ok(match client.send("GET", "/apis/e2e.edgehold.test", "").await {
                 Ok(answer) if expected(answer.status) => Ok(()),

@@ -55,6 +55,16 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// The name of its log.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its output so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -29,4 +29,10 @@ impl Random {
     pub(crate) fn seconds(&mut self, bound: u64) -> Duration {
         Duration::from_millis(self.below(bound * 1000))
     }
+
+    /// Up to so many seconds, a fifth of it on average.
+    pub(crate) fn mostly_short(&mut self, bound: u64) -> Duration {
+        let part = self.below(1000);
+        Duration::from_millis(bound * part.pow(4) / 1_000_000_000)
+    }
 }

@@ -1,9 +1,14 @@
-//! What is tried, in the order in which it is tried. Each scenario prints its steps.
+//! What is tried, the longest first. Each scenario prints its steps.
 
+mod bootstrap;
 mod convergence;
+mod foreign;
 mod hollow_kubelet;
 mod in_cluster;
+mod leader;
 mod people;
+mod proxy;
+mod time_travel;
 
 use crate::cluster::Cluster;
 use crate::tools::Tool;
@@ -11,31 +16,51 @@ use crate::tools::Tool;
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
-    /// kubectl, online and offline.
-    People,
     /// Informers end up with what etcd holds, whatever happens on the way.
     Convergence,
     /// A kubelet and its pod live through an outage and restarts.
     HollowKubelet,
+    /// A leader-elected manager loses its lease offline and gets it back.
+    Leader,
+    /// A node joins and its certificate is renewed.
+    Bootstrap,
+    /// Pages, compaction, restored snapshots.
+    TimeTravel,
+    /// kube-rs and the Python client.
+    Foreign,
+    /// kube-proxy keeps its services.
+    Proxy,
+    /// kubectl, online and offline.
+    People,
     /// A pod's client with a service account token.
     InCluster,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 4] = [
-        Self::People,
+    pub(crate) const ALL: [Self; 9] = [
         Self::Convergence,
         Self::HollowKubelet,
+        Self::Bootstrap,
+        Self::TimeTravel,
+        Self::Leader,
+        Self::Foreign,
+        Self::Proxy,
+        Self::People,
         Self::InCluster,
     ];
 
     /// Its name on the command line.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::People => "kubectl",
             Self::Convergence => "convergence",
             Self::HollowKubelet => "hollow-kubelet",
+            Self::Leader => "leader",
+            Self::Bootstrap => "bootstrap",
+            Self::TimeTravel => "time-travel",
+            Self::Foreign => "foreign",
+            Self::Proxy => "kube-proxy",
+            Self::People => "kubectl",
             Self::InCluster => "in-cluster",
         }
     }
@@ -43,24 +68,60 @@ impl Scenario {
     /// What it needs beside etcd and kube-apiserver.
     pub(crate) fn needs(self) -> &'static [Tool] {
         match self {
-            Self::People => &[Tool::Kubectl],
-            Self::Convergence | Self::InCluster => &[Tool::Client],
+            Self::Convergence | Self::TimeTravel | Self::InCluster => &[Tool::Client],
+            Self::Bootstrap => &[Tool::KubeControllerManager, Tool::Kubemark, Tool::Client],
             Self::HollowKubelet => &[Tool::KubeControllerManager, Tool::Kubemark],
+            // kube-rs is in the runner; without Python its part is skipped.
+            Self::Foreign => &[],
+            Self::Leader => &[Tool::Manager],
+            Self::Proxy => &[Tool::Proxy],
+            Self::People => &[Tool::Kubectl, Tool::Client],
+        }
+    }
+
+    /// What its apiserver is told beside the usual.
+    pub(crate) fn apiserver_flags(self) -> &'static [&'static str] {
+        match self {
+            // CBOR is offered behind a gate.
+            Self::Convergence => &["--feature-gates=CBORServingAndStorage=true"],
+            _ => &[],
         }
     }
 
     /// Runs it.
     pub(crate) async fn run(self, cluster: &mut Cluster) -> anyhow::Result<()> {
         match self {
-            Self::People => people::run(cluster).await,
             Self::Convergence => convergence::run(cluster).await,
             Self::HollowKubelet => hollow_kubelet::run(cluster).await,
+            Self::Leader => leader::run(cluster).await,
+            Self::Bootstrap => bootstrap::run(cluster).await,
+            Self::TimeTravel => time_travel::run(cluster).await,
+            Self::Foreign => foreign::run(cluster).await,
+            Self::Proxy => proxy::run(cluster).await,
+            Self::People => people::run(cluster).await,
             Self::InCluster => in_cluster::run(cluster).await,
         }
     }
 }
 
+tokio::task_local! {
+    /// The name of the scenario that a task runs.
+    pub(crate) static NAME: &'static str;
+}
+
 /// Prints a step.
 pub(crate) fn step(text: impl std::fmt::Display) {
-    println!("  - {text}");
+    println!("{}: {text}", NAME.try_with(|name| *name).unwrap_or("e2e"));
 }
+
+/// The reason why a scenario cannot be tried here, as its error.
+#[derive(Debug)]
+pub(crate) struct Skip(pub(crate) String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}

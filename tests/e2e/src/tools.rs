@@ -27,10 +27,14 @@ pub(crate) enum Tool {
     Kubectl,
     /// Our own client on client-go.
     Client,
+    /// kube-proxy that notes instead of programming.
+    Proxy,
+    /// A manager on controller-runtime.
+    Manager,
 }
 
 impl Tool {
-    /// The name of the program and of its directory below `cmd/`.
+    /// The name of the program and of its directory: `cmd/NAME`, or `NAME` if that is a module of its own.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
@@ -39,7 +43,14 @@ impl Tool {
             Self::Kubemark => "kubemark",
             Self::Kubectl => "kubectl",
             Self::Client => "client",
+            Self::Proxy => "proxy",
+            Self::Manager => "manager",
         }
+    }
+
+    /// Whether the program can be taken from `KUBEBUILDER_ASSETS`: ours have names that mean something else elsewhere.
+    fn is_released(self) -> bool {
+        !matches!(self, Self::Client | Self::Proxy | Self::Manager)
     }
 }
 
@@ -63,7 +74,7 @@ impl Tools {
             let given = assets
                 .as_ref()
                 .map(|dir| dir.join(tool.as_str()))
-                .filter(|path| path.is_file());
+                .filter(|path| tool.is_released() && path.is_file());
             match (given, &builder) {
                 (Some(path), _) => {
                     tools.paths.insert(tool, path);
@@ -117,6 +128,15 @@ impl Tools {
     }
 }
 
+/// Where the tier keeps what it has built; `Err` says why there is no such place.
+pub(crate) fn cache() -> Result<PathBuf, String> {
+    let user = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let user = user.ok_or("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(user.join("edgehold/e2e"))
+}
+
 struct Builder {
     module: PathBuf,
     out: PathBuf,
@@ -142,13 +162,10 @@ impl Builder {
         };
         let kubernetes = version("k8s.io/kubernetes ").ok_or("go.mod names no k8s.io/kubernetes")?;
         let etcd = version("go.etcd.io/etcd/server/v3 ").ok_or("go.mod names no etcd")?;
-        let cache = env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-            .ok_or("neither XDG_CACHE_HOME nor HOME is set")?;
+        let cache = cache()?;
         Ok(Self {
             module,
-            out: cache.join(format!("edgehold/e2e/kubernetes-{kubernetes}+etcd-{etcd}")),
+            out: cache.join(format!("kubernetes-{kubernetes}+etcd-{etcd}")),
             toolchain: String::from_utf8_lossy(&toolchain.stdout).trim().to_owned(),
             kubernetes,
         })
@@ -166,20 +183,28 @@ impl Builder {
         );
         let start = Instant::now();
         std::fs::create_dir_all(&self.out)?;
+        let sources = self.sources(tool);
         let status = Command::new("go")
-            .current_dir(&self.module)
+            .current_dir(&sources)
             .env("CGO_ENABLED", "0")
             .args(["build", "-ldflags", &self.link_flags(), "-o"])
             .arg(&path)
-            .arg(format!("./cmd/{name}"))
+            .arg(".")
             .status()
             .context("go build")?;
         if !status.success() {
-            bail!("go build ./cmd/{name} failed");
+            bail!("go build in {} failed", sources.display());
         }
         std::fs::write(stamp_path, stamp)?;
         println!("built {name} in {} s", start.elapsed().as_secs());
         Ok(path)
+    }
+
+    fn sources(&self, tool: Tool) -> PathBuf {
+        match tool {
+            Tool::Manager => self.module.join(tool.as_str()),
+            _ => self.module.join("cmd").join(tool.as_str()),
+        }
     }
 
     /// Programs report the release they are built from, as the released ones do; clients decide by it.
@@ -204,9 +229,11 @@ impl Builder {
     fn stamp(&self, tool: Tool) -> anyhow::Result<String> {
         let mut hasher = DefaultHasher::new();
         self.toolchain.hash(&mut hasher);
-        let sources = self.module.join("cmd").join(tool.as_str());
-        let mut files = vec![self.module.join("go.mod"), self.module.join("go.sum")];
-        for entry in std::fs::read_dir(&sources)? {
+        let mut files = match tool {
+            Tool::Manager => Vec::new(),
+            _ => vec![self.module.join("go.mod"), self.module.join("go.sum")],
+        };
+        for entry in std::fs::read_dir(self.sources(tool))? {
             files.push(entry?.path());
         }
         files.sort();

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -37,36 +38,60 @@ func informers(arguments []string) func([]string) any {
 
 	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
 	check(err)
-	protobuf := rest.CopyConfig(config)
-	protobuf.ContentType = "application/vnd.kubernetes.protobuf"
-	protobuf.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	typedClient, err := kubernetes.NewForConfig(protobuf)
+	histories := map[string]*history{}
+	configured := func(name string) *rest.Config {
+		histories[name] = newHistory()
+		own := rest.CopyConfig(config)
+		own.Wrap(histories[name].listen)
+		return own
+	}
+	typedClient, err := kubernetes.NewForConfig(withProtobuf(configured("typed")))
 	check(err)
-	dynamicClient, err := dynamic.NewForConfig(config)
+	dynamicClient, err := dynamic.NewForConfig(configured("dynamic"))
 	check(err)
-	metadataClient, err := metadata.NewForConfig(config)
+	metadataClient, err := metadata.NewForConfig(configured("metadata"))
 	check(err)
 
 	typed := clientinformers.NewSharedInformerFactoryWithOptions(typedClient, 0, clientinformers.WithNamespace(*namespace))
+	selectedClient, err := kubernetes.NewForConfig(withProtobuf(configured("selected")))
+	check(err)
+	selected := clientinformers.NewSharedInformerFactoryWithOptions(selectedClient, 0, clientinformers.WithNamespace(*namespace),
+		clientinformers.WithTweakListOptions(func(options *metav1.ListOptions) { options.LabelSelector = "colour=red" }))
 	untyped := dynamicinformer.NewFilteredDynamicSharedInformerFactory(dynamicClient, 0, *namespace, nil)
 	partial := metadatainformer.NewFilteredSharedInformerFactory(metadataClient, 0, *namespace, nil)
 	all := map[string]cache.SharedIndexInformer{
 		"typed":    typed.Core().V1().ConfigMaps().Informer(),
+		"selected": selected.Core().V1().ConfigMaps().Informer(),
 		"dynamic":  untyped.ForResource(configMaps).Informer(),
 		"metadata": partial.ForResource(configMaps).Informer(),
 	}
+	for name, informer := range all {
+		_, err := informer.AddEventHandler(histories[name].handler())
+		check(err)
+	}
 	forever := context.Background().Done()
 	typed.Start(forever)
+	selected.Start(forever)
 	untyped.Start(forever)
 	partial.Start(forever)
 
-	return func([]string) any {
-		state := map[string]held{}
+	return func(words []string) any {
+		answer := map[string]any{}
 		for name, informer := range all {
-			state[name] = holds(informer)
+			if len(words) == 1 && words[0] == "history" {
+				answer[name] = histories[name].tell()
+			} else {
+				answer[name] = holds(informer)
+			}
 		}
-		return state
+		return answer
 	}
+}
+
+func withProtobuf(config *rest.Config) *rest.Config {
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return config
 }
 
 func holds(informer cache.SharedIndexInformer) held {

@@ -1,29 +1,57 @@
-//! Whatever happens to the link and to edgehold, informers end up with exactly what etcd holds.
+//! Whatever happens to the link and to edgehold, informers hear of every change once, and end up with what etcd holds.
+
+mod history;
+mod writer;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::oneshot;
 
+use self::history::{Told, Truth, now};
+use self::writer::Writer;
 use super::step;
 use crate::cluster::Cluster;
-use crate::link::Mode;
-use crate::node::Node;
+use crate::node::{Cut, Node};
 use crate::process::{Driven, until};
 use crate::random::Random;
 use crate::tools::Tool;
 
 const COLLECTION: &str = "/api/v1/namespaces/convergence/configmaps";
-const OBJECTS: u64 = 200;
+const SELECTED: &str = "/api/v1/namespaces/convergence/configmaps?labelSelector=colour%3Dred";
+const OBJECTS: u64 = 500;
+const CUTS: u64 = 30;
+const KILLS: [u64; 5] = [10, 14, 18, 22, 26];
 
-/// How long the link is shaken. The kills are at a third and at two thirds of it.
-const TROUBLE: Duration = Duration::from_secs(60);
+/// The longest cut, in seconds; most are far shorter, so that all of them fit into three minutes.
+const LONGEST: u64 = 20;
 
-/// How long informers may take to come back: client-go backs off for up to half a minute.
-const PATIENCE: u64 = 180;
+/// How long informers may take to come back: client-go backs off for up to half a minute, and again.
+const PATIENCE: u64 = 240;
+
+/// The informers of each client.
+const INFORMERS: [&str; 4] = ["typed", "selected", "dynamic", "metadata"];
+
+/// The clients: each with its feature gates.
+const CLIENTS: [(&str, &[(&str, &str)]); 3] = [
+    ("watch-list", &[]),
+    ("list", &[("KUBE_FEATURE_WatchListClient", "false")]),
+    (
+        "cbor",
+        &[
+            ("KUBE_FEATURE_ClientsAllowCBOR", "true"),
+            ("KUBE_FEATURE_ClientsPreferCBOR", "true"),
+        ],
+    ),
+];
+
+struct Client {
+    name: &'static str,
+    process: Driven,
+}
 
 pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     let (mut random, seed) = Random::seeded();
@@ -32,109 +60,183 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     ));
     let namespace = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"convergence"}}"#;
     cluster.request("POST", "/api/v1/namespaces", namespace).await?;
-    let mut writer = Writer {
-        client: cluster
-            .direct()
-            .header("content-type", "application/json")
-            .connect()
-            .await
-            .map_err(said)?,
-        random: random.clone(),
-        count: 0,
-    };
-    for number in 0..OBJECTS {
-        writer.put(number).await?;
-    }
+    let mut writer = Writer::new(cluster, random.clone()).await?;
+    writer.fill().await?;
 
-    step("informers through edgehold: typed (protobuf), dynamic (JSON), metadata; watch-list on and off");
+    step("informers through edgehold, with watch-list, with list and watch, and with CBOR");
     let user = cluster.pki().client(Some("informer"), &["system:masters"]);
-    let mut node = Node::start(cluster, "convergence", &[("informer", &user)]).await?;
+    let mut node = Node::start(cluster, "node", &[("informer", &user)]).await?;
     let kubeconfig = cluster.kubeconfig("informer", node.address, &user)?;
     let mut clients = Vec::new();
-    for watch_list in ["true", "false"] {
+    for (name, gates) in CLIENTS {
         let mut command = Command::new(cluster.tools().path(Tool::Client));
         command
-            .env("KUBE_FEATURE_WatchListClient", watch_list)
+            .envs(gates.iter().copied())
             .args(["informers", "-namespace=convergence"])
             .arg(format!("-v={}", crate::process::verbosity()))
             .arg(format!("-kubeconfig={}", kubeconfig.display()));
-        let name = format!("informers-{watch_list}");
-        clients.push((watch_list, Driven::start(&name, &mut command, node.dir())?));
+        clients.push(Client {
+            name,
+            process: Driven::start(&format!("informers-{name}"), &mut command, node.dir())?,
+        });
     }
     equal(cluster, &mut node, &mut clients).await?;
+    let before = lists(&mut clients).await?;
 
+    let whole = Truth::follow(cluster, COLLECTION).await?;
+    let selected = Truth::follow(cluster, SELECTED).await?;
     let (stop, stopped) = oneshot::channel();
     let writing = tokio::spawn(writer.write_until(stopped));
-    trouble(&mut node, &mut random).await?;
+    let kills = trouble(cluster, &mut node, &mut random).await?;
     let _ = stop.send(());
-    let count = writing.await.context("the writer")??;
-
+    let mut writer = writing.await.context("the writer")??;
     step(format!(
-        "the writer made {count} changes; each informer must come to equal etcd"
+        "the writer made {} changes; each informer must come to equal etcd",
+        writer.count
     ));
     let start = Instant::now();
     equal(cluster, &mut node, &mut clients).await?;
     step(format!("all equal after {} s", start.elapsed().as_secs()));
 
     step("one more change, to see that they are alive and not just equal");
-    let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"last"},"data":{"v":"last"}}"#;
-    cluster.request("POST", COLLECTION, body).await?;
+    writer.last().await?;
     equal(cluster, &mut node, &mut clients).await?;
-    cluster
-        .request("DELETE", "/api/v1/namespaces/convergence", "")
-        .await?;
+    let (whole, selected) = (whole.up_to("last").await?, selected.up_to("last").await?);
+    for client in &mut clients {
+        let told = client.process.ask("history").await?;
+        for informer in INFORMERS {
+            let who = format!("{informer} informer of {}", client.name);
+            let truth = if informer == "selected" { &selected } else { &whole };
+            let told = Told::of(&told[informer]).with_context(|| who.clone())?;
+            let relists = told.lists.len() - before[client.name][informer];
+            told.check(truth, relists).with_context(|| who.clone())?;
+            told.check_lists(relists, &kills).with_context(|| who.clone())?;
+            step(format!("{who}: {} events, {relists} relists", told.events.len()));
+        }
+        check_encodings(client.name, &told)?;
+    }
+    apiserver_killed(cluster, &mut node, &mut clients, &mut writer).await
+}
+
+/// Cuts the link again and again and kills edgehold on the way; gives the times of the kills.
+async fn trouble(cluster: &mut Cluster, node: &mut Node, random: &mut Random) -> anyhow::Result<Vec<i64>> {
+    let mut kills = Vec::new();
+    for number in 0..CUTS {
+        let pause = random.mostly_short(LONGEST);
+        let cut = match random.below(3) {
+            0 => Some(Cut::Refused),
+            1 => Some(Cut::BlackHole),
+            _ => None,
+        };
+        let how = cut.map_or("connections reset", Cut::as_str);
+        step(format!("cut {} of {CUTS}: {how} for {pause:?}", number + 1));
+        match cut {
+            Some(cut) => node.begin(cluster, cut).await?,
+            None => node.link.cut(),
+        }
+        tokio::time::sleep(pause).await;
+        if KILLS.contains(&number) {
+            step("edgehold killed (-9) and started again");
+            kills.push(now());
+            node.kill_and_launch(cluster).await?;
+        }
+        node.end(cluster).await?;
+        tokio::time::sleep(random.seconds(3)).await;
+        node.check()?;
+    }
+    Ok(kills)
+}
+
+/// An apiserver that was started again knows no history, so clients list; what they hold stays right.
+async fn apiserver_killed(
+    cluster: &mut Cluster,
+    node: &mut Node,
+    clients: &mut [Client],
+    writer: &mut Writer,
+) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        step("apiserver killed; the cloud changes before the node has it back");
+        let before = lists(clients).await?;
+        node.go_offline(cluster, Cut::Killed).await?;
+        node.cloud_without_node(cluster).await?;
+        writer.reconnect(cluster).await?;
+        for _ in 0..50 {
+            writer.change().await?;
+        }
+        node.go_online(cluster).await?;
+        equal(cluster, node, clients).await?;
+        let after = lists(clients).await?;
+        for (client, informers) in &after {
+            for (informer, count) in informers {
+                let relists = count - before[client][informer];
+                ensure!(
+                    relists <= 2,
+                    "{informer} informer of {client} listed {relists} times"
+                );
+            }
+        }
+    }
     Ok(())
 }
 
-/// Breaks the link again and again, for up to five seconds each time, and kills edgehold twice.
-async fn trouble(node: &mut Node, random: &mut Random) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let mut kills = 0;
-    while start.elapsed() < TROUBLE {
-        let pause = random.seconds(5);
-        match random.below(3) {
-            0 => {
-                step(format!("refused for {pause:?}"));
-                node.link.set(Mode::Refuse);
-            }
-            1 => {
-                step(format!("black hole for {pause:?}"));
-                node.link.set(Mode::BlackHole);
-            }
-            _ => {
-                step("connections cut");
-                node.link.cut();
-            }
+/// How often each informer of each client has listed so far.
+async fn lists(
+    clients: &mut [Client],
+) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<&'static str, usize>>> {
+    let mut counts = BTreeMap::new();
+    for client in clients {
+        let told = client.process.ask("history").await?;
+        let of_client: &mut BTreeMap<_, _> = counts.entry(client.name).or_default();
+        for informer in INFORMERS {
+            of_client.insert(informer, Told::of(&told[informer])?.lists.len());
         }
-        tokio::time::sleep(pause).await;
-        if kills < 2 && start.elapsed() > TROUBLE / 3 * (kills + 1) {
-            kills += 1;
-            step("edgehold killed (-9) and started again");
-            node.kill_and_launch().await?;
-        }
-        node.link.set(Mode::Up);
-        tokio::time::sleep(random.seconds(5)).await;
-        node.check()?;
+    }
+    Ok(counts)
+}
+
+/// Each informer must have been spoken to as it wished, or the scenario tries less than it says.
+fn check_encodings(client: &str, told: &Value) -> anyhow::Result<()> {
+    let expected = [
+        ("typed", "application/vnd.kubernetes.protobuf"),
+        (
+            "dynamic",
+            if client == "cbor" {
+                "application/cbor"
+            } else {
+                "application/json"
+            },
+        ),
+    ];
+    for (informer, encoding) in expected {
+        let types = told[informer]["types"].as_object().context("types")?;
+        ensure!(
+            types.keys().all(|name| name.contains(encoding)),
+            "{informer} of {client} got {types:?}, expected {encoding}"
+        );
     }
     Ok(())
 }
 
 /// Waits until every informer of every client holds what a fresh list from etcd holds.
-async fn equal(cluster: &Cluster, node: &mut Node, clients: &mut [(&str, Driven)]) -> anyhow::Result<()> {
+async fn equal(cluster: &Cluster, node: &mut Node, clients: &mut [Client]) -> anyhow::Result<()> {
     until("every informer equals etcd", PATIENCE, async || {
         node.check()?;
-        let etcd = in_etcd(cluster).await?;
-        for (watch_list, client) in &mut *clients {
-            let state = client.ask("state").await?;
-            for (informer, expected) in [
-                ("typed", &etcd.full),
-                ("dynamic", &etcd.full),
-                ("metadata", &etcd.revisions),
-            ] {
-                let different = difference(expected, &state[informer]);
-                if let Some(different) = different {
+        let (whole, red) = (
+            in_etcd(cluster, COLLECTION).await?,
+            in_etcd(cluster, SELECTED).await?,
+        );
+        for client in &mut *clients {
+            let state = client.process.ask("state").await?;
+            for informer in INFORMERS {
+                let expected = match informer {
+                    "selected" => &red.full,
+                    "metadata" => &whole.revisions,
+                    _ => &whole.full,
+                };
+                if let Some(different) = difference(expected, &state[informer]) {
                     return Ok(Err(format!(
-                        "{informer} informer, watch-list {watch_list}: {different}"
+                        "{informer} informer of {}: {different}",
+                        client.name
                     )));
                 }
             }
@@ -152,8 +254,8 @@ struct InEtcd {
 }
 
 /// A list without resourceVersion is a quorum read.
-async fn in_etcd(cluster: &Cluster) -> anyhow::Result<InEtcd> {
-    let list = cluster.read(COLLECTION).await?;
+async fn in_etcd(cluster: &Cluster, target: &str) -> anyhow::Result<InEtcd> {
+    let list = cluster.read(target).await?;
     let mut found = InEtcd {
         full: BTreeMap::new(),
         revisions: BTreeMap::new(),
@@ -193,63 +295,4 @@ fn difference(expected: &BTreeMap<String, String>, informer: &Value) -> Option<S
         wrong.len(),
         expected.len()
     ))
-}
-
-struct Writer {
-    client: apiserver_standin::Connection,
-    random: Random,
-    count: u64,
-}
-
-impl Writer {
-    /// About forty changes a second until told to stop; says how many there were.
-    async fn write_until(mut self, mut stopped: oneshot::Receiver<()>) -> anyhow::Result<u64> {
-        let mut pace = tokio::time::interval(Duration::from_millis(25));
-        while stopped.try_recv().is_err() {
-            pace.tick().await;
-            let number = self.random.below(OBJECTS);
-            if self.random.below(4) == 0 {
-                let target = format!("{COLLECTION}/object-{number}");
-                self.send("DELETE", &target, "").await?;
-            } else {
-                self.put(number).await?;
-            }
-        }
-        Ok(self.count)
-    }
-
-    /// Updates the object, or makes it if it is not there.
-    async fn put(&mut self, number: u64) -> anyhow::Result<()> {
-        let body = format!(
-            r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"object-{number}"}},"data":{{"v":"{}"}}}}"#,
-            self.count
-        );
-        if self
-            .send("PUT", &format!("{COLLECTION}/object-{number}"), &body)
-            .await?
-            == 404
-        {
-            self.send("POST", COLLECTION, &body).await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&mut self, method: &str, target: &str, body: &str) -> anyhow::Result<u16> {
-        let answer = self
-            .client
-            .send(method, target, body.to_owned())
-            .await
-            .map_err(said)?;
-        anyhow::ensure!(
-            answer.status < 300 || answer.status == 404,
-            "{method} {target}: {}",
-            answer.text()
-        );
-        self.count += u64::from(answer.status < 300);
-        Ok(answer.status)
-    }
-}
-
-fn said(error: apiserver_standin::ClientError) -> anyhow::Error {
-    anyhow::anyhow!(error.0)
 }

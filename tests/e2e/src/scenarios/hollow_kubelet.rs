@@ -11,8 +11,7 @@ use tokio::process::Command;
 
 use super::step;
 use crate::cluster::{Cluster, free_address};
-use crate::link::Mode;
-use crate::node::Node;
+use crate::node::{Cut, Node};
 use crate::process::{Process, until};
 use crate::tools::Tool;
 
@@ -21,7 +20,7 @@ const NODE: &str = "/api/v1/nodes/edge-1";
 const NAMESPACE: &str = "/api/v1/namespaces/edge";
 
 pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
-    cluster.controllers().await?;
+    cluster.controllers(&[]).await?;
     let pair = cluster.pki().client(Some(KUBELET), &["system:nodes"]);
     let mut node = Node::start(cluster, "hollow-kubelet", &[(KUBELET, &pair)]).await?;
     let mut kubelet = Kubelet {
@@ -63,14 +62,14 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     .await?;
 
     step("the cloud goes away; kubelet is killed and started again offline, and starts the pod again");
-    node.go_offline(Mode::Refuse).await?;
+    node.go_offline(cluster, Cut::Refused).await?;
     kubelet.kill().await?;
     kubelet.start()?;
     kubelet.wait_pod(&uid, "Running").await?;
     kubelet.wait_running().await?;
 
     step("edgehold is killed and started again offline, kubelet after it");
-    node.kill_and_launch().await?;
+    node.kill_and_launch(cluster).await?;
     kubelet.wait_pod(&uid, "Running").await?;
     kubelet.kill().await?;
     kubelet.start()?;
@@ -81,7 +80,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     wait_ready(cluster, &mut kubelet, "Unknown").await?;
 
     step("the cloud is back: the node is Ready, the pod is the same, and a new one runs too");
-    node.go_online().await?;
+    node.go_online(cluster).await?;
     wait_ready(cluster, &mut kubelet, "True").await?;
     let pod = cluster.read(&format!("{NAMESPACE}/pods/web")).await?;
     ensure!(

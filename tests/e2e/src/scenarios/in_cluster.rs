@@ -8,8 +8,7 @@ use tokio::process::Command;
 
 use super::step;
 use crate::cluster::Cluster;
-use crate::link::Mode;
-use crate::node::Node;
+use crate::node::{Cut, Node};
 use crate::process::Driven;
 use crate::tools::Tool;
 
@@ -31,20 +30,27 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     expect(&mut reader, "create in-cluster new", 403).await?;
     expect(&mut other, "list configmaps in-cluster", 403).await?;
 
-    step("offline: the reader has what it read, no more; the other and a forged token have nothing");
-    node.go_offline(Mode::Refuse).await?;
-    offline(&mut reader, &mut other).await?;
     let mut forged = pod(cluster, &node, "forged", &forge(&reader_token)?)?;
-    refused(&mut forged, "list configmaps in-cluster").await?;
     let mut nobody = pod(cluster, &node, "nobody", "")?;
-    refused(&mut nobody, "list configmaps in-cluster").await?;
+    for cut in Cut::ALL {
+        step(format!(
+            "offline ({}): the reader has what it read, no more; the other and a forged token have nothing",
+            cut.as_str()
+        ));
+        node.go_offline(cluster, cut).await?;
+        offline(&mut reader, &mut other).await?;
+        refused(&mut forged, "list configmaps in-cluster").await?;
+        refused(&mut nobody, "list configmaps in-cluster").await?;
+        step("offline: the same after edgehold was killed and started again");
+        node.kill_and_launch(cluster).await?;
+        offline(&mut reader, &mut other).await?;
+        refused(&mut forged, "list configmaps in-cluster").await?;
+        node.go_online(cluster).await?;
+        expect(&mut reader, "list configmaps in-cluster", 200).await?;
+        expect(&mut forged, "list configmaps in-cluster", 401).await?;
+    }
 
-    step("offline: the same after edgehold was killed and started again");
-    node.kill_and_launch().await?;
-    offline(&mut reader, &mut other).await?;
-
-    step("back online: the reader's right is withdrawn, and so is what it had read");
-    node.go_online().await?;
+    step("online: the reader's right is withdrawn, and so is what it had read");
     cluster
         .request("DELETE", &format!("{ROLES}/rolebindings/reader"), "")
         .await?;
@@ -57,10 +63,8 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         })
     })
     .await?;
-    node.go_offline(Mode::Refuse).await?;
-    refused(&mut reader, "list configmaps in-cluster").await?;
-    cluster.request("DELETE", NAMESPACE, "").await?;
-    Ok(())
+    node.go_offline(cluster, Cut::Refused).await?;
+    refused(&mut reader, "list configmaps in-cluster").await
 }
 
 async fn offline(reader: &mut Driven, other: &mut Driven) -> anyhow::Result<()> {

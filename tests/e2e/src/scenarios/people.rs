@@ -1,18 +1,20 @@
 //! kubectl online is what it is without edgehold; offline it shows what was read, and says so.
 
+mod streams;
+
 use anyhow::ensure;
 
 use super::step;
 use crate::cluster::Cluster;
 use crate::kubectl::Kubectl;
-use crate::link::Mode;
-use crate::node::Node;
+use crate::node::{Cut, Node};
 use crate::process::until;
 use crate::tools::Tool;
 
 const MANIFEST: &str =
     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: colours, namespace: people}\ndata: {v: red}\n";
 const OFFLINE: &str = "Warning:";
+const UNAVAILABLE: &str = "ServiceUnavailable";
 
 pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     let user = cluster.pki().client(Some("alice"), &["system:masters"]);
@@ -67,101 +69,103 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .success()?
         .shows("deployments")?;
 
+    streams::online(cluster, &kubectl, node.dir()).await?;
+
     step("online: get -w sees a change made elsewhere");
     let mut watch = kubectl.leave("watch", "get configmaps -n people -w --output-watch-events")?;
     sees(&mut watch, "colours").await?;
     change(cluster, "second").await?;
     sees(&mut watch, "second").await?;
 
-    step("offline (refused): the same answers, with a warning");
-    node.go_offline(Mode::Refuse).await?;
-    let offline = kubectl
-        .run("get configmaps -n people")
-        .await?
-        .success()?
-        .shows("colours")?
-        .says(OFFLINE)?;
-    ensure!(
-        offline.out.lines().next() == online.out.lines().next(),
-        "other columns than online: {offline:?}"
-    );
-    kubectl
-        .run("get configmap colours -n people -o yaml")
-        .await?
-        .success()?
-        .shows("v: red")?
-        .says(OFFLINE)?;
-    let listed = kubectl.run("api-resources").await?.success()?;
-    ensure!(
-        listed.out == resources.out,
-        "api-resources differ offline:\n{}\n{}",
-        listed.err,
-        listed.out
-    );
+    for cut in Cut::ALL {
+        let name = cut.as_str().replace(' ', "-");
+        step(format!(
+            "offline ({}): the same answers, with a warning",
+            cut.as_str()
+        ));
+        node.go_offline(cluster, cut).await?;
+        let offline = kubectl
+            .run("get configmaps -n people")
+            .await?
+            .success()?
+            .shows("colours")?
+            .says(OFFLINE)?;
+        ensure!(
+            columns(&offline.out) == columns(&online.out),
+            "other columns than online: {offline:?}"
+        );
+        kubectl
+            .run("get configmap colours -n people -o yaml")
+            .await?
+            .success()?
+            .shows("v: red")?
+            .says(OFFLINE)?;
+        let listed = kubectl.run("api-resources").await?.success()?;
+        ensure!(
+            listed.out == resources.out,
+            "api-resources differ offline:\n{}\n{}",
+            listed.err,
+            listed.out
+        );
 
-    step("offline: what was never read, and writes, are refused at once");
-    let unread = kubectl.run("get secrets -n people").await?;
-    ensure!(
-        !unread.success && unread.err.contains("ServiceUnavailable"),
-        "{unread:?}"
-    );
-    let write = kubectl
-        .run("delete configmap colours -n people --wait=false")
-        .await?;
-    ensure!(
-        !write.success && write.err.contains("ServiceUnavailable"),
-        "{write:?}"
-    );
+        step("offline: what was never read, writes and streams are refused at once");
+        for line in [
+            "get secrets -n people",
+            "delete configmap colours -n people --wait=false",
+            "logs talker -n people",
+            "exec talker -n people -- date",
+        ] {
+            let said = kubectl.run(line).await?;
+            // Of a refused upgrade kubectl shows the message alone.
+            ensure!(
+                !said.success && (said.err.contains(UNAVAILABLE) || said.err.contains("cannot be reached")),
+                "{line}: {said:?}"
+            );
+        }
 
-    step("back online: the watch that was held meanwhile goes on in the same stream");
-    change(cluster, "meanwhile").await?;
-    node.go_online().await?;
-    sees(&mut watch, "meanwhile").await?;
-    node.go_offline(Mode::Refuse).await?;
+        step("back online: the watch that was held meanwhile goes on in the same stream");
+        node.cloud_without_node(cluster).await?;
+        change(cluster, &format!("during-{name}")).await?;
+        node.go_online(cluster).await?;
+        sees(&mut watch, &format!("during-{name}")).await?;
 
-    step("offline: a killed and restarted edgehold answers from disk");
-    node.kill_and_launch().await?;
-    kubectl
-        .run("get configmaps -n people")
-        .await?
-        .success()?
-        .shows("colours")?
-        .says(OFFLINE)?;
+        step("offline: a killed and restarted edgehold answers from disk");
+        node.go_offline(cluster, cut).await?;
+        node.kill_and_launch(cluster).await?;
+        kubectl
+            .run("get configmaps -n people")
+            .await?
+            .success()?
+            .shows("colours")?
+            .says(OFFLINE)?;
 
-    step("back online: a new watch and lists are live, without a warning");
-    change(cluster, "third").await?;
-    node.go_online().await?;
-    let back = kubectl
-        .run("get configmaps -n people")
-        .await?
-        .success()?
-        .shows("third")?;
-    ensure!(back.err.is_empty(), "{back:?}");
-
-    step("offline by a black hole, then by a killed apiserver");
-    node.go_offline(Mode::BlackHole).await?;
-    kubectl
-        .run("get configmaps -n people")
-        .await?
-        .success()?
-        .shows("third")?
-        .says(OFFLINE)?;
-    node.go_online().await?;
-    cluster.kill_apiserver().await?;
-    node.wait_offline().await?;
-    kubectl
-        .run("get configmaps -n people")
-        .await?
-        .success()?
-        .shows("third")?
-        .says(OFFLINE)?;
-    cluster.start_apiserver().await?;
-    node.wait_online().await?;
-    kubectl
-        .run("delete namespace people --wait=false")
-        .await?
-        .success()?;
+        step("back online: lists and a new watch are live, without a warning");
+        node.cloud_without_node(cluster).await?;
+        change(cluster, &format!("after-{name}")).await?;
+        node.go_online(cluster).await?;
+        let back = kubectl
+            .run("get configmaps -n people")
+            .await?
+            .success()?
+            .shows(&format!("after-{name}"))?;
+        ensure!(back.err.is_empty(), "{back:?}");
+        watch = kubectl.leave(
+            &format!("watch-{name}"),
+            "get configmaps -n people -w --output-watch-events",
+        )?;
+        sees(&mut watch, "colours").await?;
+    }
     Ok(())
+}
+
+/// The heading, whatever the width of its columns.
+fn columns(table: &str) -> Vec<&str> {
+    table
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect()
 }
 
 /// A ConfigMap made straight at the apiserver.
@@ -174,7 +178,7 @@ async fn change(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
 }
 
 async fn sees(watch: &mut crate::process::Process, text: &str) -> anyhow::Result<()> {
-    until(&format!("kubectl -w shows {text}"), 30, async || {
+    until(&format!("kubectl -w shows {text}"), 90, async || {
         watch.check()?;
         let log = watch.log();
         Ok(if log.contains(text) { Ok(()) } else { Err(log) })
