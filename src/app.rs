@@ -174,6 +174,7 @@ impl App {
             pace: Pace::every(REOPEN_INTERVAL),
             limits: clients::limits(&config),
             priorities: clients::priorities(&config),
+            filters: clients::filters(&config),
             tasks: tasks.clone(),
         }));
         maintenance::follow_link(&link, &time, &tasks);

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 pub use address::ServerAddress;
 pub use error::{ConfigErrors, Position, Problem};
+pub use in_cluster::InCluster;
 pub use interface::{DummyInterface, OnExit};
 pub use offline::Offline;
 pub use serving::{Csr, KUBELET_SERVING, ServingPair};
@@ -26,6 +27,7 @@ mod address;
 mod client;
 mod duration;
 mod error;
+mod in_cluster;
 mod interface;
 pub mod kubeconfig;
 mod later;
@@ -66,6 +68,8 @@ pub struct Config {
     pub cache: Cache,
     /// What holds while the cloud is away.
     pub offline: Offline,
+    /// What clients of this node see of the Service `default/kubernetes`; `None`: what upstream says.
+    pub in_cluster: Option<InCluster>,
     /// Logging.
     pub log: Log,
 }

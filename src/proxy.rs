@@ -7,6 +7,7 @@
 
 mod caller;
 mod exchange;
+mod filtered;
 mod forward;
 mod headers;
 mod limits;
@@ -25,6 +26,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::cache::{Cache, StoredTokens};
+use crate::filter::Filters;
 use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{PeerCertificate, TrustedTime};
@@ -53,6 +55,7 @@ pub struct Proxy {
     pace: Pace,
     limits: Limits,
     priorities: Priorities,
+    filters: Filters,
     tasks: Tasks,
 }
 
@@ -74,6 +77,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Who goes first where they wait for each other.
     pub priorities: Priorities,
+    /// What clients see rewritten.
+    pub filters: Filters,
     /// Where its tasks run.
     pub tasks: Tasks,
 }
@@ -90,6 +95,7 @@ impl Proxy {
             pace,
             limits,
             priorities,
+            filters,
             tasks,
         } = parts;
         Self {
@@ -101,6 +107,7 @@ impl Proxy {
             pace,
             limits,
             priorities,
+            filters,
             tasks,
         }
     }

@@ -1,6 +1,9 @@
 //! What the configuration says about each client, as the proxy wants it.
 
+use std::net::IpAddr;
+
 use crate::config::{self, Config};
+use crate::filter::{Filters, Local};
 use crate::proxy::{Limit, Limits, Priorities, Priority};
 
 /// How much each client may ask.
@@ -24,4 +27,29 @@ pub(super) fn priorities(config: &Config) -> Priorities {
         let priority = given.unwrap_or_else(|| Priority::default_of(&client.common_name));
         (client.common_name.clone(), priority)
     }))
+}
+
+/// Which clients see the node's own address as that of the API.
+pub(super) fn filters(config: &Config) -> Filters {
+    let Some(in_cluster) = &config.in_cluster else {
+        return Filters::default();
+    };
+    let mut local = Local {
+        v4: None,
+        v6: None,
+        port: 0,
+    };
+    for address in &in_cluster.addresses {
+        match address.ip() {
+            IpAddr::V4(ip) => local.v4 = Some(ip),
+            IpAddr::V6(ip) => local.v6 = Some(ip),
+        }
+        // The same for both, checked when the configuration was read.
+        local.port = address.port();
+    }
+    Filters::new(
+        local,
+        in_cluster.service_for.clone(),
+        in_cluster.endpoints_for.clone(),
+    )
 }

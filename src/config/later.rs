@@ -3,7 +3,7 @@
 
 use super::address;
 use super::error::{Fault, Problems, quoted};
-use super::object::{Field, Object};
+use super::object::Object;
 
 const FIX: &str = "remove it";
 
@@ -11,26 +11,6 @@ pub(super) fn proxy(upstream: &Object<'_>, out: &mut Problems) {
     if let Some(field) = upstream.get("proxyURL") {
         field.not_supported("an HTTP proxy is", FIX, out);
         field.parse(address::proxy, out);
-    }
-}
-
-pub(super) fn in_cluster(root: &Object<'_>, out: &mut Problems) {
-    let Some(field) = root.get("inCluster") else {
-        return;
-    };
-    field.not_supported("serving pods is", FIX, out);
-    let Some(object) = field.object(&["address", "serviceFor", "endpointsFor"], out) else {
-        return;
-    };
-    if let Some(field) = object.required("address", out) {
-        field.parse(address::listen, out);
-    }
-    for name in ["serviceFor", "endpointsFor"] {
-        if let Some(field) = object.get(name) {
-            each(&field, out, |item, out| {
-                item.parse(super::schema::common_name, out);
-            });
-        }
     }
 }
 
@@ -43,12 +23,6 @@ pub(super) fn admin(root: &Object<'_>, out: &mut Problems) {
         && let Some(field) = object.required("address", out)
     {
         field.parse(admin_address, out);
-    }
-}
-
-fn each(field: &Field<'_>, out: &mut Problems, check: impl Fn(&Field<'_>, &mut Problems)) {
-    for item in field.items(out).into_iter().flatten() {
-        check(&item, out);
     }
 }
 

@@ -15,7 +15,7 @@ use super::tree::Node;
 use super::{
     API_VERSION, Cache, CacheStore, CacheSync, Certificates, Config, KIND, Listen, Log, LogFormat, LogLevel,
 };
-use super::{address, duration, interface, later, offline, quantity, serving, upstream};
+use super::{address, duration, in_cluster, interface, later, offline, quantity, serving, upstream};
 
 /// A smaller cache could not hold one node's own objects: the number lacks its unit.
 const SMALLEST_CACHE: u64 = 1 << 20;
@@ -63,7 +63,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
     let certificates = read_certificates(root.get("certificates"), out);
     let offline = offline::read(root.get("offline"), out);
     let log = read_log(root.get("log"), out);
-    later::in_cluster(&root, out);
+    let in_cluster = in_cluster::read(root.get("inCluster"), clients.as_deref(), out);
     later::admin(&root, out);
     Some(Config {
         listen: listen?,
@@ -73,6 +73,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         certificates: certificates?,
         cache: cache?,
         offline: offline?,
+        in_cluster: in_cluster?,
         log: log?,
     })
 }

@@ -65,13 +65,17 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
         }
     };
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-    let exchange = Exchange {
+    let mut exchange = Exchange {
         proxy,
         caller,
         head,
         info,
         class,
         form,
+    };
+    let filtered = match exchange.filtered() {
+        Ok(filtered) => filtered.filter(|_| wanted.is_none()),
+        Err(status) => return exchange.refuse(&status),
     };
 
     let response = match (wanted, class) {
@@ -89,6 +93,10 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
         cached = response.headers().contains_key("cache-status"),
         "request"
     );
+    let response = match filtered {
+        Some(filtered) => filtered.apply(response),
+        None => response,
+    };
     match under_way {
         Some(under_way) => response.map(|body| Holding::new(body, under_way).boxed_unsync()),
         None => response,

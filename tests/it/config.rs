@@ -65,7 +65,7 @@ cache: {store: kv, path: /var/lib/edgehold, maxSize: 1GiB, sync: interval}
 inCluster:
   address: 169.254.20.11:51003
   serviceFor: [\"system:node:edge-1\"]
-  endpointsFor: [\"system:kube-proxy\"]
+  endpointsFor: [\"system:serviceaccount:kube-system:kube-proxy\"]
 admin: {address: \"127.0.0.1:51004\"}
 offline: {expiry: strict}
 log: {format: json, level: debug}
@@ -287,7 +287,7 @@ const LATER_MISTAKES: &str = r#"
 - address: 169.254.20.11:51003
 + address: 169.254.20.11
 = inCluster.address: `169.254.20.11` is not an IP address with a port
-- ["system:kube-proxy"]
+- ["system:serviceaccount:kube-system:kube-proxy"]
 + [""]
 = inCluster.endpointsFor[0]: is empty
 - 127.0.0.1:51004
@@ -402,7 +402,6 @@ fn what_comes_later_is_checked_and_refused_by_name() {
         [
             "c.yaml:10:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
             "c.yaml:24:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:25:1: inCluster: serving pods is not supported yet; remove it",
             "c.yaml:29:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
@@ -538,6 +537,7 @@ fn the_reference_names_every_field() {
         "cache.sync",
         "offline.expiry",
         "inCluster.address",
+        "inCluster.addresses",
         "inCluster.serviceFor",
         "inCluster.endpointsFor",
         "admin.address",

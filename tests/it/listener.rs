@@ -277,6 +277,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
         pace: Pace::every(Duration::from_millis(25)),
         limits: edgehold::proxy::Limits::default(),
         priorities: edgehold::proxy::Priorities::default(),
+        filters: edgehold::filter::Filters::default(),
         tasks: tasks.clone(),
     })
 }

@@ -20,6 +20,7 @@ mod failover;
 mod fixtures;
 mod forwarding;
 mod identity;
+mod in_cluster;
 mod install;
 mod interface;
 mod kube_rs;

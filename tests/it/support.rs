@@ -54,6 +54,8 @@ pub struct Setup {
     pub kubelet_limits: Option<&'static str>,
     /// `defaultClient.limits`, as YAML.
     pub default_limits: Option<&'static str>,
+    /// `inCluster`, as YAML.
+    pub in_cluster: Option<&'static str>,
 }
 
 impl Default for Setup {
@@ -66,6 +68,7 @@ impl Default for Setup {
             addresses: &["127.0.0.1:0"],
             kubelet_limits: None,
             default_limits: None,
+            in_cluster: None,
         }
     }
 }
@@ -144,6 +147,7 @@ impl Node {
             addresses,
             kubelet_limits,
             default_limits,
+            in_cluster,
         } = &self.setup;
         let mut text = format!(
             "apiVersion: edgehold/v1alpha1\nkind: ProxyConfiguration\nlisten:\n  addresses: {addresses:?}\n  tls: \
@@ -171,6 +175,9 @@ impl Node {
         }
         if let Some(limits) = default_limits {
             writeln!(text, "defaultClient: {{limits: {limits}}}").unwrap();
+        }
+        if let Some(in_cluster) = in_cluster {
+            writeln!(text, "inCluster: {in_cluster}").unwrap();
         }
         text
     }

@@ -77,6 +77,7 @@ mod kinds;
 mod list;
 mod listener;
 mod negotiate;
+mod network;
 mod options;
 pub mod pki;
 mod proto;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::clock;
+use crate::{clock, network};
 
 /// In front of every protobuf body.
 pub(crate) const MAGIC: &[u8] = b"k8s\0";
@@ -72,6 +72,7 @@ pub(crate) fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
 /// The message of one object: metadata in field 1, the rest in field 100.
 pub(crate) fn message(object: &Value) -> Vec<u8> {
     let mut out = partial(object);
+    out.extend(network::fields(object));
     let mut rest = object.as_object().cloned().unwrap_or_default();
     for known in ["kind", "apiVersion", "metadata"] {
         rest.remove(known);
