@@ -51,7 +51,7 @@ pub enum Command {
     /// Run the proxy until it is told to stop (SIGTERM or SIGINT)
     Run(ConfigArgs),
     /// Check a configuration file and say what it means; warn of files that do not exist yet
-    Check(ConfigArgs),
+    Check(check::CheckArgs),
     /// Put edgehold between this node's clients and their apiserver: configuration, certificate, unit, kubeconfigs
     Install(install::InstallArgs),
     /// Take edgehold away again: everything as it was
@@ -117,7 +117,7 @@ where
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
             Command::Run(args) => start(&args.config, run, err),
-            Command::Check(args) => check::check(&args.config, out, err),
+            Command::Check(args) => check::run(&args, out, err),
             Command::Install(args) => install::install(args, out, err),
             Command::Uninstall(args) => install::uninstall(args, out, err),
             Command::Version => answered(writeln!(out, "edgehold {}", *VERSION)),

@@ -14,6 +14,7 @@ mod facts;
 mod host;
 mod install;
 mod kubeconfigs;
+pub mod lite_apiserver;
 mod paths;
 mod root;
 mod step;

@@ -6,11 +6,78 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
 
 use crate::config::{self, CacheStore, Config, Csr, DummyInterface};
+use crate::setup::lite_apiserver::{self, Flags, Pair};
+use crate::tls::{PairInfo, PairPaths};
 
 use super::Exit;
+
+/// The arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: super::ConfigArgs,
+    /// Print the configuration that does what a lite-apiserver with this `--tls-config-file` does
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    from_lite_apiserver: Option<PathBuf>,
+    /// Its command line, or the arguments of its pod
+    #[arg(
+        long,
+        value_name = "FLAGS",
+        requires = "from_lite_apiserver",
+        allow_hyphen_values = true
+    )]
+    lite_apiserver_args: Option<String>,
+}
+
+pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    match &args.from_lite_apiserver {
+        Some(path) => {
+            let flags = args.lite_apiserver_args.as_deref().unwrap_or_default();
+            from_lite_apiserver(path, flags, out, err)
+        }
+        None => check(&args.config.config, out, err),
+    }
+}
+
+/// The translation goes to `out`, what is left to do to `err`.
+fn from_lite_apiserver(path: &Path, flags: &str, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let pairs = fs::read_to_string(path)
+        .map_err(|error| format!("cannot be read: {error}"))
+        .and_then(|json| lite_apiserver::pairs(&json).map_err(|error| error.to_string()));
+    let pairs = match pairs {
+        Ok(pairs) => pairs,
+        Err(error) => {
+            super::complain(err, &format!("{} {error}", path.display()));
+            return Exit::Usage;
+        }
+    };
+    let flags = match Flags::parse(flags) {
+        Ok(flags) => flags,
+        Err(error) => {
+            super::complain(err, &format!("--lite-apiserver-args: {error}"));
+            return Exit::Usage;
+        }
+    };
+    let common_name = |pair: &Pair| {
+        let paths = PairPaths {
+            cert: pair.cert.clone().into(),
+            key: pair.key.clone().into(),
+        };
+        let pair = PairInfo::load(&paths).map_err(|error| error.to_string())?;
+        let name = pair.leaf().common_name.clone();
+        name.ok_or_else(|| "its certificate has no common name".to_owned())
+    };
+    let translation = lite_apiserver::translate(&pairs, &flags, &common_name);
+    for todo in &translation.todo {
+        super::complain(err, &format!("todo: {todo}"));
+    }
+    super::answered(write!(out, "{}", translation.yaml).and_then(|()| out.flush()))
+}
 
 /// Checks the file at `path`. The summary goes to `out`; problems go to `err`, one line each.
 pub fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {

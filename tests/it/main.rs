@@ -29,6 +29,7 @@ mod kubelet_tokens;
 mod layers;
 mod limits;
 mod listener;
+mod lite_apiserver;
 mod memory;
 mod offline;
 mod process;
