@@ -243,6 +243,11 @@ impl Transports {
         Some(identity.as_ref()?.leaf().organizations.clone())
     }
 
+    /// Every configured common name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
     /// Every transport.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Transport>> {
         std::iter::once(&self.default).chain(self.by_name.values())
