@@ -5,6 +5,7 @@ mod issuer;
 mod logging;
 mod maintenance;
 mod node;
+mod reload;
 mod way;
 
 use std::collections::HashSet;
@@ -164,6 +165,7 @@ impl App {
         let transports = Transports::spawn(&link, &certificates.upstream_roots(), identities, &time, &tasks);
         probe::spawn(&link, transports.default_transport(), &tasks);
         upkeep::spawn(&transports, &tasks);
+        reload::spawn(&config, &link, &certificates, &tasks);
 
         let cache_config = CacheConfig {
             spool_dir: spool_dir(&config),

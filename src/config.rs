@@ -72,6 +72,8 @@ pub struct Config {
     pub in_cluster: Option<InCluster>,
     /// Logging.
     pub log: Log,
+    /// The file that it was read from, to be read again when that changes; `None` for a mere text.
+    pub file: Option<PathBuf>,
 }
 
 /// `listen`: where local clients connect.
@@ -298,7 +300,12 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         );
         return Err(ConfigErrors::whole_file(&name, fault));
     }
-    parse_bytes(&bytes, &name)
+    let config = parse_bytes(&bytes, &name)?;
+    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    Ok(Config {
+        file: Some(file),
+        ..config
+    })
 }
 
 /// Validates the text of a configuration; `name` stands for the file in messages.

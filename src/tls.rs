@@ -15,7 +15,6 @@ mod certificate;
 mod certificates;
 mod client;
 mod expiry;
-mod files;
 mod handshake;
 mod inspect;
 mod pem;

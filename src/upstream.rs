@@ -8,6 +8,7 @@ mod connection;
 mod dial;
 mod effort;
 pub mod error;
+mod eyeballs;
 mod health;
 pub mod link;
 pub mod metrics;

@@ -76,6 +76,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         offline: offline?,
         in_cluster: in_cluster?,
         log: log?,
+        file: None,
     })
 }
 

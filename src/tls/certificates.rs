@@ -20,11 +20,11 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::files::{self, Coverage, Entry, FileEvents};
 use super::pem::{ClientIdentity, LoadError, PairPaths, Roots, ServerMaterial};
 use super::schedule::{Action, Event, Pace, Schedule};
 use super::status::CertificateStatus;
 use crate::runtime::clock;
+use crate::runtime::files::{self, Coverage, Entry, FileEvents};
 
 mod item;
 
@@ -55,6 +55,8 @@ pub struct Certificates {
     /// Locked by the one loop that runs; a loop that is started again after a panic goes on with the same values.
     items: Mutex<Vec<Item>>,
     published: Published,
+    /// Where the authorities of the apiservers are to be read from now on.
+    upstream_ca: watch::Sender<Option<PathBuf>>,
 }
 
 struct Published {
@@ -85,7 +87,14 @@ impl Certificates {
             pace,
             items: Mutex::new(items),
             published,
+            upstream_ca: watch::Sender::new(None),
         }
+    }
+
+    /// From now on the authorities of the apiservers are read from this file. Those in use stay in use until it has
+    /// loaded.
+    pub fn read_upstream_ca_from(&self, path: PathBuf) {
+        self.upstream_ca.send_replace(Some(path));
     }
 
     /// What a listener needs; `None` until both the serving pair and the client CA have loaded.
@@ -128,6 +137,8 @@ impl Certificates {
     async fn keep_current(&self, files: FileEvents) {
         let mut items = self.items.lock().await;
         let mut driver = Driver::start(self.pace, items.len(), files);
+        let mut upstream_ca = self.upstream_ca.subscribe();
+        upstream_ca.mark_changed();
         loop {
             driver.start_due(&items);
             let wake = driver.next_wake();
@@ -140,10 +151,27 @@ impl Certificates {
                     self.published.show(&items, index);
                 }
                 changed = driver.files.changed() => driver.mark(&changed),
+                Ok(()) = upstream_ca.changed() => {
+                    let path = upstream_ca.borrow_and_update().clone();
+                    if let Some(index) = path.and_then(|path| read_elsewhere(&mut items, path)) {
+                        driver.mark(&BTreeSet::from([index]));
+                    }
+                }
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
     }
+}
+
+/// Makes the upstream CA another file's; which item that is.
+fn read_elsewhere(items: &mut [Item], path: PathBuf) -> Option<usize> {
+    let is_upstream_ca = |item: &Item| matches!(item.source(), Source::UpstreamCa(_));
+    let index = items.iter().position(is_upstream_ca)?;
+    let item = items.get_mut(index)?;
+    if item.source().paths() != [path.as_path()] {
+        *item = Item::new(Source::UpstreamCa(path), clock::wall());
+    }
+    Some(index)
 }
 
 fn sources(config: Config) -> Vec<Source> {

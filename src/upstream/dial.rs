@@ -1,5 +1,6 @@
 //! Making connections: TCP and TLS within `connectTimeout`.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::net::TcpStream;
 use crate::tls::{ClientStream, ClientTls};
 
 use super::error::{Failure, UpstreamError, chain};
+use super::eyeballs;
 use super::metrics::UpstreamMetrics;
 use super::server::Server;
 use super::settings::DialSettings;
@@ -63,8 +65,14 @@ impl Dialer {
 
     async fn tcp(&self) -> Result<TcpStream, UpstreamError> {
         let endpoint = self.server.endpoint();
-        TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+        let failed =
+            |error: io::Error| UpstreamError::unsent(Failure::Connect, format!("{}: {error}", self.server));
+        // Looked up for every connection: what the name leads to may have changed.
+        let addresses = eyeballs::resolve(&endpoint.host, endpoint.port)
             .await
-            .map_err(|error| UpstreamError::unsent(Failure::Connect, format!("{}: {error}", self.server)))
+            .map_err(failed)?;
+        eyeballs::race(addresses, TcpStream::connect)
+            .await
+            .map_err(failed)
     }
 }

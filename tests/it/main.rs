@@ -34,6 +34,7 @@ mod lite_apiserver;
 mod memory;
 mod offline;
 mod process;
+mod reload;
 mod returning;
 mod scripted;
 mod serving;

@@ -136,6 +136,11 @@ impl Node {
         self.running = Some(app.spawn());
     }
 
+    /// Starts an edgehold that has been bound.
+    pub fn run(&mut self, app: App) {
+        self.running = Some(app.spawn());
+    }
+
     /// The configuration of this node as YAML.
     pub fn config_text(&self) -> String {
         let file = |name: &str| self.dir.path().join(name).display().to_string();

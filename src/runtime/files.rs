@@ -23,7 +23,7 @@ const LINK_LIMIT: usize = 40;
 
 /// A directory and the name in it that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     dir: PathBuf,
     name: OsString,
     /// Device and inode of the directory: another one under the same path needs another watch.
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 }
 
 /// The entries that `path` resolves through. Blocking. Errors end the walk: the timer covers the rest.
-pub(super) fn entries(path: &Path) -> Vec<Entry> {
+pub(crate) fn entries(path: &Path) -> Vec<Entry> {
     let mut found = Vec::new();
     let mut links = 0;
     let Ok(path) = std::path::absolute(path) else {
@@ -141,7 +141,7 @@ impl Shared {
 
 /// Whether a look that began before [`FileEvents::follow`] can have missed a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coverage {
+pub(crate) enum Coverage {
     /// All was watched already.
     Kept,
     /// Something is watched only from now on.
@@ -149,7 +149,7 @@ pub(super) enum Coverage {
 }
 
 /// The watches of one driver.
-pub(super) struct FileEvents {
+pub(crate) struct FileEvents {
     shared: Arc<Shared>,
     watcher: Option<RecommendedWatcher>,
     entries: HashMap<usize, Vec<Entry>>,
@@ -159,12 +159,12 @@ pub(super) struct FileEvents {
 }
 
 impl FileEvents {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared::default());
         let heard = Arc::clone(&shared);
         let watcher = notify::recommended_watcher(move |event| heard.hear(&event))
             .inspect_err(|error| {
-                tracing::warn!(%error, "no file events: certificate changes are noticed by the timer alone");
+                tracing::warn!(%error, "no file events: changed files are noticed by the timer alone");
             })
             .ok();
         Self {
@@ -178,7 +178,7 @@ impl FileEvents {
 
     /// As on a node whose inotify limit is reached.
     #[cfg(test)]
-    pub(super) fn deaf() -> Self {
+    pub(crate) fn deaf() -> Self {
         Self {
             watcher: None,
             ..Self::start()
@@ -186,7 +186,7 @@ impl FileEvents {
     }
 
     /// The items that changed since the last call; waits for at least one.
-    pub(super) async fn changed(&self) -> BTreeSet<usize> {
+    pub(crate) async fn changed(&self) -> BTreeSet<usize> {
         loop {
             let changed = std::mem::take(&mut *self.shared.changed.lock());
             if !changed.is_empty() {
@@ -197,7 +197,7 @@ impl FileEvents {
     }
 
     /// From now on `item` is told of changes of these entries, and of no others.
-    pub(super) fn follow(&mut self, item: usize, entries: Vec<Entry>) -> Coverage {
+    pub(crate) fn follow(&mut self, item: usize, entries: Vec<Entry>) -> Coverage {
         for dir in self.shared.gone.lock().drain() {
             self.watched.remove(&dir);
         }
@@ -278,9 +278,18 @@ impl FileEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::testing::{rename, write};
     use notify::event::{CreateKind, ModifyKind, RenameMode};
     use std::os::unix::fs::symlink;
+
+    #[allow(clippy::disallowed_methods)] // tests stand for the programs that write files
+    fn write(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+    }
+
+    #[allow(clippy::disallowed_methods)] // as above
+    fn rename(from: &Path, to: &Path) {
+        std::fs::rename(from, to).unwrap();
+    }
 
     fn walked(path: &Path, base: &Path) -> Vec<String> {
         let within = |entry: &Entry| {

@@ -1,0 +1,158 @@
+//! The configuration file changes while edgehold runs: what is safe is put in force, and nothing that was read is lost.
+#![allow(clippy::disallowed_methods)] // it plays the person who edits the file
+
+use std::path::{Path, PathBuf};
+
+use apiserver_standin::{Existing, Fault, Options, Pki, Standin};
+use edgehold::app::App;
+use edgehold::config;
+use edgehold::upstream::LinkState;
+
+use crate::process::Process;
+use crate::support::{HIT, Node, change, config_map, eventually, names, watch_from};
+
+const LIST: &str = "/api/v1/namespaces/shop/configmaps";
+
+/// A node that follows its file.
+async fn following() -> (Node, PathBuf) {
+    let mut node = Node::start().await;
+    node.stop().await;
+    let path = node.write_config();
+    relaunch(&mut node, &path).await;
+    node.api.put(config_map("shop", "a", "1"));
+    (node, path)
+}
+
+async fn relaunch(node: &mut Node, path: &Path) {
+    let app = App::bind(config::load(path).unwrap()).await.unwrap();
+    node.run(app);
+}
+
+/// As an editor does it: a new file takes the place of the old one.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+fn servers(node: &Node) -> Vec<String> {
+    let servers = node.running().way().servers().into_iter();
+    servers.map(|(name, _)| name).collect()
+}
+
+async fn has_servers(node: &Node, wanted: &[&Standin]) {
+    let wanted: Vec<String> = wanted.iter().map(|api| api.addr().to_string()).collect();
+    eventually("the servers are those of the file", || async {
+        servers(node) == wanted
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_in_the_file_gets_the_requests_and_the_cache_and_watches_stay() {
+    let (node, path) = following().await;
+    let second = Standin::start(Options {
+        cluster: Some(node.api.cluster()),
+        ..Options::default()
+    });
+    let kubelet = node.kubelet();
+    assert_eq!(kubelet.get(LIST).await.status, 200);
+    let mut connection = kubelet.connect().await.unwrap();
+    let version = node.api.revision().to_string();
+    let mut watch = connection.lines(&watch_from(LIST, &version)).await.unwrap();
+    node.api.put(config_map("shop", "b", "1"));
+    assert_eq!(change(&mut watch).await.1, "b");
+
+    let text = node.config_text().replace(&node.api.url(), &second.url());
+    replace(&path, &text);
+    has_servers(&node, &[&second]).await;
+    second.wait_for(|seen| seen.is_watch()).await;
+    node.api
+        .wait_counters(|counters| counters.connections_open == 0)
+        .await;
+    node.api.put(config_map("shop", "c", "1"));
+    assert_eq!(change(&mut watch).await.1, "c");
+    assert_eq!(names(&kubelet.get(LIST).await.json()), ["a", "b", "c"]);
+    assert_eq!(
+        second.requests().last().unwrap().authority,
+        second.addr().to_string()
+    );
+
+    node.settle().await;
+    second.fault(Fault::Refuse(Existing::Cut));
+    let answer = kubelet.get(LIST).await;
+    assert_eq!((answer.status, answer.header("cache-status")), (200, HIT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_changes_nothing_and_the_next_good_one_counts() {
+    let (node, path) = following().await;
+    let second = Standin::start(Options {
+        cluster: Some(node.api.cluster()),
+        ..Options::default()
+    });
+    let good = node.config_text();
+    let both = format!("{}\", \"{}", node.api.url(), second.url());
+    replace(&path, &good.replace("servers:", "serverz:"));
+    assert_eq!(node.kubelet().get(LIST).await.status, 200);
+    // A file that is gone is as good as a broken one.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(node.kubelet().get(LIST).await.status, 200);
+    assert_eq!(servers(&node), [node.api.addr().to_string()]);
+    replace(&path, &good.replace(&node.api.url(), &both));
+    has_servers(&node, &[&node.api, &second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_a_new_authority_is_trusted_when_the_file_names_it() {
+    let (node, path) = following().await;
+    let kubelet = node.kubelet();
+    assert_eq!(kubelet.get(LIST).await.status, 200);
+    node.settle().await;
+    // The same cluster behind a certificate of another authority; it still knows the old clients.
+    let other = Pki::named("another");
+    let second = Standin::start(Options {
+        cluster: Some(node.api.cluster()),
+        serving: Some(other.server(&[])),
+        ..Options::default()
+    });
+    other.write_ca(node.dir.path(), "other");
+    let moved = node.config_text().replace(&node.api.url(), &second.url());
+    replace(&path, &moved);
+    node.wait_link(LinkState::Offline).await;
+    assert_eq!(kubelet.get(LIST).await.header("cache-status"), HIT);
+    let ca = |name: &str| format!("caFile: {}", node.dir.path().join(name).display());
+    let (old, new) = (ca("ca.crt"), ca("other.crt"));
+    replace(
+        &path,
+        &moved.replacen(&format!("  {old}"), &format!("  {new}"), 1),
+    );
+    node.wait_link(LinkState::Online).await;
+    let answer = kubelet.get(LIST).await;
+    assert_eq!((answer.status, answer.header("cache-status")), (200, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_reads_the_file_again_and_the_log_says_what_is_wrong_and_what_needs_a_restart() {
+    let node = Node::start().await;
+    let text = node.config_text().replace("path: ", "path: /nowhere").replace(
+        &format!("store: file, path: /nowhere{}", node.cache_dir().display()),
+        "store: memory",
+    );
+    let path = node.dir.path().join("process.yaml");
+    replace(&path, &text);
+    let process = Process::run(&path);
+    process.address().await;
+    process.signal("HUP");
+    process.logged(&["reading the configuration again"]).await;
+    replace(&path, &text.replace("servers:", "serverz:"));
+    process
+        .logged(&["not right", "upstream.serverz", "did you mean `servers`"])
+        .await;
+    replace(&path, &format!("{text}certificates: {{retryInterval: 7s}}\n"));
+    process.logged(&["after a restart", "certificates"]).await;
+    replace(&path, &text.replace("responseTimeout: 5s", "responseTimeout: 6s"));
+    process
+        .logged(&["changed with the configuration file", "upstream.responseTimeout"])
+        .await;
+}
