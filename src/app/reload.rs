@@ -162,6 +162,7 @@ fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         certificates,
         cache,
         offline,
+        in_cluster,
         log,
         file: _,
     } = running;
@@ -177,6 +178,7 @@ fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         ("certificates", *certificates == new.certificates),
         ("cache", *cache == new.cache),
         ("offline", *offline == new.offline),
+        ("inCluster", *in_cluster == new.in_cluster),
         ("log", *log == new.log),
     ])
 }

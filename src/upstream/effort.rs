@@ -113,11 +113,8 @@ pub(super) async fn send(
         };
         effort.is_with(&member.server);
         let others = members.get(i + 1..).is_some_and(|rest| !rest.is_empty());
-        let tried = if others && copy.is_some() {
-            patiently(member, request, copy.as_ref(), effort.purpose, patience).await
-        } else {
-            twice(&member.pool, request, copy.as_ref(), effort.purpose).await
-        };
+        let patience = (others && copy.is_some()).then_some(patience);
+        let tried = attempt(member, request, copy.as_ref(), effort.purpose, patience).await;
         match tried {
             Ok(response) if !is_gateways(&response) => {
                 if from_apiserver(response.headers()) {
@@ -152,19 +149,21 @@ pub(super) async fn send(
     last
 }
 
-/// Sends a read to a server while there are others: waits only for as long as the server is worth it.
-async fn patiently(
+/// Sends a request to one server. A read that another server could answer waits only for as long as this one is worth
+/// it: with `patience`, after which the server is probed.
+async fn attempt(
     member: &Member,
     request: Request<Body>,
     copy: Option<&Head>,
     purpose: Purpose,
-    patience: Duration,
+    patience: Option<Duration>,
 ) -> Result<Response<Body>, SendFailed> {
     let server = &member.server;
-    if server.standing().state != LinkState::Online {
-        return twice(&member.pool, request, copy, purpose).await;
-    }
     let mut sending = std::pin::pin!(twice(&member.pool, request, copy, purpose));
+    let patience = patience.filter(|_| server.standing().state == LinkState::Online);
+    let Some(patience) = patience else {
+        return sending.await;
+    };
     let slow = async {
         tokio::time::sleep(patience).await;
         server.signal(Event::Slow);
@@ -175,7 +174,10 @@ async fn patiently(
         never = slow => match never {},
         () = server.given_up() => {
             let message = format!("{server} does not answer its probe either");
-            Err(SendFailed { error: UpstreamError::maybe_sent(Failure::Timeout, message), unsent: None })
+            Err(SendFailed {
+                error: UpstreamError::maybe_sent(Failure::Timeout, message),
+                unsent: None,
+            })
         }
     }
 }
@@ -184,15 +186,17 @@ async fn patiently(
 async fn twice(
     pool: &Pool,
     request: Request<Body>,
-    copy: Option<&Head>,
+    mut copy: Option<&Head>,
     purpose: Purpose,
 ) -> Result<Response<Body>, SendFailed> {
-    let first = pool.send(request, purpose).await;
-    match (first, copy) {
-        (Err(SendFailed { error, .. }), Some(copy)) if error.failure == Failure::Broken => {
-            pool.send(copy.request(), purpose).await
+    let mut request = request;
+    loop {
+        match (pool.send(request, purpose).await, copy.take()) {
+            (Err(SendFailed { error, .. }), Some(copy)) if error.failure == Failure::Broken => {
+                request = copy.request();
+            }
+            (sent, _) => return sent,
         }
-        (first, _) => first,
     }
 }
 

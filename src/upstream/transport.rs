@@ -55,7 +55,9 @@ impl Transport {
         effort: &Effort,
     ) -> Result<Response<Body>, UpstreamError> {
         let patience = self.link.fleet().settings.response_timeout / SLOW_AFTER;
-        effort::send(&self.candidates()?, request, effort, patience).await
+        let candidates = self.candidates()?;
+        // It is large, and needed only until the head has come: it must not be a part of every stream.
+        Box::pin(effort::send(&candidates, request, effort, patience)).await
     }
 
     /// Sends a request on a new HTTP/1.1 connection of its own, which may then be upgraded.
