@@ -14,9 +14,11 @@ pub mod link;
 pub mod metrics;
 mod pool;
 pub mod probe;
+mod pulse;
 mod replay;
 mod server;
 pub mod settings;
+mod silence;
 pub mod transport;
 pub mod upkeep;
 
@@ -30,17 +32,23 @@ pub use transport::{Transport, Transports};
 /// Which connections of a transport a request may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    /// Requests that end: they must never queue behind endless ones.
+    /// Requests with short answers: they must never queue behind endless or large ones. kubelet's heartbeat is one.
     Short,
+    /// Lists and documents: on a narrow link one of them fills every buffer of its connection for many seconds.
+    Large,
     /// Watches and followed logs.
     Watch,
 }
 
 impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Short, Self::Large, Self::Watch];
+
     /// A short name for metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Short => "short",
+            Self::Large => "large",
             Self::Watch => "watch",
         }
     }

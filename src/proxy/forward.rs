@@ -17,7 +17,6 @@ use super::caller::Identity;
 use super::exchange::Exchange;
 use super::headers::strip_response;
 use super::repeat;
-use super::tokens;
 
 /// A read: upstream's answer, or the cache's where upstream has none in time.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
@@ -47,7 +46,6 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
         Some(recording) => recording.answered(&head, body),
         None => body,
     };
-    let body = exchange.proxy.issuer.learn(exchange.head.uri.path(), &head, body);
     strip_response(&mut head.headers);
     Response::from_parts(head, body)
 }
@@ -55,7 +53,11 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
 /// Sends a read and waits for the head of its answer, or gives what the client gets instead.
 async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, Box<Response<Body>>> {
     let timeout = exchange.caller.transport.response_timeout();
-    let effort = exchange.read_effort(&body, Purpose::Short);
+    let purpose = match exchange.class {
+        Class::List | Class::NonResource => Purpose::Large,
+        _ => Purpose::Short,
+    };
+    let effort = exchange.read_effort(&body, purpose);
     let mut sending = std::pin::pin!(exchange.send_read(body, &effort));
     let sent = match tokio::time::timeout(timeout, sending.as_mut()).await {
         Ok(sent) => sent,
@@ -91,12 +93,12 @@ fn stands_in_for(status: StatusCode) -> bool {
 async fn offline(exchange: &Exchange, error: Option<&UpstreamError>) -> Response<Body> {
     match exchange.cached_answer().await {
         Some(response) => response,
-        None => exchange.refuse(&unknown(exchange, error).await),
+        None => exchange.refuse(&unknown(exchange, error)),
     }
 }
 
 /// Why a read is refused while the cloud is away.
-pub(super) async fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Status {
+pub(super) fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Status {
     if let Some(UpstreamError {
         failure: Failure::NoCredentials,
         ..
@@ -105,13 +107,13 @@ pub(super) async fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) 
         return no_credentials(exchange);
     }
     let known = !matches!(exchange.caller.identity, Identity::Token(_))
-        || exchange.caller.answered_as(&exchange.proxy).await.is_some();
+        || exchange.caller.answered_as(&exchange.proxy).is_some();
     Status::unavailable(if exchange.caller.has_expired(&exchange.proxy) {
         "edgehold: the cloud cannot be reached, and the client's certificate has expired"
     } else if known {
         "edgehold: the cloud cannot be reached, and this was not read before by this client"
     } else {
-        "edgehold: the cloud cannot be reached, and this token is not known"
+        "edgehold: the cloud cannot be reached, and this token was never accepted while it could be"
     })
 }
 
@@ -262,7 +264,7 @@ impl Exchange {
             match head.status {
                 // What a pod behind an apiserver says of its callers says nothing of the token.
                 StatusCode::UNAUTHORIZED if self.class == Class::Stream => {}
-                StatusCode::UNAUTHORIZED => tokens::refused(&self.proxy, token),
+                StatusCode::UNAUTHORIZED => self.proxy.tokens.refused(token),
                 status if status.is_success() => self.proxy.tokens.accepted(token, clock::wall()),
                 _ => {}
             }

@@ -23,8 +23,9 @@ use crate::runtime::tasks::Tasks;
 use crate::tls::Alpn;
 
 use super::error::{Failure, UpstreamError, chain};
+use super::pulse::Pulse;
 use super::replay::{Replay, is_unprocessed};
-use super::settings::KeepAlive;
+use super::silence::Silence;
 
 /// Streams on one HTTP/2 connection: kube-apiserver's default `--http2-max-streams-per-connection` (wire contract 8.3).
 pub(super) const MAX_STREAMS: usize = 100;
@@ -58,7 +59,8 @@ struct Used {
 /// What a connection is opened with.
 pub(super) struct Opening {
     pub(super) version: Alpn,
-    pub(super) keep_alive: KeepAlive,
+    /// Tells when nothing arrives any more.
+    pub(super) silence: Silence,
     /// Cancelled when the streams on it should move to another one.
     pub(super) drained: CancellationToken,
     /// Counts open connections, and the streams on them.
@@ -79,6 +81,7 @@ pub(super) struct Connection {
     closed: AtomicBool,
     drained: CancellationToken,
     idle_since: Mutex<Instant>,
+    pulse: Arc<Pulse>,
     gauge: Gauge,
 }
 
@@ -109,8 +112,8 @@ impl Connection {
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .adaptive_window(false)
                 .max_frame_size(64 * 1024)
-                .keep_alive_interval(opening.keep_alive.interval)
-                .keep_alive_timeout(opening.keep_alive.timeout)
+                .keep_alive_interval(opening.silence.ping_interval())
+                .keep_alive_timeout(opening.silence.longest())
                 .keep_alive_while_idle(true)
                 .handshake(io)
                 .await
@@ -139,15 +142,30 @@ impl Connection {
             closed: AtomicBool::new(false),
             drained: opening.drained.clone(),
             idle_since: Mutex::new(clock::now()),
+            pulse: Arc::clone(opening.silence.pulse()),
             gauge: opening.gauges.streams,
         });
         let own = Arc::downgrade(&connection);
         let open = Counted::one(opening.gauges.connections);
         let drained = opening.drained;
+        // HTTP/1.1 has no PINGs: there silence says nothing.
+        let silence = (opening.version == Alpn::H2).then_some(opening.silence);
         tasks.spawn("upstream-connection", async move {
             let _open = open;
+            let silent = async {
+                match silence {
+                    Some(silence) => silence.end().await,
+                    None => std::future::pending().await,
+                }
+            };
             // Draining only drops the pool's sender: hyper then ends the connection after its last stream.
-            let ended = driver.await;
+            let ended = tokio::select! {
+                ended = driver => ended,
+                () = silent => {
+                    tracing::debug!("an upstream connection that had gone silent was given up");
+                    Ok(())
+                }
+            };
             if let Some(connection) = own.upgrade() {
                 connection.closed.store(true, Ordering::Relaxed);
             }
@@ -176,6 +194,11 @@ impl Connection {
         if let Sender::Http1 { idle, .. } = &self.sender {
             *idle.lock() = Some(sender);
         }
+    }
+
+    /// What is heard on it.
+    pub(super) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// How many streams are open.

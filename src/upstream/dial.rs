@@ -11,6 +11,7 @@ use crate::tls::{ClientStream, ClientTls};
 use super::error::{Failure, UpstreamError, chain};
 use super::eyeballs;
 use super::metrics::UpstreamMetrics;
+use super::pulse::{Felt, Pulse};
 use super::server::Server;
 use super::settings::DialSettings;
 
@@ -43,19 +44,21 @@ impl Dialer {
         &self.metrics
     }
 
-    /// A connection after its TLS handshake.
+    /// A connection after its TLS handshake, and its pulse.
     pub(super) async fn connect(
         &self,
         tls: &ClientTls,
         limit: Duration,
-    ) -> Result<ClientStream, UpstreamError> {
+    ) -> Result<(ClientStream<Felt<TcpStream>>, Arc<Pulse>), UpstreamError> {
         self.metrics.dialed(self.server.name());
         let connect = async {
             let tcp = self.tcp().await?;
             let _best_effort = tcp.set_nodelay(true);
-            tls.connect(&self.server.endpoint().server_name, tcp)
-                .await
-                .map_err(|error| UpstreamError::unsent(Failure::Tls, chain(&error)))
+            let pulse = Pulse::new(self.server.vitals());
+            let felt = Felt::new(tcp, Arc::clone(&pulse));
+            let stream = tls.connect(&self.server.endpoint().server_name, felt).await;
+            let stream = stream.map_err(|error| UpstreamError::unsent(Failure::Tls, chain(&error)))?;
+            Ok((stream, pulse))
         };
         tokio::time::timeout(limit, connect).await.unwrap_or_else(|_| {
             let message = format!("{}: no connection in {limit:?}", self.server);

@@ -13,6 +13,8 @@ pub enum Failure {
     NoCredentials,
     /// The connection broke: reset, EOF, protocol error, lost PING.
     Broken,
+    /// Nothing at all arrived on a connection for longer than `keepAlive` allows, no acknowledged PING either.
+    Silent,
     /// No first byte of the answer in `responseTimeout`.
     Timeout,
     /// Something between us and the apiserver answered 502, 503 or 504.
@@ -27,6 +29,7 @@ impl Failure {
             Self::Tls => "tls",
             Self::NoCredentials => "no-credentials",
             Self::Broken => "broken",
+            Self::Silent => "silent",
             Self::Timeout => "timeout",
             Self::Gateway => "gateway",
         }

@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Between two probes of a server that is away.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
 
 /// How many intervals a server that is not used goes without a probe.
 const STANDBY: u32 = 6;

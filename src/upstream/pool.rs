@@ -1,5 +1,5 @@
-//! The connections of one identity to one server: streams spread under the apiserver's limit, watches apart from the
-//! rest.
+//! The connections of one identity to one server: streams spread under the apiserver's limit; watches,
+//! large answers and the rest apart from each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use super::effort::Origin;
 use super::error::{Failure, UpstreamError, chain};
 use super::metrics::UpstreamMetrics;
 use super::settings::DialSettings;
+use super::silence::Silence;
 
 pub(super) use super::connection::SendFailed;
 
@@ -52,6 +53,7 @@ pub(super) struct Pool {
     authority: Option<Authority>,
     connectors: Connectors,
     short: Lane,
+    large: Lane,
     watch: Lane,
     tasks: Tasks,
     /// Parent of the tokens of all connections that new requests may use.
@@ -73,6 +75,7 @@ impl Pool {
             authority: dialer.server().name().parse().ok(),
             connectors,
             short: lane(Purpose::Short),
+            large: lane(Purpose::Large),
             watch: lane(Purpose::Watch),
             tasks,
             generation: Mutex::new(CancellationToken::new()),
@@ -100,7 +103,7 @@ impl Pool {
     /// Forgets every connection, so that the next requests dial: after an outage the old ones may be dead without
     /// knowing it. What is under way on them goes on.
     pub(super) fn forget_connections(&self) {
-        for lane in [&self.short, &self.watch] {
+        for lane in Purpose::ALL.map(|purpose| self.lane(purpose)) {
             lane.connections.lock().clear();
         }
     }
@@ -108,7 +111,7 @@ impl Pool {
     /// Closes what nobody has used for long.
     pub(super) fn close_idle(&self) {
         let now = clock::now();
-        for lane in [&self.short, &self.watch] {
+        for lane in Purpose::ALL.map(|purpose| self.lane(purpose)) {
             lane.connections.lock().retain(|connection| {
                 let idle = connection.idle_since();
                 !connection.is_gone() && idle.is_none_or(|since| now < since + IDLE_TIMEOUT)
@@ -163,7 +166,7 @@ impl Pool {
     /// A new HTTP/1.1 connection of its own: for upgrades.
     pub(super) async fn open_alone(&self) -> Result<Alone<'_>, UpstreamError> {
         let limit = self.dialer.settings().connect_timeout;
-        let stream = Box::pin(self.dialer.connect(&self.connectors.http1, limit)).await?;
+        let (stream, _) = Box::pin(self.dialer.connect(&self.connectors.http1, limit)).await?;
         let io = hyper_util::rt::TokioIo::new(stream);
         let (sender, driver) = http1::handshake(io)
             .await
@@ -203,6 +206,7 @@ impl Pool {
     fn lane(&self, purpose: Purpose) -> &Lane {
         match purpose {
             Purpose::Short => &self.short,
+            Purpose::Large => &self.large,
             Purpose::Watch => &self.watch,
         }
     }
@@ -246,6 +250,7 @@ impl Pool {
         let connection = tokio::time::timeout(limit, handshake)
             .await
             .map_err(|_| UpstreamError::unsent(Failure::Connect, format!("no connection in {limit:?}")))??;
+        connection.pulse().open();
         let lease = connection.try_lease(&lane.released);
         if !generation.is_cancelled() {
             lane.connections.lock().push(connection);
@@ -260,10 +265,10 @@ impl Pool {
         drained: CancellationToken,
         gauges: Gauges,
     ) -> Result<Arc<Connection>, UpstreamError> {
-        let stream = self.dialer.connect(&self.connectors.http2, limit).await?;
+        let (stream, pulse) = self.dialer.connect(&self.connectors.http2, limit).await?;
         let opening = Opening {
             version: tls::agreed(&stream),
-            keep_alive: self.dialer.settings().keep_alive,
+            silence: Silence::new(self.dialer.server(), pulse, self.dialer.settings().keep_alive),
             drained,
             gauges,
         };

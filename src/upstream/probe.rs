@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{Request, StatusCode};
+use tokio::time::Instant;
 
 use crate::runtime::body;
 use crate::runtime::clock;
@@ -18,7 +19,7 @@ use super::transport::Transport;
 
 /// Probes of one server under way at once. One that hangs does not keep the next from starting: after an outage that
 /// swallowed packets it may hang for longer than the outage lasts.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// A probe that was not answered in time has failed, but its answer still counts, on a slow link, for so many times
 /// as long.
@@ -96,15 +97,10 @@ async fn judged(server: &Arc<Server>, transport: &Transport, timeout: Duration) 
     };
     let good = match answered {
         Ok(good) => good,
-        Err(_) => {
-            tracing::debug!(%server, "a probe was not answered in time");
-            server.signal(Event::ProbeFailed);
-            let late = tokio::time::timeout(timeout.saturating_mul(PATIENCE), asking);
-            if !matches!(late.await, Ok(true)) {
-                return;
-            }
-            true
-        }
+        Err(_) => match late(server, started, timeout, asking).await {
+            Some(good) => good,
+            None => return,
+        },
     };
     tracing::debug!(%server, good, took = ?(clock::now() - started), "probed");
     server.signal(if good {
@@ -112,6 +108,36 @@ async fn judged(server: &Arc<Server>, transport: &Transport, timeout: Duration) 
     } else {
         Event::ProbeFailed
     });
+}
+
+/// What becomes of a probe that was not answered in time. A way on which nothing arrives at all has failed. One on
+/// which something does is slow: as long as answers to clients arrive that is good enough, and the only server that
+/// there is gets more time before its silence counts.
+async fn late(
+    server: &Arc<Server>,
+    started: Instant,
+    timeout: Duration,
+    asking: impl Future<Output = bool>,
+) -> Option<bool> {
+    let vitals = server.vitals();
+    let answered = tokio::time::timeout(timeout.saturating_mul(PATIENCE), asking);
+    if vitals.answering_since(started) {
+        tracing::debug!(%server, "a probe was not answered in time, but others are");
+        server.signal(Event::Reached);
+        return None;
+    }
+    if vitals.heard_since(started) && server.is_alone() {
+        tracing::debug!(%server, "a probe was not answered in time, but something is heard: waiting on");
+        let good = answered.await.unwrap_or(false);
+        if !good && vitals.answering_since(started) {
+            server.signal(Event::Reached);
+            return None;
+        }
+        return Some(good);
+    }
+    tracing::debug!(%server, "a probe was not answered in time");
+    server.signal(Event::ProbeFailed);
+    matches!(answered.await, Ok(true)).then_some(true)
 }
 
 async fn ask(server: &Arc<Server>, transport: &Transport) -> bool {

@@ -14,6 +14,7 @@ use super::error::Failure;
 use super::health::{Company, Event, Health, Plan, Standing};
 use super::link::{LinkState, Shared};
 use super::metrics::UpstreamMetrics;
+use super::pulse::Vitals;
 use super::settings::{Endpoint, ProbeSettings};
 
 /// One of the configured servers.
@@ -25,6 +26,7 @@ pub(super) struct Server {
     /// When the next probe is due.
     due: watch::Sender<Option<Instant>>,
     left: CancellationToken,
+    vitals: Arc<Vitals>,
     link: Weak<Shared>,
     metrics: UpstreamMetrics,
 }
@@ -39,6 +41,7 @@ impl Server {
             due: watch::Sender::new(health.due()),
             health: Mutex::new((health, None)),
             left: CancellationToken::new(),
+            vitals: Arc::new(Vitals::new()),
             link: Arc::downgrade(link),
             metrics: link.metrics.clone(),
         }
@@ -53,6 +56,11 @@ impl Server {
         &self.name
     }
 
+    /// What is heard of it.
+    pub(super) fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
     pub(super) fn standing(&self) -> Standing {
         *self.standing.borrow()
     }
@@ -60,6 +68,12 @@ impl Server {
     /// Known to be away.
     pub(super) fn is_away(&self) -> bool {
         self.standing().state == LinkState::Offline
+    }
+
+    /// The only one: there is none to go to instead.
+    pub(super) fn is_alone(&self) -> bool {
+        let plan = self.health.lock().1;
+        plan.is_none_or(|plan| plan.company == Company::Alone)
     }
 
     /// Nothing is held against it.
@@ -124,6 +138,9 @@ impl Server {
 
     /// Takes a signal into account; a change is logged and published.
     pub(super) fn signal(&self, event: Event) {
+        if matches!(event, Event::Reached | Event::ProbeSucceeded) {
+            self.vitals.prove();
+        }
         // Answers are frequent, and almost all of them say what is known.
         let (standing, due, alone) = {
             let mut health = self.health.lock();

@@ -29,7 +29,7 @@ pub struct DialSettings {
     pub keep_alive: KeepAlive,
 }
 
-/// HTTP/2 PINGs: silent loss is noticed after both times together.
+/// HTTP/2 PINGs: silent loss is noticed after both times together, by default within 5 s with something to spare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive {
     /// Of silence, before a PING is sent.
@@ -42,7 +42,7 @@ impl Default for KeepAlive {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(3),
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_millis(1500),
         }
     }
 }

@@ -285,8 +285,8 @@ async fn the_metrics_say_how_each_server_is_and_what_failed() {
         format!("edgehold_upstream_server_state{{server=\"{a}\",state=\"online\"}} 0"),
         format!("edgehold_upstream_server_state{{server=\"{b}\",state=\"online\"}} 1"),
         "edgehold_link_state{state=\"online\"} 1".to_owned(),
-        format!("edgehold_upstream_connections{{server=\"{b}\",purpose=\"short\"}} 1"),
-        format!("edgehold_upstream_connections{{server=\"{a}\",purpose=\"short\"}} 0"),
+        format!("edgehold_upstream_connections{{server=\"{b}\",purpose=\"large\"}} 1"),
+        format!("edgehold_upstream_connections{{server=\"{a}\",purpose=\"large\"}} 0"),
         format!("edgehold_upstream_failovers_total{{server=\"{a}\"}} 1"),
         format!("edgehold_upstream_failures_total{{server=\"{a}\",kind=\"connect\"}} 1"),
     ] {

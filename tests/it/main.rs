@@ -23,7 +23,6 @@ mod identity;
 mod in_cluster;
 mod install;
 mod interface;
-mod issuer;
 mod kube_rs;
 mod kubectl;
 mod kubelet_tokens;

@@ -4,9 +4,7 @@
 use jsonwebtoken::dangerous::insecure_decode;
 use serde::Deserialize;
 
-use crate::identity::PodReference;
-
-use super::ask::Account;
+use super::ask::{Account, BoundPod};
 
 #[derive(Deserialize)]
 struct Claims {
@@ -33,7 +31,7 @@ struct Bound {
 }
 
 /// The expiry of a token in seconds since 1970; `None` if it is not one of this account for this pod.
-pub(super) fn expiry_of(token: &str, account: &Account, pod: &PodReference) -> Option<u64> {
+pub(super) fn expiry_of(token: &str, account: &Account, pod: &BoundPod) -> Option<u64> {
     let claims = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims;
     let Kubernetes {
         namespace,

@@ -124,14 +124,14 @@ fn a_single_server_that_answers_is_never_probed() {
 }
 
 #[test]
-fn pauses_of_an_outage_double_up_to_two_seconds() {
+fn pauses_of_an_outage_double_up_to_a_bound() {
     let mut case = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]);
     let mut pauses = Vec::new();
     for _ in 0..6 {
         pauses.push(case.pause().unwrap().as_millis());
         case = case.probe();
     }
-    assert_eq!(pauses, [250, 500, 1000, 2000, 2000, 2000]);
+    assert_eq!(pauses, [250, 500, 1000, 1500, 1500, 1500]);
     // The next outage begins with short ones again.
     let again = case.after(&[ProbeSucceeded, BROKEN, ProbeFailed, ProbeFailed]);
     assert_eq!(again.pause(), Some(FIRST_PAUSE));

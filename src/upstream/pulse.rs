@@ -1,0 +1,231 @@
+//! Signs of life: bytes that arrive prove that the way to a server works, whatever has not been answered yet.
+//!
+//! Two kinds: anything at all (the acknowledgement of a PING too), and bytes of answers. The first tells a slow link
+//! from a dead one, connection by connection; the second tells that the server behind it works. Both are read off
+//! the TCP stream below TLS, so a client that reads slowly cannot make old bytes look new: HTTP/2 takes them off the
+//! socket whether a stream is read or not.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::runtime::clock;
+
+/// More bytes at once than an acknowledged PING or a window update and their TLS records take: part of an answer.
+const ANSWER: usize = 128;
+
+/// A moment that many threads set and read.
+#[derive(Debug)]
+struct Moment {
+    base: Instant,
+    millis: AtomicU64,
+}
+
+impl Moment {
+    fn new(now: Instant) -> Self {
+        Self {
+            base: now,
+            millis: AtomicU64::new(0),
+        }
+    }
+
+    fn set(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.base).as_millis();
+        self.millis
+            .fetch_max(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.base + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+}
+
+/// What is heard of one server over all connections.
+#[derive(Debug)]
+pub(super) struct Vitals {
+    heard: Moment,
+    answering: Moment,
+    proven: Moment,
+}
+
+impl Vitals {
+    pub(super) fn new() -> Self {
+        let now = clock::now();
+        Self {
+            heard: Moment::new(now),
+            answering: Moment::new(now),
+            proven: Moment::new(now),
+        }
+    }
+
+    /// It has answered a request or a probe.
+    pub(super) fn prove(&self) {
+        self.proven.set(clock::now());
+    }
+
+    /// Whether it has answered a request or a probe after this moment.
+    pub(super) fn proven_since(&self, moment: Instant) -> bool {
+        self.proven.last() > moment
+    }
+
+    /// Whether anything arrived after this moment.
+    pub(super) fn heard_since(&self, moment: Instant) -> bool {
+        self.heard.last() > moment
+    }
+
+    /// Whether a part of an answer arrived after this moment, on a connection of clients.
+    pub(super) fn answering_since(&self, moment: Instant) -> bool {
+        self.answering.last() > moment
+    }
+}
+
+/// What is heard on one connection.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    heard: Moment,
+    /// Set once what arrives can only be answers, not a handshake.
+    open: AtomicBool,
+    server: Arc<Vitals>,
+}
+
+impl Pulse {
+    pub(super) fn new(server: &Arc<Vitals>) -> Arc<Self> {
+        Arc::new(Self {
+            heard: Moment::new(clock::now()),
+            open: AtomicBool::new(false),
+            server: Arc::clone(server),
+        })
+    }
+
+    /// From now on clients' requests go over this connection.
+    pub(super) fn open(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// When something last arrived; at first, when it was made.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard.last()
+    }
+
+    fn read(&self, bytes: usize, now: Instant) {
+        self.heard.set(now);
+        self.server.heard.set(now);
+        if bytes > ANSWER && self.open.load(Ordering::Relaxed) {
+            self.server.answering.set(now);
+        }
+    }
+}
+
+pin_project! {
+    /// A stream whose [`Pulse`] is felt.
+    #[derive(Debug)]
+    pub(super) struct Felt<S> {
+        #[pin]
+        inner: S,
+        pulse: Arc<Pulse>,
+    }
+}
+
+impl<S> Felt<S> {
+    pub(super) fn new(inner: S, pulse: Arc<Pulse>) -> Self {
+        Self { inner, pulse }
+    }
+}
+
+impl<S: AsyncRead> AsyncRead for Felt<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        let polled = this.inner.poll_read(cx, buf);
+        let read = buf.filled().len().saturating_sub(before);
+        if read > 0 {
+            this.pulse.read(read, clock::now());
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite> AsyncWrite for Felt<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.project().inner.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().inner.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().inner.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().inner.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn arrives(bytes: usize, open: bool) -> (Arc<Vitals>, Arc<Pulse>, Instant) {
+        let vitals = Arc::new(Vitals::new());
+        let pulse = Pulse::new(&vitals);
+        if open {
+            pulse.open();
+        }
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut near = Felt::new(near, Arc::clone(&pulse));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let before = clock::now() - Duration::from_millis(1);
+        far.write_all(&vec![b'x'; bytes]).await.unwrap();
+        let mut read = vec![0; bytes];
+        near.read_exact(&mut read).await.unwrap();
+        (vitals, pulse, before)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_acknowledged_ping_is_heard_and_is_no_answer() {
+        let (vitals, pulse, before) = arrives(39, true).await;
+        assert!(pulse.heard() > before);
+        assert!(vitals.heard_since(before));
+        assert!(!vitals.answering_since(before));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_of_an_answer_is_one() {
+        let (vitals, _, before) = arrives(500, true).await;
+        assert!(vitals.answering_since(before));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_is_heard_and_is_no_answer() {
+        let (vitals, _, before) = arrives(500, false).await;
+        assert!(vitals.heard_since(before));
+        assert!(!vitals.answering_since(before));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_not_heard() {
+        let (vitals, pulse, _) = arrives(500, true).await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let before = clock::now() - Duration::from_secs(1);
+        assert!(!vitals.heard_since(before) && !vitals.answering_since(before) && pulse.heard() < before);
+    }
+}
