@@ -12,6 +12,7 @@ mod child;
 mod cli;
 mod config;
 mod convergence;
+mod deploy;
 mod documents;
 mod durable;
 mod examples;
