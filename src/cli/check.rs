@@ -1,7 +1,7 @@
 //! `edgehold check`: whether a configuration is right, what it means, and which of its files are not there.
 //!
-//! A missing file is a warning and never a failure: on a node that has not joined yet it is the normal state. It
-//! opens files to see that it may, and reads none.
+//! A missing file is a warning and never a failure: on a node that has not joined yet it is the normal state. What is in
+//! the others is judged as a running edgehold and its clients would. It asks no network.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::{self, CacheStore, Config, Csr, DummyInterface};
+use crate::runtime::clock;
 use crate::setup::lite_apiserver::{self, Flags, Pair};
 use crate::tls::{PairInfo, PairPaths};
 
+use self::pairs::Judgement;
 use super::Exit;
+
+mod pairs;
 
 /// The arguments of `check`.
 #[derive(Debug, Args)]
@@ -87,6 +91,13 @@ pub fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
             super::complain(err, &errors.to_string());
             Exit::Usage
         }
+    }
+}
+
+fn pair(cert: &Path, key: &Path) -> PairPaths {
+    PairPaths {
+        cert: cert.to_owned(),
+        key: key.to_owned(),
     }
 }
 
@@ -183,10 +194,29 @@ impl Summary {
             None => {
                 self.file("listen.tls.certFile", &tls.cert_file);
                 self.file("listen.tls.keyFile", &tls.key_file);
+                self.judge(pairs::serving(
+                    config,
+                    &pair(&tls.cert_file, &tls.key_file),
+                    clock::wall(),
+                ));
             }
-            Some(csr) => self.issued(csr),
+            Some(csr) => {
+                self.issued(csr);
+                let before = csr.before.as_ref().map(|(cert, key)| pair(cert, key));
+                let issued = pair(&tls.cert_file, &tls.key_file);
+                for paths in before.into_iter().chain([issued]) {
+                    self.judge(pairs::serving(config, &paths, clock::wall()));
+                }
+            }
         }
         self.file("listen.tls.clientCAFile", &tls.client_ca_file);
+        let field = "listen.tls.clientCAFile";
+        self.judge(pairs::authorities(field, &tls.client_ca_file, clock::wall()));
+    }
+
+    fn judge(&mut self, judgement: Judgement) {
+        self.lines.extend(judgement.lines);
+        self.warnings.extend(judgement.warnings);
     }
 
     fn issued(&mut self, csr: &Csr) {
@@ -225,6 +255,11 @@ impl Summary {
             self.lines.push(format!("forward to {}", server.original));
         }
         self.file("upstream.caFile", &config.upstream.ca_file);
+        self.judge(pairs::authorities(
+            "upstream.caFile",
+            &config.upstream.ca_file,
+            clock::wall(),
+        ));
     }
 
     fn clients(&mut self, config: &Config) {
@@ -232,6 +267,7 @@ impl Summary {
             self.lines.push(format!("client {}", client.common_name));
             self.file(&format!("clients[{i}].certFile"), &client.cert_file);
             self.file(&format!("clients[{i}].keyFile"), &client.key_file);
+            self.judge(pairs::client(config, i, clock::wall()));
         }
         self.lines
             .push("clients without a certificate speak with their own tokens".to_owned());

@@ -1,7 +1,7 @@
 //! `edgehold install` and `edgehold uninstall`: arguments, and what a person reads of a plan and its progress.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -26,6 +26,10 @@ pub struct InstallArgs {
     /// Where this node's clients connect [default: as configured before, else 127.0.0.1:51003]
     #[arg(long, value_name = "IP:PORT")]
     address: Option<SocketAddr>,
+    /// Also serve pods that use InClusterConfig, at this address on a dummy interface [169.254.20.11 if none is given];
+    /// its certificate then comes from the cluster and waits for an approval
+    #[arg(long, value_name = "IP", num_args = 0..=1, default_missing_value = "169.254.20.11")]
+    pods: Option<IpAddr>,
     /// Who signs the certificates of local clients [default: /etc/kubernetes/pki/ca.crt, else whom kubelet trusts]
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
@@ -83,6 +87,7 @@ impl NodeArgs {
             kube_proxy: None,
             node_name: None,
             address: None,
+            pods: None,
             client_ca: None,
             binary: None,
             replace: Replace::Keep,
@@ -140,6 +145,7 @@ pub(super) fn install(args: InstallArgs, out: &mut dyn Write, err: &mut dyn Writ
         kube_proxy: args.kube_proxy_kubeconfig,
         node_name: args.node_name,
         address: args.address,
+        pods: args.pods,
         client_ca: args.client_ca_file,
         binary: args.binary,
         replace: if args.replace_config {

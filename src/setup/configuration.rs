@@ -15,6 +15,18 @@ pub(super) struct Configuration {
     pub(super) upstream_ca: PathBuf,
     pub(super) client_ca: PathBuf,
     pub(super) clients: Vec<Client>,
+    pub(super) pods: Option<Pods>,
+}
+
+/// What pods need that find the apiserver by InClusterConfig.
+#[derive(Debug)]
+pub(super) struct Pods {
+    /// Where they reach edgehold.
+    pub(super) address: SocketAddr,
+    /// kubelet's common name: it gives them the address, and its rights request the certificate that they trust.
+    pub(super) kubelet: String,
+    /// Who is to send the ClusterIP's connections here.
+    pub(super) endpoints_for: Vec<String>,
 }
 
 /// One of `clients`.
@@ -51,7 +63,20 @@ impl Configuration {
             out,
             "  # The kubeconfigs of this node's clients name this address."
         )?;
-        writeln!(out, "  addresses: [{}]", quoted(&self.address.to_string()))?;
+        let addresses: Vec<String> = [Some(self.address), self.pods.as_ref().map(|pods| pods.address)]
+            .iter()
+            .flatten()
+            .map(|address| quoted(&address.to_string()))
+            .collect();
+        writeln!(out, "  addresses: [{}]", addresses.join(", "))?;
+        if let Some(pods) = &self.pods {
+            let address = quoted(&pods.address.ip().to_string());
+            writeln!(out, "  # Pods reach the second one, whatever their network.")?;
+            writeln!(
+                out,
+                "  dummyInterface: {{name: edgehold0, addresses: [{address}]}}"
+            )?;
+        }
         writeln!(out, "  tls:")?;
         writeln!(
             out,
@@ -63,7 +88,19 @@ impl Configuration {
             out,
             "    # Who signs the certificates that local clients show: the cluster."
         )?;
-        writeln!(out, "    clientCAFile: {}\n", path(&self.client_ca))?;
+        writeln!(out, "    clientCAFile: {}", path(&self.client_ca))?;
+        if let Some(pods) = &self.pods {
+            writeln!(
+                out,
+                "    # Pods trust the cluster's authority alone: once this request is approved, its certificate is"
+            )?;
+            writeln!(
+                out,
+                "    # served instead of the one above (docs/serving-certificate.md)."
+            )?;
+            writeln!(out, "    csr: {{client: {}}}", quoted(&pods.kubelet))?;
+        }
+        writeln!(out)?;
         writeln!(out, "upstream:")?;
         writeln!(out, "  # From kubelet's kubeconfig.")?;
         writeln!(out, "  servers: [{}]", quoted(&self.server))?;
@@ -75,17 +112,33 @@ impl Configuration {
             out,
             "\n# Who is spoken for with which certificate. Clients with a token need no entry: it is passed on."
         )?;
-        if self.clients.is_empty() {
-            return writeln!(out, "clients: []");
-        }
-        writeln!(out, "clients:")?;
+        writeln!(
+            out,
+            "{}",
+            if self.clients.is_empty() {
+                "clients: []"
+            } else {
+                "clients:"
+            }
+        )?;
         for client in &self.clients {
             writeln!(out, "  # {}", client.comment)?;
             writeln!(out, "  - commonName: {}", quoted(&client.common_name))?;
             writeln!(out, "    certFile: {}", path(&client.cert))?;
             writeln!(out, "    keyFile: {}", path(&client.key))?;
         }
-        Ok(())
+        let Some(pods) = &self.pods else {
+            return Ok(());
+        };
+        let endpoints: Vec<String> = pods.endpoints_for.iter().map(|name| quoted(name)).collect();
+        writeln!(
+            out,
+            "\n# kubelet tells new pods this address as their apiserver's (docs/in-cluster.md)."
+        )?;
+        writeln!(out, "inCluster:")?;
+        writeln!(out, "  address: {}", quoted(&pods.address.to_string()))?;
+        writeln!(out, "  serviceFor: [{}]", quoted(&pods.kubelet))?;
+        writeln!(out, "  endpointsFor: [{}]", endpoints.join(", "))
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Options {
     pub node_name: Option<String>,
     /// Where local clients connect; by default as configured before, else 127.0.0.1:51003.
     pub address: Option<SocketAddr>,
+    /// Where pods that use InClusterConfig are to reach edgehold, on a dummy interface; not at all if not given.
+    pub pods: Option<IpAddr>,
     /// Who signs the certificates of local clients.
     pub client_ca: Option<PathBuf>,
     /// The program that the unit runs; by default this one.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::kubeconfig::Authority;
 
-use super::facts::{Facts, Kubelet, Options};
+use super::facts::{Facts, Kubelet, Options, Replace};
 use super::host::Manager;
 use super::kubeconfigs::{self, KubeconfigFile, Role, local_url};
 use super::paths;
@@ -111,6 +111,15 @@ impl Planner<'_> {
             );
         }
         let mut capabilities = Vec::new();
+        let kept = self
+            .facts
+            .config
+            .as_ref()
+            .filter(|_| self.options.replace == Replace::Keep);
+        let has_interface = kept.is_some_and(|config| config.listen.dummy_interface.is_some());
+        if self.options.pods.is_some() || has_interface {
+            capabilities.push(unit::Capability::NetAdmin);
+        }
         if self.facts.address.port() < 1024 {
             capabilities.push(unit::Capability::NetBindService);
         }

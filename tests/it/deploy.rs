@@ -89,7 +89,9 @@ fn unknown(document: &Value) -> Vec<String> {
             fits::<admission::ValidatingAdmissionPolicyBinding>(document)
         }
         // Checked by the tests below.
-        ("kustomize.config.k8s.io/v1beta1", "Kustomization") | (config::API_VERSION, config::KIND) => Vec::new(),
+        ("kustomize.config.k8s.io/v1beta1", "Kustomization") | (config::API_VERSION, config::KIND) => {
+            Vec::new()
+        }
         (version, kind) => vec![format!("no test knows {version:?} {kind:?}")],
     }
 }
@@ -122,7 +124,12 @@ fn an_unknown_field_would_be_noticed() {
 
 #[test]
 fn every_configuration_passes_check() {
-    for path in ["daemonset/base/config.yaml", "daemonset/overlays/edge/config.yaml", "../edge-node.yaml", "../minimal.yaml"] {
+    for path in [
+        "daemonset/base/config.yaml",
+        "daemonset/overlays/edge/config.yaml",
+        "../edge-node.yaml",
+        "../minimal.yaml",
+    ] {
         let loaded = config::load(&deploy().join(path));
         assert!(loaded.is_ok(), "{path}: {}", loaded.unwrap_err());
     }
@@ -136,12 +143,20 @@ fn the_unit_is_the_one_that_install_writes() {
 
 /// What the containers of a pod see of the host and of ConfigMaps: mount points, and whether they may write there.
 fn mounts(pod: &Value) -> BTreeMap<PathBuf, bool> {
-    let volumes: BTreeSet<&str> = pod["volumes"].as_array().unwrap().iter().map(|volume| field(volume, "name")).collect();
+    let volumes: BTreeSet<&str> = pod["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|volume| field(volume, "name"))
+        .collect();
     let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap().iter();
     mounts
         .map(|mount| {
             assert!(volumes.contains(field(mount, "name")), "{mount}");
-            (field(mount, "mountPath").into(), mount["readOnly"] != Value::Bool(true))
+            (
+                field(mount, "mountPath").into(),
+                mount["readOnly"] != Value::Bool(true),
+            )
         })
         .collect()
 }
@@ -158,15 +173,36 @@ fn every_file_that_a_configuration_names_is_mounted_and_only_the_cache_can_be_wr
         let mounts = mounts(pod);
         let config = config::load(&deploy().join(config)).unwrap();
         let tls = &config.listen.tls;
-        let mut files = vec![&tls.cert_file, &tls.key_file, &tls.client_ca_file, &config.upstream.ca_file];
-        files.extend(config.clients.iter().flat_map(|client| [&client.cert_file, &client.key_file]));
+        let mut files = vec![
+            &tls.cert_file,
+            &tls.key_file,
+            &tls.client_ca_file,
+            &config.upstream.ca_file,
+        ];
+        files.extend(
+            config
+                .clients
+                .iter()
+                .flat_map(|client| [&client.cert_file, &client.key_file]),
+        );
         for file in files {
-            assert!(mounts.keys().any(|mount| file.starts_with(mount)), "{} in {mounts:?}", file.display());
+            assert!(
+                mounts.keys().any(|mount| file.starts_with(mount)),
+                "{} in {mounts:?}",
+                file.display()
+            );
         }
-        let writable: Vec<&PathBuf> = mounts.iter().filter(|(_, writable)| **writable).map(|(mount, _)| mount).collect();
+        let writable: Vec<&PathBuf> = mounts
+            .iter()
+            .filter(|(_, writable)| **writable)
+            .map(|(mount, _)| mount)
+            .collect();
         assert_eq!(writable, [&config.cache.path]);
         let container = &pod["containers"][0];
-        assert_eq!(container["args"], serde_json::json!(["run", "--config", config::DEFAULT_PATH]));
+        assert_eq!(
+            container["args"],
+            serde_json::json!(["run", "--config", config::DEFAULT_PATH])
+        );
         let port = config.listen.addresses[0].port();
         assert_eq!(container["livenessProbe"]["tcpSocket"]["port"], port);
         let image = field(container, "image").split(':').next().unwrap();
@@ -179,16 +215,31 @@ fn kustomizations_name_files_that_are_there_and_this_version() {
     for dir in ["daemonset/base", "daemonset/overlays/edge"] {
         let kustomization = &documents(&read(format!("{dir}/kustomization.yaml")))[0];
         let mut named: Vec<String> = Vec::new();
-        named.extend(kustomization["resources"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()));
+        named.extend(
+            kustomization["resources"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one.as_str().unwrap().to_owned()),
+        );
         let patches = kustomization["patches"].as_array().cloned().unwrap_or_default();
         named.extend(patches.iter().map(|patch| field(patch, "path").to_owned()));
         let generated = &kustomization["configMapGenerator"][0];
         assert_eq!(field(generated, "name"), "edgehold");
-        named.extend(generated["files"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()));
+        named.extend(
+            generated["files"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one.as_str().unwrap().to_owned()),
+        );
         for name in named {
             assert!(deploy().join(dir).join(&name).exists(), "{dir}: {name}");
         }
-        assert_eq!(field(&kustomization["images"][0], "newTag"), env!("CARGO_PKG_VERSION"));
+        assert_eq!(
+            field(&kustomization["images"][0], "newTag"),
+            env!("CARGO_PKG_VERSION")
+        );
     }
     let pod = read("static-pod/edgehold.yaml");
     assert!(pod.contains(concat!("image: edgehold:", env!("CARGO_PKG_VERSION"), "\n")));

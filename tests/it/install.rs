@@ -519,6 +519,32 @@ fn a_node_that_has_not_joined_joins_through_edgehold_and_can_leave_it() {
 }
 
 #[test]
+fn pods_are_served_at_an_address_of_their_own_with_a_certificate_from_the_cluster() {
+    let node = Scratch::joined();
+    let before = node.tree();
+    let said = node.done(&["install", "--pods"]);
+    assert!(said.contains("kubectl certificate approve"), "{said}");
+    let config = edgehold::config::load(&node.at("etc/edgehold/config.yaml")).unwrap();
+    let pods = "169.254.20.11:51003".parse().unwrap();
+    assert_eq!(
+        config.listen.addresses,
+        ["127.0.0.1:51003".parse().unwrap(), pods]
+    );
+    let csr = config.listen.tls.csr.unwrap();
+    assert_eq!(csr.client, "system:node:edge-1");
+    assert!(csr.before.is_some(), "kubelet is served before the approval");
+    assert!(config.listen.dummy_interface.is_some() && config.in_cluster.is_some());
+    let unit = node.read("etc/systemd/system/edgehold.service");
+    assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN\n"), "{unit}");
+    assert!(
+        node.done(&["install"]).contains("nothing to do"),
+        "without the flag nothing is taken away"
+    );
+    node.done(&["uninstall"]);
+    assert_eq!(node.tree(), before);
+}
+
+#[test]
 fn kube_proxy_on_the_host_is_pointed_here_too() {
     let pki = Pki::new();
     let node = Scratch::joined_to(&pki, SERVER);

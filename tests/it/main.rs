@@ -8,6 +8,7 @@
 )]
 
 mod certificates;
+mod check;
 mod child;
 mod cli;
 mod config;

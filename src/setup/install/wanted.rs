@@ -1,12 +1,13 @@
 //! The configuration that the node should have, and what becomes of the one that it has.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::config::kubeconfig::Authority;
 
 use super::{Planner, upstream_ca};
-use crate::setup::configuration::{Client, Configuration};
+use crate::setup::configuration::{Client, Configuration, Pods};
 use crate::setup::facts::Replace;
 use crate::setup::kubeconfigs::{self, Identity, KubeconfigFile, Role};
 use crate::setup::paths;
@@ -110,13 +111,40 @@ impl Planner<'_> {
                 "correct --client-ca-file",
             );
         }
+        let clients = self.clients();
+        let pods = self.options.pods.and_then(|address| self.pods(address, &clients));
         Some(Configuration {
             address: self.facts.address,
             server: original.server,
             proxy: original.proxy_url,
             client_ca: client_ca.unwrap_or_else(|| upstream_ca.clone()),
             upstream_ca,
-            clients: self.clients(),
+            clients,
+            pods,
+        })
+    }
+
+    fn pods(&mut self, address: IpAddr, clients: &[Client]) -> Option<Pods> {
+        let Some(kubelet) = clients
+            .iter()
+            .find(|client| client.common_name.starts_with("system:node:"))
+        else {
+            self.problem(
+                "--pods needs a kubelet with a certificate of a node",
+                "let it join first, or leave --pods out",
+            );
+            return None;
+        };
+        self.plan.notes.push(
+            "pods trust edgehold once its certificate is approved: kubectl get csr, then kubectl certificate approve (docs/serving-certificate.md)".to_owned(),
+        );
+        let others = clients
+            .iter()
+            .filter(|client| client.common_name != kubelet.common_name);
+        Some(Pods {
+            address: SocketAddr::new(address, self.facts.address.port()),
+            kubelet: kubelet.common_name.clone(),
+            endpoints_for: others.map(|client| client.common_name.clone()).collect(),
         })
     }
 

@@ -172,6 +172,7 @@ impl Scratch {
             kube_proxy: None,
             node_name: None,
             address: None,
+            pods: None,
             client_ca: None,
             binary: None,
             replace: Replace::Keep,
