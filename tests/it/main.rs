@@ -34,6 +34,8 @@ mod listener;
 mod lite_apiserver;
 mod memory;
 mod offline;
+mod pod_network;
+mod pods;
 mod process;
 mod reload;
 mod returning;

@@ -237,4 +237,21 @@ pub(crate) static ALL: &[Kind] = &[
         status: false,
         short: &[],
     },
+    istio("destinationrules", "destinationrule", "DestinationRule"),
+    istio("gateways", "gateway", "Gateway"),
+    istio("virtualservices", "virtualservice", "VirtualService"),
 ];
+
+const fn istio(resource: &'static str, singular: &'static str, kind: &'static str) -> Kind {
+    Kind {
+        group: "networking.istio.io",
+        version: "v1alpha3",
+        resource,
+        singular,
+        kind,
+        scope: Namespaced,
+        origin: Origin::Custom,
+        status: false,
+        short: &[],
+    }
+}
