@@ -19,6 +19,9 @@ const KUBELET: &str = "system:node:edge-1";
 const NODE: &str = "/api/v1/nodes/edge-1";
 const NAMESPACE: &str = "/api/v1/namespaces/edge";
 
+/// Within so many seconds of its start, and offline, kubelet runs its pod again.
+const AGAIN: u64 = 60;
+
 pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.controllers(&[]).await?;
     let pair = cluster.pki().client(Some(KUBELET), &["system:nodes"]);
@@ -36,7 +39,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     kubelet.start()?;
     wait_ready(cluster, &mut kubelet, "True").await?;
 
-    step("a pod with a ConfigMap, a Secret and the environment of a Service runs");
+    step("a pod with a ConfigMap, a Secret, a projected token and the environment of a Service runs");
     prepare(cluster).await?;
     let uid = until("the pod runs", 120, async || {
         kubelet.check()?;
@@ -61,56 +64,76 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     })
     .await?;
 
-    step("the cloud goes away; kubelet is killed and started again offline, and starts the pod again");
-    node.go_offline(cluster, Cut::Refused).await?;
-    kubelet.kill().await?;
-    kubelet.start()?;
-    kubelet.wait_pod(&uid, "Running").await?;
-    kubelet.wait_running().await?;
+    for cut in Cut::ALL {
+        step(format!(
+            "the cloud goes away ({}); kubelet is killed and started again offline, and starts the pod again",
+            cut.as_str()
+        ));
+        node.go_offline(cluster, cut).await?;
+        kubelet.restart(&uid).await?;
 
-    step("edgehold is killed and started again offline, kubelet after it");
-    node.kill_and_launch(cluster).await?;
-    kubelet.wait_pod(&uid, "Running").await?;
-    kubelet.kill().await?;
-    kubelet.start()?;
-    kubelet.wait_pod(&uid, "Running").await?;
-    kubelet.wait_running().await?;
+        step("edgehold is killed and started again offline, kubelet after it");
+        node.kill_and_launch(cluster).await?;
+        kubelet.wait_pod(&uid, "Running").await?;
+        kubelet.restart(&uid).await?;
+        if cut == Cut::Refused {
+            step("the cloud has noticed: the node is not Ready");
+            wait_ready(cluster, &mut kubelet, "Unknown").await?;
+        }
 
-    step("the cloud has noticed: the node is not Ready");
-    wait_ready(cluster, &mut kubelet, "Unknown").await?;
-
-    step("the cloud is back: the node is Ready, the pod is the same, and a new one runs too");
-    node.go_online(cluster).await?;
-    wait_ready(cluster, &mut kubelet, "True").await?;
-    let pod = cluster.read(&format!("{NAMESPACE}/pods/web")).await?;
-    ensure!(
-        pod["metadata"]["uid"] == uid.as_str(),
-        "the pod is another one: {pod}"
-    );
-    ensure!(
-        pod["metadata"]["deletionTimestamp"].is_null(),
-        "the pod is being deleted: {pod}"
-    );
-    ensure!(
-        pod["status"]["phase"] == "Running",
-        "the pod does not run: {}",
-        pod["status"]
-    );
-    kubelet.wait_pod(&uid, "Running").await?;
-    cluster
-        .request(
-            "POST",
-            &format!("{NAMESPACE}/pods"),
-            &pod_named("second").to_string(),
+        step("the cloud is back: the node is Ready, the pod is the same, and a new one runs too");
+        node.go_online(cluster).await?;
+        wait_ready(cluster, &mut kubelet, "True").await?;
+        let pod = cluster.read(&format!("{NAMESPACE}/pods/web")).await?;
+        ensure!(
+            pod["metadata"]["uid"] == uid.as_str(),
+            "the pod is another one: {pod}"
+        );
+        ensure!(
+            pod["metadata"]["deletionTimestamp"].is_null(),
+            "the pod is being deleted: {pod}"
+        );
+        ensure!(
+            pod["status"]["phase"] == "Running",
+            "the pod does not run: {}",
+            pod["status"]
+        );
+        kubelet.wait_pod(&uid, "Running").await?;
+        another(
+            cluster,
+            &mut kubelet,
+            &format!("after-{}", cut.as_str().replace(' ', "-")),
         )
         .await?;
-    until("a second pod runs", 120, async || {
+    }
+    Ok(())
+}
+
+/// A new pod runs, and goes again.
+async fn another(cluster: &Cluster, kubelet: &mut Kubelet, name: &str) -> anyhow::Result<()> {
+    let (pods, pod) = (format!("{NAMESPACE}/pods"), format!("{NAMESPACE}/pods/{name}"));
+    cluster
+        .request("POST", &pods, &pod_named(name).to_string())
+        .await?;
+    until("a new pod runs", 120, async || {
         kubelet.check()?;
-        let pod = cluster.read(&format!("{NAMESPACE}/pods/second")).await?;
+        let pod = cluster.read(&pod).await?;
         Ok(if pod["status"]["phase"] == "Running" {
             Ok(())
         } else {
             Err(pod["status"].to_string())
+        })
+    })
+    .await?;
+    cluster.request("DELETE", &pod, "").await?;
+    until("the new pod is gone", 120, async || {
+        kubelet.check()?;
+        let list = cluster.read(&pods).await?;
+        let count = list["items"].as_array().map_or(0, Vec::len);
+        Ok(if count == 1 {
+            Ok(())
+        } else {
+            Err(format!("{count} pods"))
         })
     })
     .await
@@ -151,12 +174,12 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A pod on the node. It mounts no service account token: replaying tokens is a feature of its own.
+/// A pod on the node, with everything that kubelet must ask the cloud for; its service account's token is mounted by admission.
 fn pod_named(name: &str) -> Value {
     json!({
         "metadata": {"name": name, "labels": {"app": "web"}},
         "spec": {
-            "nodeName": "edge-1", "automountServiceAccountToken": false, "enableServiceLinks": true,
+            "nodeName": "edge-1", "enableServiceLinks": true,
             "containers": [{
                 "name": "main", "image": "example.test/web:1",
                 "envFrom": [{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "hidden"}}],
@@ -229,9 +252,17 @@ impl Kubelet {
         self.process.as_mut().map_or(Ok(()), Process::check)
     }
 
+    /// Kills it, starts it again, and waits until it runs the pod, which is what may take a minute.
+    async fn restart(&mut self, uid: &str) -> anyhow::Result<()> {
+        self.kill().await?;
+        self.start()?;
+        self.wait_running().await?;
+        self.wait_pod(uid, "Running").await
+    }
+
     /// Waits until kubelet itself lists the pod in this phase.
     async fn wait_pod(&mut self, uid: &str, phase: &str) -> anyhow::Result<()> {
-        until(&format!("kubelet has the pod as {phase}"), 120, async || {
+        until(&format!("kubelet has the pod as {phase}"), AGAIN, async || {
             self.check()?;
             let pods = match self.read("/pods").await {
                 Ok(pods) => serde_json::from_str::<Value>(&pods)?,
@@ -252,7 +283,7 @@ impl Kubelet {
 
     /// Waits until this kubelet process itself has started the pod: what the last one ran went with it.
     async fn wait_running(&mut self) -> anyhow::Result<()> {
-        until("kubelet runs one pod", 120, async || {
+        until("kubelet runs one pod", AGAIN, async || {
             self.check()?;
             let metrics = self.read("/metrics").await;
             let running = metrics.as_ref().ok().and_then(|text| {
