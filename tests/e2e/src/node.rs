@@ -65,7 +65,8 @@ impl Node {
         Self::start_with(cluster, name, &files.collect::<Vec<_>>(), "").await
     }
 
-    /// As [`Node::start`], with the pairs' files, which need not be there yet, and more of the configuration.
+    /// As [`Node::start`], with the pairs' files, which need not be there yet, and more of the configuration, in which `LISTEN`
+    /// stands for where edgehold listens.
     pub(crate) async fn start_with(
         cluster: &Cluster,
         name: &str,
@@ -92,7 +93,7 @@ impl Node {
             dir.join("cache").display(),
             ca = ca.display(),
         );
-        config.push_str(more);
+        config.push_str(&more.replace("LISTEN", &address.to_string()));
         config.push_str("clients:\n");
         for (common_name, cert, key) in clients {
             let (cert, key) = (cert.display(), key.display());

@@ -54,6 +54,11 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     })
     .await?;
     let uid = uid.as_str().context("a uid")?.to_owned();
+    let pod = cluster.read(&format!("{NAMESPACE}/pods/web")).await?;
+    ensure!(
+        pod["spec"]["volumes"].to_string().contains("serviceAccountToken"),
+        "the pod mounts no token: {pod}"
+    );
     kubelet.wait_pod(&uid, "Running").await?;
     until("kubelet has its lease", 60, async || {
         kubelet.check()?;

@@ -69,6 +69,15 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .success()?
         .shows("deployments")?;
 
+    step("online: the manifests of examples/deploy would be accepted");
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/deploy");
+    kubectl
+        .run(&format!(
+            "apply --dry-run=server --validate=strict -R -f {manifests}"
+        ))
+        .await?
+        .success()?
+        .shows("server dry run")?;
     streams::online(cluster, &kubectl, node.dir()).await?;
 
     step("online: get -w sees a change made elsewhere");

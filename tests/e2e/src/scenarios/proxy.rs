@@ -41,8 +41,17 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     .await?;
     service(cluster, "headless", json!({}), json!({"clusterIP": "None"})).await?;
 
+    // The apiserver's own, which pods of this node are to find at edgehold instead.
+    add_endpoints(cluster, "kubernetes", "0", 2).await?;
+
     let pair = cluster.pki().client(Some(USER), &[]);
-    let mut node = Node::start(cluster, "kube-proxy", &[(USER, &pair)]).await?;
+    let (cert, key) = pair.write_to(cluster.dir(), "kube-proxy-client");
+    let in_cluster = if cluster.network().can_drop() {
+        format!("inCluster: {{address: \"LISTEN\", endpointsFor: [\"{USER}\"]}}\n")
+    } else {
+        String::new() // The loopback is no address for pods.
+    };
+    let mut node = Node::start_with(cluster, "kube-proxy", &[(USER, cert, key)], &in_cluster).await?;
     let mut proxy = KubeProxy {
         program: cluster.tools().path(Tool::Proxy).to_owned(),
         kubeconfig: cluster.kubeconfig("kube-proxy", node.address, &pair)?,
@@ -159,7 +168,7 @@ async fn in_etcd(cluster: &Cluster) -> anyhow::Result<(Value, Value)> {
         .map(|item| (name(item), item["spec"]["clusterIP"].clone()))
         .collect();
     let list = cluster.read("/apis/discovery.k8s.io/v1/endpointslices").await?;
-    let slices: BTreeMap<_, _> = list["items"]
+    let mut slices: BTreeMap<_, _> = list["items"]
         .as_array()
         .context("slices")?
         .iter()
@@ -172,6 +181,10 @@ async fn in_etcd(cluster: &Cluster) -> anyhow::Result<(Value, Value)> {
             (name(item), Value::from(addresses))
         })
         .collect();
+    if cluster.network().can_drop() {
+        let here = Value::from(vec![cluster.network().node().to_string()]);
+        slices.insert("default/kubernetes-0".to_owned(), here);
+    }
     Ok((serde_json::to_value(services)?, serde_json::to_value(slices)?))
 }
 
