@@ -1,6 +1,7 @@
 //! Wires every component together: [`App::bind`] does all that can fail, [`App::spawn`] starts it.
 
 mod clients;
+mod issuer;
 mod logging;
 mod maintenance;
 mod node;
@@ -17,7 +18,7 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cache::{Cache, CacheConfig, StoredTokens};
+use crate::cache::{Cache, CacheConfig, StoredIssuer, StoredTokens};
 use crate::config::{CacheStore, Config};
 use crate::proxy::{Pace, Parts, Proxy};
 use crate::runtime::tasks::Tasks;
@@ -79,6 +80,7 @@ pub struct App {
     store: Arc<dyn Store>,
     certificates: Arc<Certificates>,
     tokens: StoredTokens,
+    issuer: StoredIssuer,
     metrics: ServerMetrics,
     upstream_metrics: UpstreamMetrics,
     registry: Registry,
@@ -102,6 +104,7 @@ impl App {
         .await?;
         let (paths, cache, prepared) = (certificate_config(&config), config.cache.clone(), config.clone());
         let blocking_tasks = tasks.clone();
+        let audiences = config.offline.issuer.audiences.clone();
         let opened = tasks.spawn_blocking(move || -> anyhow::Result<_> {
             let store: Arc<dyn Store> = match cache.store {
                 CacheStore::File => Arc::new(LogStore::open(&cache.path).context("opening cache.path")?),
@@ -109,9 +112,10 @@ impl App {
             };
             let tokens = StoredTokens::open(&store, &blocking_tasks)?;
             node::prepare(&prepared);
-            Ok((store, tokens, Arc::new(Certificates::bind(paths))))
+            let issuer = StoredIssuer::open(&store, audiences, &blocking_tasks)?;
+            Ok((store, (tokens, issuer), Arc::new(Certificates::bind(paths))))
         });
-        let (store, tokens, certificates) = opened.await.context("opening the store")??;
+        let (store, (tokens, issuer), certificates) = opened.await.context("opening the store")??;
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let upstream_metrics = UpstreamMetrics::register(&mut registry);
@@ -121,6 +125,7 @@ impl App {
             store,
             certificates,
             tokens,
+            issuer,
             metrics,
             upstream_metrics,
             registry,
@@ -136,6 +141,7 @@ impl App {
             store,
             certificates,
             tokens,
+            issuer,
             metrics,
             upstream_metrics,
             mut registry,
@@ -172,6 +178,7 @@ impl App {
             link: link.clone(),
             cache,
             tokens,
+            issuer,
             time: Arc::clone(&time),
             pace: Pace::every(REOPEN_INTERVAL),
             limits: clients::limits(&config),
@@ -181,6 +188,7 @@ impl App {
         }));
         maintenance::follow_link(&link, &time, &tasks);
         maintenance::prune(&proxy, &tasks);
+        issuer::keep_current(&config.offline.issuer, &proxy, &tasks);
         let maintenance = Maintenance::new(
             store,
             config.cache.max_size,
@@ -264,6 +272,7 @@ impl Running {
     pub async fn settle(&self) {
         self.proxy.cache().settle().await;
         self.proxy.tokens().settle().await;
+        self.proxy.issuer().settle().await;
         self.maintenance.sync(&self.tasks).await;
     }
 

@@ -18,7 +18,7 @@ pub use address::ServerAddress;
 pub use error::{ConfigErrors, Position, Problem};
 pub use in_cluster::InCluster;
 pub use interface::{DummyInterface, OnExit};
-pub use offline::Offline;
+pub use offline::{Issuer, IssuerCredential, Offline};
 pub use serving::{Csr, KUBELET_SERVING, ServingPair};
 
 use error::{Fault, Problems};

@@ -9,10 +9,12 @@
 
 mod credential;
 mod impersonation;
+mod issuer;
 mod principal;
 mod tokens;
 
 pub use credential::{BearerToken, Credential, Malformed, strip_credentials};
 pub use impersonation::{impersonates, strip_front_proxy};
+pub use issuer::{Issuer, IssuerError, PodReference, Unverified, Verified};
 pub use principal::{Principal, PrincipalKind};
 pub use tokens::{Accepted, NodeKey, NodeKeyError, TokenHash, TokenMemory, TokenRecord};

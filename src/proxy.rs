@@ -10,11 +10,13 @@ mod exchange;
 mod filtered;
 mod forward;
 mod headers;
+mod issuer;
 mod limits;
 mod priority;
 mod queue;
 mod repeat;
 mod respond;
+mod tokens;
 mod upgrade;
 mod watch;
 
@@ -25,13 +27,14 @@ use std::time::SystemTime;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::cache::{Cache, StoredTokens};
+use crate::cache::{Cache, StoredIssuer, StoredTokens};
 use crate::filter::Filters;
 use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{PeerCertificate, TrustedTime};
 use crate::upstream::{Link, Transports};
 
+pub use self::issuer::{IssuerReader, ReadIssuerError};
 pub use self::limits::{Limit, Limits};
 pub use self::priority::{Priorities, Priority};
 pub use self::watch::Pace;
@@ -51,6 +54,7 @@ pub struct Proxy {
     link: Link,
     cache: Cache,
     tokens: StoredTokens,
+    issuer: StoredIssuer,
     time: Arc<TrustedTime>,
     pace: Pace,
     limits: Limits,
@@ -69,6 +73,8 @@ pub struct Parts {
     pub cache: Cache,
     /// Tokens that upstream has accepted.
     pub tokens: StoredTokens,
+    /// The cluster's keys for tokens that upstream has not been asked about.
+    pub issuer: StoredIssuer,
     /// The moment at which certificates are judged.
     pub time: Arc<TrustedTime>,
     /// How fast held watches return upstream.
@@ -91,6 +97,7 @@ impl Proxy {
             link,
             cache,
             tokens,
+            issuer,
             time,
             pace,
             limits,
@@ -103,6 +110,7 @@ impl Proxy {
             link,
             cache,
             tokens,
+            issuer,
             time,
             pace,
             limits,
@@ -130,6 +138,16 @@ impl Proxy {
     /// The last contact with the cloud, by the cloud's clock.
     pub fn last_contact(&self) -> Option<SystemTime> {
         self.time.last_contact()
+    }
+
+    /// The state of the way to the cloud.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The cluster's keys for tokens, likewise.
+    pub fn issuer(&self) -> &StoredIssuer {
+        &self.issuer
     }
 
     /// How fast clients may ask, to be tidied.

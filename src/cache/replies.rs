@@ -9,7 +9,6 @@
 mod ask;
 mod claims;
 mod kept;
-mod pods;
 mod seal;
 
 use std::sync::Arc;
@@ -30,11 +29,10 @@ use super::answer::Found;
 use super::decode::{Coding, Decoded};
 use super::recording::is_from_apiserver;
 use super::tee::{Handover, tee};
-use super::{Cache, UnderWay};
+use super::{Cache, Presence, UnderWay};
 
 use self::ask::About;
 use self::kept::{Head, Kept, Subject};
-use self::pods::Presence;
 use self::seal::Seal;
 
 pub use self::ask::{Ask, LARGEST_ASKED, may_be_asked_again};

@@ -14,6 +14,8 @@ use crate::store::{Change, Log, LogId, Store, StoreError};
 /// The owner of what belongs to the node itself; no principal has such a key.
 const NODE: &str = "edgehold";
 const NODE_KEY: &[u8] = b"node-key";
+/// Before the hash of a token that was refused; its value is empty.
+const REFUSED: &str = "refused/";
 const HEADER: &[u8] = br#"{"kind":"tokens","version":1}"#;
 
 /// Why the memory could not be opened.
@@ -62,9 +64,14 @@ impl StoredTokens {
         let mut memory = TokenMemory::new(&key);
         for entry in log.snapshot().entries() {
             let (name, value) = entry?;
-            let hash = std::str::from_utf8(&name)
-                .ok()
-                .and_then(|text| text.parse::<TokenHash>().ok());
+            let name = std::str::from_utf8(&name).unwrap_or_default();
+            if let Some(refused) = name.strip_prefix(REFUSED) {
+                if let Ok(hash) = refused.parse() {
+                    memory.restore_refusal(hash);
+                }
+                continue;
+            }
+            let hash = name.parse::<TokenHash>().ok();
             let record = serde_json::from_slice::<TokenRecord>(&value).ok();
             if let (Some(hash), Some(record)) = (hash, record) {
                 memory.restore(hash, record);
@@ -87,13 +94,13 @@ impl StoredTokens {
         self.memory.lock().candidate(token)
     }
 
-    /// Who a token is that upstream has accepted before and that had not expired at `moment`.
-    pub fn known(&self, token: &BearerToken, moment: SystemTime) -> Option<Principal> {
+    /// What is known of a token that upstream has accepted before and that had not expired at `moment`.
+    pub fn known(&self, token: &BearerToken, moment: SystemTime) -> Option<TokenRecord> {
         self.memory
             .lock()
             .lookup(token)
             .filter(|record| record.valid_at(moment))
-            .map(|record| record.principal.clone())
+            .cloned()
     }
 
     /// An apiserver itself has accepted a token.
@@ -114,7 +121,10 @@ impl StoredTokens {
             });
         }
         if let Some(hash) = accepted.evicted {
-            self.erase(hash);
+            self.erase(hash.to_string());
+        }
+        if let Some(hash) = accepted.was_refused {
+            self.erase(format!("{REFUSED}{hash}"));
         }
     }
 
@@ -122,8 +132,33 @@ impl StoredTokens {
     pub fn refused(&self, token: &BearerToken) {
         let forgotten = self.memory.lock().forget(token);
         if let Some(hash) = forgotten {
-            self.erase(hash);
+            self.erase(hash.to_string());
         }
+    }
+
+    /// The same for a token whose signature is good: the cluster's keys must not vouch for it again.
+    pub fn distrusted(&self, token: &BearerToken) {
+        let (refused, evicted) = self.memory.lock().distrust(token);
+        if let Some(hash) = refused {
+            self.log.post(move |log| {
+                let key = format!("{REFUSED}{hash}");
+                write(
+                    log,
+                    Change::Put {
+                        key: key.as_bytes(),
+                        value: b"",
+                    },
+                );
+            });
+        }
+        if let Some(hash) = evicted {
+            self.erase(format!("{REFUSED}{hash}"));
+        }
+    }
+
+    /// Whether an apiserver has refused this very token, and not accepted it since.
+    pub fn is_refused(&self, token: &BearerToken) -> bool {
+        self.memory.lock().is_refused(token)
     }
 
     /// Waits until all of it is with the store.
@@ -131,15 +166,9 @@ impl StoredTokens {
         let _stopped = self.log.run(|_| ()).await;
     }
 
-    fn erase(&self, hash: TokenHash) {
-        self.log.post(move |log| {
-            write(
-                log,
-                Change::Delete {
-                    key: hash.to_string().as_bytes(),
-                },
-            )
-        });
+    fn erase(&self, key: String) {
+        self.log
+            .post(move |log| write(log, Change::Delete { key: key.as_bytes() }));
     }
 }
 

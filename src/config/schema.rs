@@ -61,7 +61,8 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         .and_then(|field| field.object(&["limits"], out));
     let default_limits = default_client.and_then(|object| read_limits(&object, out));
     let certificates = read_certificates(root.get("certificates"), out);
-    let offline = offline::read(root.get("offline"), out);
+    let configured = clients.as_deref().unwrap_or_default();
+    let offline = offline::read(root.get("offline"), configured, out);
     let log = read_log(root.get("log"), out);
     let in_cluster = in_cluster::read(root.get("inCluster"), clients.as_deref(), out);
     later::admin(&root, out);

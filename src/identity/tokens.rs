@@ -16,6 +16,7 @@ use jsonwebtoken::dangerous::insecure_decode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::credential::BearerToken;
+use super::issuer::PodReference;
 use super::principal::Principal;
 
 /// Far above the number of tokens that one node sees between two renewals.
@@ -117,6 +118,9 @@ pub struct TokenRecord {
     pub exp: Option<u64>,
     /// Unix seconds at which upstream accepted it, up to an hour behind the last time.
     pub accepted_at: u64,
+    /// The pod that it is bound to: without it upstream would accept it no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodReference>,
 }
 
 impl TokenRecord {
@@ -136,6 +140,8 @@ pub struct Accepted {
     pub changed: Option<(TokenHash, TokenRecord)>,
     /// To be deleted: the one not used for longest, to make room.
     pub evicted: Option<TokenHash>,
+    /// The refusal that no longer stands, to be deleted too.
+    pub was_refused: Option<TokenHash>,
 }
 
 /// The order of eviction: what was restored and not used since goes first, by age; then by last use. Not by the clock,
@@ -154,6 +160,7 @@ struct Remembered {
 /// The memory. At most 10 000 tokens.
 pub struct TokenMemory {
     key: [u8; 32],
+    refused: Refused,
     records: HashMap<TokenHash, Remembered>,
     order: BTreeMap<LastUse, TokenHash>,
     uses: u64,
@@ -165,6 +172,7 @@ impl TokenMemory {
         Self {
             // A key of its own, so that the node key may serve other purposes too.
             key: blake3::derive_key("edgehold bearer token hash v1", &key.0),
+            refused: Refused::default(),
             records: HashMap::new(),
             order: BTreeMap::new(),
             uses: 0,
@@ -182,6 +190,8 @@ impl TokenMemory {
     pub fn accepted(&mut self, token: &BearerToken, now: SystemTime) -> Accepted {
         let hash = self.hash(token);
         let now = unix_seconds(now);
+        let signed = self.signed_hash(token);
+        let was_refused = self.refused.remove(&signed);
         self.uses += 1;
         let last_use = LastUse::Used(self.uses);
         if let Some(known) = self.records.get_mut(&hash) {
@@ -197,18 +207,21 @@ impl TokenMemory {
                 principal: known.record.principal.clone(),
                 changed,
                 evicted: None,
+                was_refused: was_refused.then_some(signed),
             };
         }
         let record = TokenRecord {
             principal: claimed(token, hash),
             exp: expiry(token),
             accepted_at: now,
+            pod: bound_pod(token),
         };
         let evicted = self.put(hash, record.clone(), last_use);
         Accepted {
             principal: record.principal.clone(),
             changed: Some((hash, record)),
             evicted,
+            was_refused: was_refused.then_some(signed),
         }
     }
 
@@ -225,6 +238,26 @@ impl TokenMemory {
         let forgotten = self.records.remove(&hash)?;
         self.order.remove(&forgotten.last_use);
         Some(hash)
+    }
+
+    /// Upstream has refused `token` with 401 although its signature is good: no key may vouch for it again. Returns the
+    /// refusal to be stored, and one to be deleted to make room.
+    pub fn distrust(&mut self, token: &BearerToken) -> (Option<TokenHash>, Option<TokenHash>) {
+        let hash = self.signed_hash(token);
+        if !self.refused.insert(hash) {
+            return (None, None);
+        }
+        (Some(hash), self.refused.evict())
+    }
+
+    /// Takes up a stored refusal.
+    pub fn restore_refusal(&mut self, hash: TokenHash) {
+        self.refused.insert(hash);
+    }
+
+    /// Whether upstream has refused this very token, and not accepted it since.
+    pub fn is_refused(&self, token: &BearerToken) -> bool {
+        self.refused.numbers.contains_key(&self.signed_hash(token))
     }
 
     /// Who `token` *would* be if upstream accepts it. Only to be used together with a 2xx of upstream to the request
@@ -250,6 +283,16 @@ impl TokenMemory {
         TokenHash(*blake3::keyed_hash(&self.key, token.as_bytes()).as_bytes())
     }
 
+    /// Of what is signed: a good signature can be written in another way that is good too.
+    fn signed_hash(&self, token: &BearerToken) -> TokenHash {
+        let bytes = token.as_bytes();
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte == b'.')
+            .unwrap_or(bytes.len());
+        TokenHash(*blake3::keyed_hash(&self.key, bytes.get(..end).unwrap_or(bytes)).as_bytes())
+    }
+
     fn put(&mut self, hash: TokenHash, record: TokenRecord, last_use: LastUse) -> Option<TokenHash> {
         if let Some(replaced) = self.records.insert(hash, Remembered { record, last_use }) {
             self.order.remove(&replaced.last_use);
@@ -272,6 +315,44 @@ impl fmt::Debug for TokenMemory {
     }
 }
 
+/// Hashes of the signed parts of tokens that upstream has refused, in the order in which it did. Only tokens with a good signature come here, so
+/// that nobody can push them out with others of his own making.
+#[derive(Default)]
+struct Refused {
+    numbers: HashMap<TokenHash, u64>,
+    order: BTreeMap<u64, TokenHash>,
+    next: u64,
+}
+
+impl Refused {
+    /// `false`: it was there.
+    fn insert(&mut self, hash: TokenHash) -> bool {
+        if self.numbers.contains_key(&hash) {
+            return false;
+        }
+        self.numbers.insert(hash, self.next);
+        self.order.insert(self.next, hash);
+        self.next += 1;
+        true
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, hash: &TokenHash) -> bool {
+        let number = self.numbers.remove(hash);
+        number.is_some_and(|number| self.order.remove(&number).is_some())
+    }
+
+    /// The oldest, if there are too many.
+    fn evict(&mut self) -> Option<TokenHash> {
+        if self.numbers.len() <= CAPACITY {
+            return None;
+        }
+        let (_, oldest) = self.order.pop_first()?;
+        self.numbers.remove(&oldest);
+        Some(oldest)
+    }
+}
+
 /// The claims of a service account token in its two forms (`pkg/serviceaccount/{claims,legacy}.go`).
 #[derive(Deserialize)]
 struct Claims {
@@ -291,6 +372,7 @@ struct Claims {
 struct BoundClaims {
     namespace: String,
     serviceaccount: Reference,
+    pod: Option<Reference>,
 }
 
 #[derive(Deserialize)]
@@ -313,6 +395,18 @@ fn claimed(token: &BearerToken, hash: TokenHash) -> Principal {
     service_account(token).unwrap_or_else(|| Principal::token(hash))
 }
 
+/// The pod that a token of a service account is bound to.
+fn bound_pod(token: &BearerToken) -> Option<PodReference> {
+    service_account(token)?;
+    let bound = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims.bound?;
+    let pod = bound.pod?;
+    Some(PodReference {
+        namespace: bound.namespace,
+        name: pod.name,
+        uid: pod.uid,
+    })
+}
+
 fn service_account(token: &BearerToken) -> Option<Principal> {
     let claims = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims;
     let (namespace, name, uid) = match (
@@ -331,12 +425,21 @@ fn service_account(token: &BearerToken) -> Option<Principal> {
         }
         _ => return None,
     };
-    // kube-apiserver takes the user from the private claims; a subject that says otherwise is not by its hand. A colon
-    // would let two accounts have one subject.
+    plain_account(&claims.sub, namespace, name, uid)
+}
+
+/// A service account whose subject is its own. kube-apiserver takes the user from the private claims; a subject that says
+/// otherwise is not by its hand. A colon would let two accounts have one subject.
+pub(super) fn plain_account(
+    subject: &str,
+    namespace: String,
+    name: String,
+    uid: String,
+) -> Option<Principal> {
     let is_plain = [&namespace, &name, &uid]
         .into_iter()
         .all(|part| !part.is_empty() && !part.contains(':'));
-    let is_its_own = claims.sub == format!("system:serviceaccount:{namespace}:{name}");
+    let is_its_own = subject == format!("system:serviceaccount:{namespace}:{name}");
     (is_plain && is_its_own).then(|| Principal::service_account(namespace, name, uid))
 }
 

@@ -11,7 +11,7 @@ use crate::identity::{
 use crate::kube::status::Status;
 use crate::upstream::{LinkState, Transport};
 
-use super::{Peer, Proxy};
+use super::{Peer, Proxy, tokens};
 
 /// The caller of a request.
 pub(super) struct Caller {
@@ -102,11 +102,11 @@ impl Caller {
     }
 
     /// The principal whose data the caller may see now, without the cloud's word.
-    pub(super) fn answered_as(&self, proxy: &Proxy) -> Option<Principal> {
+    pub(super) async fn answered_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(_) if self.has_expired(proxy) => None,
             Identity::Known(principal) => Some(principal.clone()),
-            Identity::Token(token) => proxy.tokens.known(token, proxy.time.judged_at()),
+            Identity::Token(token) => tokens::owner(proxy, token).await,
             Identity::Foreign => None,
         }
     }

@@ -137,13 +137,13 @@ impl Exchange {
     }
 
     /// The query as the cache may answer it without the cloud's word.
-    pub(super) fn answerable_query(&self) -> Option<Query> {
-        self.query(&self.caller.answered_as(&self.proxy)?)
+    pub(super) async fn answerable_query(&self) -> Option<Query> {
+        self.query(&self.caller.answered_as(&self.proxy).await?)
     }
 
     /// The answer from the cache, if there is one.
     pub(super) async fn cached_answer(&self) -> Option<Response<Body>> {
-        let query = self.answerable_query()?;
+        let query = self.answerable_query().await?;
         match self.proxy.cache.answer(&query).await {
             Answer::Found(found) => Some(cached(*found, &self.form)),
             Answer::Refused(status) => Some(refusal(&status, &self.form)),

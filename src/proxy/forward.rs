@@ -17,6 +17,7 @@ use super::caller::Identity;
 use super::exchange::Exchange;
 use super::headers::strip_response;
 use super::repeat;
+use super::tokens;
 
 /// A read: upstream's answer, or the cache's where upstream has none in time.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
@@ -46,6 +47,7 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
         Some(recording) => recording.answered(&head, body),
         None => body,
     };
+    let body = exchange.proxy.issuer.learn(exchange.head.uri.path(), &head, body);
     strip_response(&mut head.headers);
     Response::from_parts(head, body)
 }
@@ -93,12 +95,12 @@ fn stands_in_for(status: StatusCode) -> bool {
 async fn offline(exchange: &Exchange, error: Option<&UpstreamError>) -> Response<Body> {
     match exchange.cached_answer().await {
         Some(response) => response,
-        None => exchange.refuse(&unknown(exchange, error)),
+        None => exchange.refuse(&unknown(exchange, error).await),
     }
 }
 
 /// Why a read is refused while the cloud is away.
-pub(super) fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Status {
+pub(super) async fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Status {
     if let Some(UpstreamError {
         failure: Failure::NoCredentials,
         ..
@@ -107,13 +109,13 @@ pub(super) fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Sta
         return no_credentials(exchange);
     }
     let known = !matches!(exchange.caller.identity, Identity::Token(_))
-        || exchange.caller.answered_as(&exchange.proxy).is_some();
+        || exchange.caller.answered_as(&exchange.proxy).await.is_some();
     Status::unavailable(if exchange.caller.has_expired(&exchange.proxy) {
         "edgehold: the cloud cannot be reached, and the client's certificate has expired"
     } else if known {
         "edgehold: the cloud cannot be reached, and this was not read before by this client"
     } else {
-        "edgehold: the cloud cannot be reached, and this token was never accepted while it could be"
+        "edgehold: the cloud cannot be reached, and this token is not known"
     })
 }
 
@@ -264,7 +266,7 @@ impl Exchange {
             match head.status {
                 // What a pod behind an apiserver says of its callers says nothing of the token.
                 StatusCode::UNAUTHORIZED if self.class == Class::Stream => {}
-                StatusCode::UNAUTHORIZED => self.proxy.tokens.refused(token),
+                StatusCode::UNAUTHORIZED => tokens::refused(&self.proxy, token),
                 status if status.is_success() => self.proxy.tokens.accepted(token, clock::wall()),
                 _ => {}
             }

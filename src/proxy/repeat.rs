@@ -42,7 +42,7 @@ pub(super) async fn read(exchange: &Exchange, body: Incoming) -> Result<(Option<
 
 /// What the cloud answered to the same request of the same caller.
 pub(super) async fn answer(exchange: &Exchange, ask: Option<&Ask>) -> Option<Response<Body>> {
-    let principal = exchange.caller.answered_as(&exchange.proxy)?;
+    let principal = exchange.caller.answered_as(&exchange.proxy).await?;
     let now = exchange.proxy.time.floored(clock::wall());
     let found = exchange.proxy.cache.reply(principal.key(), ask?, now).await?;
     Some(cached(found, &exchange.form))

@@ -117,7 +117,7 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
 }
 
 async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<Body> {
-    let plan = match exchange.answerable_query() {
+    let plan = match exchange.answerable_query().await {
         Some(query) => exchange.proxy.cache.plan_watch(&query).await,
         None => WatchPlan::Unknown,
     };
@@ -128,7 +128,7 @@ async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<
             held_watch(encoding, body::full(frame), &exchange.form)
         }
         WatchPlan::Refused(status) => exchange.refuse(&status),
-        WatchPlan::Unknown => exchange.refuse(&unknown(&exchange, error)),
+        WatchPlan::Unknown => exchange.refuse(&unknown(&exchange, error).await),
     }
 }
 
@@ -137,7 +137,7 @@ async fn known_start(exchange: &Exchange) -> Option<Box<HeldStart>> {
     match exchange
         .proxy
         .cache
-        .plan_watch(&exchange.answerable_query()?)
+        .plan_watch(&exchange.answerable_query().await?)
         .await
     {
         WatchPlan::Hold(start) => Some(start),

@@ -107,7 +107,7 @@ impl Transport {
     /// Open connections and streams, by purpose.
     pub fn usage(&self) -> HashMap<Purpose, (usize, usize)> {
         let members = self.members.load();
-        Purpose::ALL
+        [Purpose::Short, Purpose::Watch]
             .into_iter()
             .map(|purpose| {
                 let used = members.iter().map(|member| member.pool.usage(purpose));
@@ -243,6 +243,11 @@ impl Transports {
     pub fn organizations(&self, common_name: &str) -> Option<Vec<String>> {
         let identity = self.identities.get(common_name)?.borrow();
         Some(identity.as_ref()?.leaf().organizations.clone())
+    }
+
+    /// Every configured common name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
     }
 
     /// Every transport.

@@ -67,7 +67,7 @@ inCluster:
   serviceFor: [\"system:node:edge-1\"]
   endpointsFor: [\"system:serviceaccount:kube-system:kube-proxy\"]
 admin: {address: \"127.0.0.1:51004\"}
-offline: {expiry: strict}
+offline: {expiry: strict, issuer: {tokenFile: /token, refreshInterval: 1h, audiences: [\"https://k\"]}}
 log: {format: json, level: debug}
 ";
 
@@ -536,6 +536,10 @@ fn the_reference_names_every_field() {
         "cache.maxSize",
         "cache.sync",
         "offline.expiry",
+        "offline.issuer.tokenFile",
+        "offline.issuer.commonName",
+        "offline.issuer.refreshInterval",
+        "offline.issuer.audiences",
         "inCluster.address",
         "inCluster.addresses",
         "inCluster.serviceFor",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_standin::{Client, Options, Pki, Protocol};
-use edgehold::cache::{Cache, CacheConfig, StoredTokens};
+use edgehold::cache::{Cache, CacheConfig, StoredIssuer, StoredTokens};
 use edgehold::proxy::{Pace, Parts, Proxy};
 use edgehold::runtime::tasks::Tasks;
 use edgehold::server::{Listener, ListenerConfig, ServerMetrics};
@@ -273,6 +273,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
         link,
         cache: Cache::new(Arc::clone(&store), cache, tasks.clone()),
         tokens,
+        issuer: StoredIssuer::open(&store, Vec::new(), tasks).unwrap(),
         time: Arc::clone(time),
         pace: Pace::every(Duration::from_millis(25)),
         limits: edgehold::proxy::Limits::default(),

@@ -25,6 +25,7 @@ mod identity;
 mod in_cluster;
 mod install;
 mod interface;
+mod issuer;
 mod kube_rs;
 mod kubectl;
 mod kubelet_tokens;

@@ -2,8 +2,8 @@
 
 use form_urlencoded::parse;
 use http::header::{self, HeaderMap};
-use serde::{Deserialize, Serialize};
 
+use crate::identity::PodReference;
 use crate::kube::media::{Encoding, Offer, Shape, negotiate};
 use crate::kube::request::{ResourceRequest, Verb, is_plain_path};
 use crate::wire::token::read_token_request;
@@ -18,14 +18,6 @@ pub(super) struct Account {
     pub(super) name: String,
 }
 
-/// The pod that a token is bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct BoundPod {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-}
-
 /// A request whose answer may be given again.
 pub struct Ask {
     pub(super) about: About,
@@ -36,7 +28,7 @@ pub struct Ask {
 }
 
 pub(super) enum About {
-    Token { account: Account, pod: BoundPod },
+    Token { account: Account, pod: PodReference },
     Review,
 }
 
@@ -92,7 +84,7 @@ impl Ask {
                 namespace: resource.namespace.clone(),
                 name: resource.name.clone(),
             };
-            let pod = BoundPod {
+            let pod = PodReference {
                 namespace: resource.namespace.clone(),
                 name: bound.name.clone(),
                 uid: bound.uid.clone(),

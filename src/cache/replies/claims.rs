@@ -4,7 +4,9 @@
 use jsonwebtoken::dangerous::insecure_decode;
 use serde::Deserialize;
 
-use super::ask::{Account, BoundPod};
+use crate::identity::PodReference;
+
+use super::ask::Account;
 
 #[derive(Deserialize)]
 struct Claims {
@@ -31,7 +33,7 @@ struct Bound {
 }
 
 /// The expiry of a token in seconds since 1970; `None` if it is not one of this account for this pod.
-pub(super) fn expiry_of(token: &str, account: &Account, pod: &BoundPod) -> Option<u64> {
+pub(super) fn expiry_of(token: &str, account: &Account, pod: &PodReference) -> Option<u64> {
     let claims = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims;
     let Kubernetes {
         namespace,

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::identity::PodReference;
 use crate::runtime::clock;
 use crate::store::{Change, Log, LogId, Store, StoreError};
 
-use super::ask::BoundPod;
 use super::seal::{ReplyKey, Seal};
 
 /// The name of the log that holds an owner's answers.
@@ -29,7 +29,7 @@ const MOST: usize = 4096;
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub(super) enum Subject {
     /// A token, its pod, and its own expiry in seconds since 1970.
-    Token { pod: BoundPod, exp: u64 },
+    Token { pod: PodReference, exp: u64 },
     /// A TokenReview or SubjectAccessReview.
     Review,
 }

@@ -171,6 +171,7 @@ fn validity_has_the_leeway_of_kube_apiserver() {
         principal: cni(),
         exp: Some(1000),
         accepted_at: 1,
+        pod: None,
     };
     assert!(record.valid_at(at(1059)));
     assert!(!record.valid_at(at(1060)));
@@ -247,6 +248,7 @@ fn when_full_the_longest_unused_goes_and_the_clock_does_not_matter() {
         principal: Principal::anonymous(),
         exp: None,
         accepted_at: 900_000,
+        pod: None,
     };
     let stored = |byte: u8| TokenHash::from_bytes([byte; 32]);
     memory.restore(
@@ -331,4 +333,50 @@ proptest! {
         let b = memory.candidate(&jwt(&claims(&other.0, &other.1, &other.2)));
         prop_assert_eq!(a == b, (namespace, name, uid) == other);
     }
+}
+
+#[test]
+fn a_refused_token_stays_refused_however_its_signature_is_written_until_it_is_accepted() {
+    let mut memory = memory();
+    let token = jwt(&bound());
+    memory.accepted(&token, at(1));
+    assert_eq!(memory.accepted(&token, at(2)).was_refused, None);
+    assert!(!memory.is_refused(&token));
+    let (stored, evicted) = memory.distrust(&token);
+    assert!(stored.is_some() && evicted.is_none());
+    assert_eq!(memory.distrust(&token), (None, None), "known");
+    // ECDSA has two good signatures for each message.
+    assert!(memory.is_refused(&jwt_signed(&bound(), "b3RoZXI")));
+    assert!(!memory.is_refused(&jwt(&with(bound(), "jti", json!("other")))));
+
+    let mut restarted = self::memory();
+    restarted.restore_refusal(stored.unwrap());
+    assert!(restarted.is_refused(&token));
+    assert_eq!(restarted.accepted(&token, at(3)).was_refused, stored);
+    assert!(!restarted.is_refused(&token));
+}
+
+#[test]
+fn refusals_are_bounded_and_the_oldest_goes() {
+    let mut memory = memory();
+    let numbered = |n: usize| token(&format!("a.{n}.c"));
+    for n in 0..CAPACITY {
+        assert_eq!(memory.distrust(&numbered(n)).1, None);
+    }
+    assert!(memory.distrust(&numbered(CAPACITY)).1.is_some());
+    assert!(!memory.is_refused(&numbered(0)));
+    assert!(memory.is_refused(&numbered(1)));
+}
+
+#[test]
+fn the_pod_of_a_bound_token_is_remembered() {
+    let mut memory = memory();
+    memory.accepted(&jwt(&bound()), at(1));
+    let pod = memory.lookup(&jwt(&bound())).unwrap().pod.clone().unwrap();
+    assert_eq!(
+        (&*pod.namespace, &*pod.name, &*pod.uid),
+        ("kube-system", "cni-1", "pod-uid")
+    );
+    memory.accepted(&jwt(&legacy()), at(1));
+    assert_eq!(memory.lookup(&jwt(&legacy())).unwrap().pod, None);
 }

@@ -339,7 +339,7 @@ impl Pump {
         let marks = self.stream.options.allow_watch_bookmarks;
         if marks
             && self.form.is_none()
-            && let Some(query) = self.stream.exchange.answerable_query()
+            && let Some(query) = self.stream.exchange.answerable_query().await
         {
             let cache = &self.stream.exchange.proxy.cache;
             self.form = cache.form_of(&query, self.stream.encoding).await;

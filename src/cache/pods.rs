@@ -1,17 +1,17 @@
-//! Whether a pod is on the node, as the principal's own view of its node's pods has it.
+//! Whether a pod is on this node, as kubelet's own view of its node's pods has it.
 
 use std::time::SystemTime;
 
+use crate::identity::PodReference;
 use crate::kube::version::ResourceVersion;
 use crate::view::key::ViewKey;
 use crate::wire::object::read_item;
 
 use super::Cache;
-use super::ask::BoundPod;
 
 /// What is known of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
+pub enum Presence {
     /// The view holds it, with this UID.
     Here,
     /// The view does not hold it; when the view was last known to be current.
@@ -23,7 +23,7 @@ pub(super) enum Presence {
 impl Cache {
     /// Looks for a pod in the newest of the owner's views of the pods of a node: there is one for each encoding that
     /// somebody asked for, and only one of them may be kept up to date.
-    pub(super) async fn presence(&self, owner: &str, pod: &BoundPod) -> Presence {
+    pub async fn presence(&self, owner: &str, pod: &PodReference) -> Presence {
         let mut newest: Option<(ResourceVersion, Presence)> = None;
         for (_, view) in self.views_where(owner, is_pods_of_node) {
             let key = format!("{}/{}", pod.namespace, pod.name);
@@ -45,7 +45,7 @@ impl Cache {
     }
 }
 
-/// kubelet's: all pods with `spec.nodeName` of one node, and no other condition.
+/// All pods with `spec.nodeName` of one node, and no other condition.
 fn is_pods_of_node(key: &ViewKey) -> bool {
     let is_pods = key.group.is_empty() && key.version == "v1" && key.resource == "pods";
     let node = key.field_selector.strip_prefix("spec.nodeName=");

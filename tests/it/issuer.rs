@@ -1,0 +1,292 @@
+//! Tokens that the apiserver has not been asked about, verified with the keys that it publishes.
+
+use apiserver_standin::{Client, Protocol, Rbac, ServiceAccountToken, Standin};
+use edgehold::upstream::LinkState;
+use serde_json::json;
+
+use crate::support::{HIT, Node, config_map, eventually, is_on_disk, names};
+
+const LIST: &str = "/api/v1/namespaces/shop/configmaps";
+const PODS: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1";
+const DOCUMENTS: [&str; 2] = ["/.well-known/openid-configuration", "/openid/v1/jwks"];
+
+/// A node with a pod whose service account has read a list with another token than it will show.
+async fn node() -> Node {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    put_pod(&node.api, "web-0", "pu");
+    assert_eq!(
+        node.token_client(&token(&node, "web-0", "pu"))
+            .get(LIST)
+            .await
+            .status,
+        200
+    );
+    node
+}
+
+fn put_pod(api: &Standin, name: &str, uid: &str) {
+    api.put(json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name, "uid": uid}, "spec": {"nodeName": "edge-1"}}));
+}
+
+fn spec(name: &str, uid: &str) -> ServiceAccountToken {
+    ServiceAccountToken {
+        uid: Some("su".into()),
+        pod: Some((name.into(), uid.into())),
+        ..ServiceAccountToken::new("shop", "default")
+    }
+}
+
+/// Another one each time.
+fn token(node: &Node, name: &str, uid: &str) -> String {
+    node.api.issue(&spec(name, uid))
+}
+
+async fn read_documents(client: &Client) {
+    for document in DOCUMENTS {
+        assert_eq!(client.get(document).await.status, 200, "{document}");
+    }
+}
+
+async fn read_pods(node: &Node) {
+    assert_eq!(node.kubelet().get(PODS).await.status, 200);
+}
+
+async fn assert_served(node: &Node, token: &str, who: &str) {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let answer = node.token_client(token).protocol(protocol).get(LIST).await;
+        assert_eq!(
+            (answer.status, answer.header("cache-status")),
+            (200, HIT),
+            "{who}: {}",
+            answer.text()
+        );
+        assert_eq!(names(&answer.json()), ["a"], "{who}");
+    }
+}
+
+async fn assert_nothing(node: &Node, token: &str, who: &str) {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let answer = node.token_client(token).protocol(protocol).get(LIST).await;
+        assert_eq!(answer.status, 503, "{who}: {}", answer.text());
+        assert_eq!(answer.json()["kind"], "Status", "{who}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_any_caller_has_read_vouch_for_a_new_token_of_a_pod_of_this_node() {
+    let mut node = node().await;
+    read_documents(&node.client(None)).await;
+    read_pods(&node).await;
+    let new = token(&node, "web-0", "pu");
+    let unbound = node.api.issue(&ServiceAccountToken {
+        pod: None,
+        ..spec("", "")
+    });
+    let bad = [
+        ("a pod that is not here", token(&node, "web-1", "pu")),
+        ("another pod of that name", token(&node, "web-0", "other")),
+        (
+            "another audience",
+            node.api.issue(&ServiceAccountToken {
+                audiences: vec!["vault".into()],
+                ..spec("web-0", "pu")
+            }),
+        ),
+        (
+            "expired before the last contact",
+            node.api.issue(&ServiceAccountToken {
+                expires_in: -120,
+                ..spec("web-0", "pu")
+            }),
+        ),
+        (
+            "another life of the account",
+            node.api.issue(&ServiceAccountToken {
+                uid: Some("later".into()),
+                ..spec("web-0", "pu")
+            }),
+        ),
+        (
+            "an account that read nothing",
+            node.api.issue(&ServiceAccountToken {
+                name: "other".into(),
+                ..spec("web-0", "pu")
+            }),
+        ),
+        (
+            "another cluster",
+            Standin::start(apiserver_standin::Options::default()).issue(&spec("web-0", "pu")),
+        ),
+    ];
+    for restarted in [false, true] {
+        if restarted {
+            node.restart().await;
+            node.wait_link(LinkState::Offline).await;
+        } else {
+            node.cut().await;
+        }
+        assert_served(&node, &new, "a new token").await;
+        assert_served(&node, &unbound, "a token bound to nothing").await;
+        for (who, token) in &bad {
+            assert_nothing(&node, token, who).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_keys_or_without_a_view_of_the_nodes_pods_a_new_token_is_not_known() {
+    let node = node().await;
+    let new = token(&node, "web-0", "pu");
+    read_pods(&node).await;
+    node.cut().await;
+    assert_nothing(&node, &new, "no keys").await;
+    node.heal().await;
+
+    let other = self::node().await;
+    let new = token(&other, "web-0", "pu");
+    read_documents(&other.kubelet()).await;
+    // All pods of the namespace are not the node's; nor are those that somebody else saw.
+    other.kubelet().get("/api/v1/namespaces/shop/pods").await;
+    other.client(None).get(PODS).await;
+    other.cut().await;
+    assert_nothing(&other, &new, "no pods").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_counts_no_more_once_its_pod_has_left_the_node() {
+    let node = node().await;
+    let (old, new) = (token(&node, "web-0", "pu"), token(&node, "web-0", "pu"));
+    assert_eq!(node.token_client(&old).get(LIST).await.status, 200);
+    read_documents(&node.kubelet()).await;
+    read_pods(&node).await;
+    node.cut().await;
+    assert_served(&node, &old, "accepted before").await;
+    node.heal().await;
+
+    node.api.delete("Pod", "shop", "web-0");
+    read_pods(&node).await;
+    node.cut().await;
+    assert_nothing(&node, &old, "accepted before").await;
+    assert_nothing(&node, &new, "never shown").await;
+    node.heal().await;
+
+    // The same name lives again; the tokens of before do not.
+    put_pod(&node.api, "web-0", "pu-2");
+    read_pods(&node).await;
+    node.cut().await;
+    assert_nothing(&node, &old, "of the pod before").await;
+    assert_served(&node, &token(&node, "web-0", "pu-2"), "of the new pod").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_do_not_vouch_for_a_token_that_the_apiserver_has_refused() {
+    for keys_first in [true, false] {
+        let mut node = node().await;
+        read_pods(&node).await;
+        let (revoked, never_known) = (token(&node, "web-0", "pu"), token(&node, "web-0", "pu"));
+        assert_eq!(node.token_client(&revoked).get(LIST).await.status, 200);
+        if keys_first {
+            read_documents(&node.kubelet()).await;
+        }
+        for token in [&revoked, &never_known] {
+            node.api.revoke_token(token);
+            assert_eq!(node.token_client(token).get(LIST).await.status, 401);
+        }
+        if !keys_first {
+            read_documents(&node.kubelet()).await;
+        }
+        for restarted in [false, true] {
+            if restarted {
+                node.restart().await;
+                node.wait_link(LinkState::Offline).await;
+            } else {
+                node.cut().await;
+            }
+            assert_nothing(&node, &revoked, "revoked").await;
+            assert_nothing(&node, &never_known, "refused at once").await;
+            assert_served(&node, &token(&node, "web-0", "pu"), "another token").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_read_with_a_configured_credential_and_again_when_a_token_names_another() {
+    for credential in ["commonName: system:kube-proxy", "tokenFile: {token}"] {
+        let mut node = node().await;
+        read_pods(&node).await;
+        let reader = node.api.service_account_token("kube-system", "edgehold");
+        let file = node.dir.path().join("token");
+        std::io::Write::write_all(
+            &mut std::fs::File::create(&file).unwrap(),
+            format!("{reader}\n").as_bytes(),
+        )
+        .unwrap();
+        let credential = credential.replace("{token}", &file.display().to_string());
+        node.stop().await;
+        node.api.forget_requests();
+        let text = format!(
+            "{}offline: {{issuer: {{{credential}, refreshInterval: 50ms}}}}\n",
+            node.config_text()
+        );
+        node.launch_text(&text).await;
+        for document in DOCUMENTS {
+            let seen = node.api.wait_for(|seen| seen.target == document).await;
+            let by_certificate = seen.peer_cn.as_deref() == Some("system:kube-proxy");
+            let by_token = seen.peer_cn.is_none() && seen.token.as_deref() == Some(&*reader);
+            assert!(
+                by_certificate || by_token,
+                "{credential}: {:?} {:?}",
+                seen.peer_cn,
+                seen.user
+            );
+        }
+        eventually("it is read again", || async {
+            node.asked("GET", DOCUMENTS[1]) > 2
+        })
+        .await;
+        let new = token(&node, "web-0", "pu");
+        node.cut().await;
+        assert_served(&node, &new, &credential).await;
+        assert!(!is_on_disk(&node.cache_dir(), reader.rsplit('.').next().unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_without_the_right_is_no_harm() {
+    let mut node = node().await;
+    node.stop().await;
+    node.api.set_rbac(Rbac::deny_all());
+    let text = format!(
+        "{}offline: {{issuer: {{commonName: \"system:kube-proxy\"}}}}\n",
+        node.config_text()
+    );
+    node.launch_text(&text).await;
+    node.api.wait_for(|seen| seen.target == DOCUMENTS[0]).await;
+    assert_eq!(node.kubelet().get("/version").await.status, 200);
+    assert!(!node.running().proxy().issuer().is_known());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_apiserver_itself_publishes_keys() {
+    let node = node().await;
+    read_pods(&node).await;
+    // A gateway's page, a page of something behind the apiserver, and an impostor's keys under another path.
+    node.api
+        .fault(apiserver_standin::Fault::GatewayPage(200).on(DOCUMENTS[1]));
+    for document in DOCUMENTS {
+        node.client(None).get(document).await;
+    }
+    node.client(None)
+        .get("/api/v1/namespaces/shop/services/web/proxy/openid/v1/jwks")
+        .await;
+    node.client(None).get("//openid/v1/jwks").await;
+    assert!(!node.running().proxy().issuer().is_known());
+    node.api.clear_faults();
+    read_documents(&node.client(None)).await;
+    eventually("both are known", || async {
+        node.running().proxy().issuer().is_known()
+    })
+    .await;
+}
