@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod attacks;
 mod certificates;
 mod check;
 mod child;

@@ -118,6 +118,13 @@ impl Client {
         .protocol(Protocol::Http2)
     }
 
+    /// Connects to another address.
+    #[must_use]
+    pub fn at(mut self, addr: SocketAddr) -> Self {
+        self.addr = addr;
+        self
+    }
+
     /// Speaks this protocol.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
