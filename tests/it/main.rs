@@ -32,6 +32,7 @@ mod kubectl;
 mod kubelet_tokens;
 mod layers;
 mod limits;
+mod link;
 mod listener;
 mod lite_apiserver;
 mod memory;
