@@ -132,8 +132,12 @@ impl Told {
             else {
                 bail!("not an event: {event}");
             };
-            if operation != "I" {
-                told.entry(name).or_default().push((operation, revision.parse()?));
+            let (revision, heard) = (revision.parse()?, told.entry(name).or_default());
+            // A list tells of everything again, changed or not.
+            let repeated =
+                relists > 0 && operation == "U" && heard.last().is_some_and(|(_, last)| *last == revision);
+            if operation != "I" && !repeated {
+                heard.push((operation, revision));
             }
         }
         for (name, heard) in &told {
