@@ -17,6 +17,8 @@ mod disk;
 mod engine;
 mod format;
 mod index;
+mod keys;
+mod locked;
 mod log;
 mod quarantine;
 mod quota;
@@ -38,6 +40,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 pub use self::engine::LogStore;
+pub use self::keys::{Keys, KeysError};
 pub use self::quota::Quota;
 pub use self::snapshot::{Entries, Items, LogSnapshot};
 
@@ -128,6 +131,8 @@ pub struct StoreStats {
     pub torn: u64,
     /// Files that were left alone at open: of a newer format, or unreadable.
     pub skipped: u64,
+    /// Files for which there is no key, moved aside unharmed.
+    pub locked: u64,
     /// Logs removed by the quota.
     pub evicted: u64,
     /// Logs rewritten without their garbage.

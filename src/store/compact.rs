@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::StoreError;
-use super::disk::DiskFile;
+use super::disk::{DiskFile, Seal};
 use super::engine::Shared;
 use super::format::hash_of;
 use super::index::{Digest, add_key};
@@ -50,6 +50,19 @@ impl FileLog {
             }
         }
         result
+    }
+
+    /// Rewrites the log if it is not sealed as new files are, before anything is appended. What cannot be rewritten now
+    /// is due for it; a plain one takes no events until then.
+    pub(super) fn reseal(&self) {
+        let seal = self.state.lock().file.seal();
+        if seal == Seal::Current {
+            return;
+        }
+        if let Err(error) = self.compact() {
+            tracing::warn!(log = %self.slot.id, %error, "a log could not be sealed with the new key yet");
+            self.shared.due(&self.slot.id);
+        }
     }
 
     fn rewrite(&self) -> Result<(), StoreError> {
@@ -136,6 +149,13 @@ pub(super) fn copy(from: &LogSnapshot, digest: Digest, to: &mut Writer) -> Resul
 
 /// Rewrites what is due; see [`super::Store::compact_due`].
 pub(super) fn compact_due(shared: &Arc<Shared>) -> Result<usize, StoreError> {
+    let old = std::mem::take(&mut *shared.reseal.lock());
+    for id in old {
+        // Opening a log seals it anew.
+        if let Err(error) = shared.load(&id) {
+            tracing::warn!(log = %id, %error, "a log could not be opened to be sealed with the new key");
+        }
+    }
     let due = std::mem::take(&mut *shared.due.lock());
     let (mut done, mut first) = (0, Ok(()));
     for id in due {

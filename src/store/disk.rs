@@ -4,10 +4,13 @@
 
 pub(super) mod files;
 pub(super) mod memory;
+pub(super) mod sealed;
 
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use super::keys::KeyId;
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,19 @@ pub(super) enum Kind {
     Other,
 }
 
+/// How a file is sealed, as the disk that opened it sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seal {
+    /// As this disk writes new files.
+    Current,
+    /// With a key that is to be replaced.
+    Stale,
+    /// Not at all, though new files are: it can only be read.
+    Plain,
+    /// With a key that is not here: it cannot be read.
+    Locked(KeyId),
+}
+
 /// The directory tree of one store. Names become durable with [`Disk::sync_dir`], content with [`DiskFile::sync`].
 pub(super) trait Disk: Send + Sync {
     /// Makes a directory for the owner only; one that exists gets the right mode.
@@ -28,6 +44,10 @@ pub(super) trait Disk: Send + Sync {
     fn list(&self, dir: &str) -> io::Result<Vec<(String, Kind)>>;
     /// Makes a new file for the owner only; fails if there is one.
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// The same for bytes that are copied as they are on disk.
+    fn create_raw(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(path)
+    }
     /// Opens a file to read and write; its mode is put right.
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Moves a file, in place of another if there is one.
@@ -54,6 +74,18 @@ pub(super) trait DiskFile: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// As fdatasync(2).
     fn sync(&self) -> io::Result<()>;
+    /// How it is sealed.
+    fn seal(&self) -> Seal {
+        Seal::Current
+    }
+    /// Bytes on disk: not less than [`DiskFile::size`], and known without reading the file.
+    fn stored(&self) -> io::Result<u64> {
+        self.size()
+    }
+    /// As [`DiskFile::read_at`], the bytes as they are on disk.
+    fn read_raw_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buf, offset)
+    }
 }
 
 /// Reads until `buf` is full or the file ends; gives the bytes read.

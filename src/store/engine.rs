@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 
 use super::disk::files::Files;
 use super::disk::memory::Memory;
+use super::disk::sealed::Sealed;
 use super::disk::{Disk, DiskFile};
+use super::keys::Keys;
 use super::log::{FileLog, State, Status, SyncMark};
 use super::recover::{self, Recovery};
 use super::staging::FileStaging;
@@ -33,7 +35,17 @@ impl LogStore {
     /// [`StoreError::Root`], [`StoreError::Locked`], [`StoreError::Io`] if the root itself cannot be used; what is
     /// wrong with a single file is no error.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Self::on(Arc::new(Files::open(root)?))
+        Self::open_sealed(root, Keys::default())
+    }
+
+    /// The same with everything that is written sealed with the first of these keys; plain files of before, and those
+    /// of the other keys, are read and rewritten.
+    ///
+    /// # Errors
+    /// As [`LogStore::open`]. A file that no key opens is no error: see [`StoreStats::locked`].
+    pub fn open_sealed(root: &Path, keys: Keys) -> Result<Self, StoreError> {
+        let files = Arc::new(Files::open(root)?);
+        Self::on(Arc::new(Sealed::new(files, keys)))
     }
 
     /// A store that does not outlive the process: for diskless nodes and tests.
@@ -56,6 +68,7 @@ impl LogStore {
             settling: Mutex::default(),
             quarantine: Mutex::default(),
             due: Mutex::default(),
+            reseal: Mutex::default(),
             counters: Counters::default(),
             ticks: AtomicU64::new(1),
             temps: AtomicU64::new(0),
@@ -80,6 +93,8 @@ pub(super) struct Shared {
     pub(super) quarantine: Mutex<()>,
     /// Logs to be rewritten.
     pub(super) due: Mutex<BTreeSet<LogId>>,
+    /// Logs that were found sealed with an old key, or plain though they should not be.
+    pub(super) reseal: Mutex<Vec<LogId>>,
     pub(super) counters: Counters,
     /// Counts uses, so that the order of use does not depend on a clock.
     ticks: AtomicU64,
@@ -147,6 +162,7 @@ pub(super) struct Counters {
     pub(super) quarantined: AtomicU64,
     pub(super) torn: AtomicU64,
     pub(super) skipped: AtomicU64,
+    pub(super) locked: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) compactions: AtomicU64,
     pub(super) replaced: AtomicU64,
@@ -211,6 +227,8 @@ impl Shared {
             Recovery::Found(state) => {
                 let log = FileLog::new(self.clone(), slot.clone(), state);
                 *handle = Handle::There(Arc::downgrade(&log));
+                drop(handle);
+                log.reseal();
                 Ok(Some(log))
             }
             Recovery::Lost => {
@@ -481,6 +499,7 @@ impl Store for LogStore {
             quarantined: counters.quarantined.load(SeqCst),
             torn: counters.torn.load(SeqCst),
             skipped: counters.skipped.load(SeqCst),
+            locked: counters.locked.load(SeqCst),
             evicted: counters.evicted.load(SeqCst),
             compactions: counters.compactions.load(SeqCst),
             replaced: counters.replaced.load(SeqCst),

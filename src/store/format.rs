@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const MAGIC: [u8; 8] = *b"edgehold";
 /// The format that this module writes.
 const VERSION: u16 = 1;
+/// The format of a sealed file: its content is a file of [`VERSION`].
+const SEALED_VERSION: u16 = 2;
 /// Bytes of the file head: magic, version, flags, crc32 of these.
 pub(super) const HEAD_LEN: usize = 16;
 /// Bytes before a record's body: length, check of the length, crc32 of the body.
@@ -74,8 +76,17 @@ pub(super) struct Frame {
 
 /// A file head of this version, and the seed of the first record.
 pub(super) fn head() -> (Vec<u8>, u32) {
+    head_of(VERSION)
+}
+
+/// The head of a file in which a file of this version is sealed.
+pub(super) fn sealed_head() -> Vec<u8> {
+    head_of(SEALED_VERSION).0
+}
+
+fn head_of(version: u16) -> (Vec<u8>, u32) {
     let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&version.to_le_bytes());
     head.extend_from_slice(&0u16.to_le_bytes());
     let crc = crc32fast::hash(&head);
     head.extend_from_slice(&crc.to_le_bytes());

@@ -6,9 +6,9 @@
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::disk::{DiskFile, Kind, read_full, write_full};
+use super::disk::{DiskFile, Kind, write_full};
 use super::engine::{Shared, short_hash};
-use super::{LogId, StoreError};
+use super::{LogId, StoreError, locked};
 
 /// Where damaged files are kept.
 const DIR: &str = "quarantine";
@@ -35,11 +35,11 @@ pub(super) fn move_aside(shared: &Shared, path: &str) -> io::Result<()> {
 }
 
 /// Copies a file aside before its damaged end is cut off.
-pub(super) fn copy_aside(shared: &Shared, path: &str, file: &dyn DiskFile, size: u64) {
+pub(super) fn copy_aside(shared: &Shared, path: &str, file: &dyn DiskFile) {
     let _one = shared.quarantine.lock();
     shared.counters.quarantined.fetch_add(1, SeqCst);
     let copied = prepare(shared, path).and_then(|to| {
-        let copied = copy(shared, file, size, &to);
+        let copied = copy(shared, file, &to);
         if copied.is_err() {
             // Half a copy on a full disk helps nobody.
             let _ = shared.disk.remove(&to);
@@ -52,12 +52,17 @@ pub(super) fn copy_aside(shared: &Shared, path: &str, file: &dyn DiskFile, size:
     trim(shared);
 }
 
-/// Removes what is kept of a log, durably.
+/// Removes what is kept of a log, durably; also what is locked, or withdrawn data would come back with its key.
 pub(super) fn purge(shared: &Shared, id: &LogId) -> Result<(), StoreError> {
     let _one = shared.quarantine.lock();
-    let fail = |action| move |e| StoreError::io(action, DIR, e);
+    purge_dir(shared, id, DIR)?;
+    purge_dir(shared, id, locked::DIR)
+}
+
+fn purge_dir(shared: &Shared, id: &LogId, dir: &'static str) -> Result<(), StoreError> {
+    let fail = |action| move |e| StoreError::io(action, dir, e);
     let prefix = format!("{}-{}-", short_hash(&id.owner), short_hash(&id.name));
-    let Ok(kept) = shared.disk.list(DIR) else {
+    let Ok(kept) = shared.disk.list(dir) else {
         return Ok(());
     };
     let mut any = false;
@@ -65,29 +70,31 @@ pub(super) fn purge(shared: &Shared, id: &LogId) -> Result<(), StoreError> {
         if kind == Kind::File && name.starts_with(&prefix) {
             shared
                 .disk
-                .remove(&format!("{DIR}/{name}"))
+                .remove(&format!("{dir}/{name}"))
                 .map_err(fail("clean"))?;
             any = true;
         }
     }
     if any {
-        shared.disk.sync_dir(DIR).map_err(fail("sync"))?;
+        shared.disk.sync_dir(dir).map_err(fail("sync"))?;
     }
     Ok(())
 }
 
-fn copy(shared: &Shared, file: &dyn DiskFile, size: u64, to: &str) -> io::Result<()> {
-    let to = shared.disk.create(to)?;
+/// Copies the bytes as they are on disk: a sealed file stays sealed.
+fn copy(shared: &Shared, file: &dyn DiskFile, to: &str) -> io::Result<()> {
+    let to = shared.disk.create_raw(to)?;
     let (mut buf, mut at) = (vec![0; CHUNK], 0);
-    while at < size {
-        let read = read_full(file, &mut buf, at)?;
-        if read == 0 {
-            break;
-        }
+    loop {
+        let read = match file.read_raw_at(&mut buf, at) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
         write_full(&*to, buf.get(..read).unwrap_or_default(), at)?;
         at += read as u64;
     }
-    Ok(())
 }
 
 /// Makes the directory; gives a name in it for the file at `path`.
@@ -118,7 +125,7 @@ fn trim(shared: &Shared) {
     let mut bytes = 0;
     for (newer, (_, name)) in kept(shared).unwrap_or_default().iter().rev().enumerate() {
         let path = format!("{DIR}/{name}");
-        let size = shared.disk.open(&path).and_then(|file| file.size());
+        let size = shared.disk.open(&path).and_then(|file| file.stored());
         bytes += size.unwrap_or(0);
         if newer >= KEPT || (newer > 0 && bytes > KEPT_BYTES) {
             let _ = shared.disk.remove(&path);

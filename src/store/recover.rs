@@ -8,15 +8,15 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
 
-use super::disk::{DiskFile, Kind};
+use super::disk::{DiskFile, Kind, Seal};
 use super::engine::{Handle, Pending, Shared, Slot};
 use super::format::{self, HeadFault, Record};
 use super::index::Contents;
 use super::log::{State, Status};
-use super::quarantine;
 use super::scan::{Scanner, Step};
 use super::writer::Written;
 use super::{LogId, StoreError};
+use super::{locked, quarantine};
 
 /// What loading a log found.
 pub(super) enum Recovery {
@@ -36,6 +36,7 @@ enum Identity {
 /// Lists the logs of a store that was just opened, and removes what an earlier process left half done.
 pub(super) fn survey(shared: &Shared) -> Result<(), StoreError> {
     let list = |dir: &str| shared.disk.list(dir).map_err(|e| StoreError::io("list", dir, e));
+    locked::bring_back(shared);
     let mut found = Vec::new();
     for (dir, kind) in list("")? {
         if kind != Kind::Directory || !is_hash(&dir) {
@@ -47,6 +48,7 @@ pub(super) fn survey(shared: &Shared) -> Result<(), StoreError> {
             tracing::warn!(dir, %error, "a directory of the store was skipped");
         }
     }
+    locked::report(shared);
     // Names that an earlier process made may not be durable yet; now they are.
     shared
         .disk
@@ -96,7 +98,12 @@ fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<Arc<Slot>>) -> io::Res
 
 fn survey_file(shared: &Shared, path: &str) -> io::Result<Option<Arc<Slot>>> {
     let file = shared.disk.open(path)?;
-    let size = file.size()?;
+    let size = file.stored()?;
+    let seal = file.seal();
+    if let Seal::Locked(id) = seal {
+        locked::move_aside(shared, path, id)?;
+        return Ok(None);
+    }
     match identify(&*file, size)? {
         Identity::Known(id) => {
             let slot = Slot::new(id);
@@ -105,6 +112,9 @@ fn survey_file(shared: &Shared, path: &str) -> io::Result<Option<Arc<Slot>>> {
                 slot.bytes.store(size, SeqCst);
                 slot.modified.store(format::nanos(file.modified()?), SeqCst);
                 *slot.handle.lock() = Handle::There(Weak::new());
+                if seal != Seal::Current {
+                    shared.reseal.lock().push(slot.id.clone());
+                }
                 return Ok(Some(slot));
             }
         }
@@ -153,7 +163,7 @@ pub(super) fn recover(shared: &Shared, slot: &Slot) -> Result<Recovery, StoreErr
         if prefix.torn {
             shared.counters.torn.fetch_add(1, SeqCst);
         } else {
-            quarantine::copy_aside(shared, &slot.path, &*file, size);
+            quarantine::copy_aside(shared, &slot.path, &*file);
         }
         tracing::warn!(
             log = %slot.id,
@@ -171,7 +181,11 @@ pub(super) fn recover(shared: &Shared, slot: &Slot) -> Result<Recovery, StoreErr
         end: prefix.end,
         chain: prefix.chain,
     });
-    state.status = status;
+    // A plain file on a disk that seals is only read: whatever comes next goes into a sealed one.
+    state.status = match state.file.seal() {
+        Seal::Plain => Status::Broken,
+        Seal::Current | Seal::Stale | Seal::Locked(_) => status,
+    };
     Ok(Recovery::Found(state))
 }
 

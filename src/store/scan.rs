@@ -2,9 +2,9 @@
 //!
 //! Large sequential reads into one buffer; records are borrowed from it, so nothing is allocated per item.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
-use super::disk::{DiskFile, read_full};
+use super::disk::DiskFile;
 use super::format::{self, FRAME_LEN, HEAD_LEN, HeadFault, Record};
 
 /// Bytes asked for in one read, unless a record is larger.
@@ -84,14 +84,14 @@ impl<'f> Scanner<'f> {
             return Ok(Step::End);
         }
         if !self.fill(self.at, FRAME_LEN)? {
-            return Ok(Step::Torn);
+            return Ok(self.missing());
         }
         let Some(frame) = format::frame(self.window.slice(self.at, FRAME_LEN), self.chain) else {
             return self.only_zeros_left();
         };
         let body_at = self.at + FRAME_LEN as u64;
         if !self.fill(body_at, frame.len)? {
-            return Ok(Step::Torn);
+            return Ok(self.missing());
         }
         let end = body_at + frame.len as u64;
         let body = self.window.slice(body_at, frame.len);
@@ -110,9 +110,18 @@ impl<'f> Scanner<'f> {
         Ok(Step::Record { record, end })
     }
 
-    /// Brings bytes of the file into the window; `false` past the end.
+    /// Why bytes could not be brought into the window.
+    fn missing(&self) -> Step<'static> {
+        match self.window.ends_in_damage {
+            true => Step::Damaged,
+            false => Step::Torn,
+        }
+    }
+
+    /// Brings bytes of the file into the window; `false` past the end of what can be read.
     fn fill(&mut self, at: u64, len: usize) -> io::Result<bool> {
         if at + len as u64 > self.end {
+            self.window.ends_in_damage = false;
             return Ok(false);
         }
         if self.window.holds(at, len) {
@@ -143,6 +152,8 @@ struct Window {
     bytes: Vec<u8>,
     at: u64,
     filled: usize,
+    /// What stands behind it is there and cannot be read.
+    ends_in_damage: bool,
 }
 
 impl Window {
@@ -161,9 +172,25 @@ impl Window {
         if self.bytes.len() < len {
             self.bytes.resize(len, 0);
         }
-        self.filled = 0;
-        self.filled = read_full(file, self.bytes.get_mut(..len).unwrap_or_default(), at)?;
-        self.at = at;
+        (self.at, self.filled, self.ends_in_damage) = (at, 0, false);
+        while let Some(left) = self
+            .bytes
+            .get_mut(self.filled..len)
+            .filter(|left| !left.is_empty())
+        {
+            match file.read_at(left, at + self.filled as u64) {
+                Ok(0) => break,
+                Ok(n) => self.filled += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // A sealed file that does not open from here on: the records before are good.
+                Err(e) if e.kind() == ErrorKind::UnexpectedEof => break,
+                Err(e) if e.kind() == ErrorKind::InvalidData => {
+                    self.ends_in_damage = true;
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ mod contract;
 mod crash;
 mod damage;
 mod files;
+mod sealed;
 mod sim;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,34 @@ use super::*;
 
 /// The items of a log with the position they belong to; `None` if there is no log.
 type Seen = Option<(String, BTreeMap<Vec<u8>, Vec<u8>>)>;
+
+/// How a store on a simulated disk writes its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coat {
+    Plain,
+    Sealed,
+}
+
+impl Coat {
+    const BOTH: [Self; 2] = [Self::Plain, Self::Sealed];
+
+    fn open(self, sim: &sim::Sim) -> Result<LogStore, StoreError> {
+        match self {
+            Self::Plain => LogStore::on(Arc::new(sim.clone())),
+            Self::Sealed => open_with(sim, &["1"]),
+        }
+    }
+}
+
+/// A store on a simulated disk with these keys, each made of one repeated digit.
+fn open_with(sim: &sim::Sim, keys: &[&str]) -> Result<LogStore, StoreError> {
+    let text: Vec<String> = keys.iter().map(|digit| digit.repeat(64)).collect();
+    let keys = match keys {
+        [] => Keys::default(),
+        _ => Keys::parse(&text.join("\n")).unwrap(),
+    };
+    LogStore::on(Arc::new(disk::sealed::Sealed::new(Arc::new(sim.clone()), keys)))
+}
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)

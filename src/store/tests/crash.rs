@@ -181,15 +181,15 @@ fn perform(store: &LogStore, step: &Step, n: usize) -> Result<(), StoreError> {
 }
 
 /// Runs the steps until the power is cut; gives what can be found then.
-fn run(sim: &Sim, steps: &[Step]) -> [History; 2] {
+fn run(coat: Coat, sim: &Sim, steps: &[Step]) -> [History; 2] {
     let mut histories = [History::new(), History::new()];
-    let Ok(mut store) = LogStore::on(Arc::new(sim.clone())) else {
+    let Ok(mut store) = coat.open(sim) else {
         return histories;
     };
     for (n, step) in steps.iter().enumerate() {
         if matches!(step, Step::Restart) {
             drop(store);
-            match LogStore::on(Arc::new(sim.clone())) {
+            match coat.open(sim) {
                 Ok(new) => store = new,
                 Err(_) => break,
             }
@@ -221,11 +221,20 @@ fn run(sim: &Sim, steps: &[Step]) -> [History; 2] {
 
 #[test]
 fn after_a_crash_at_any_operation_each_log_is_at_a_moment_of_its_past() {
+    crash_everywhere(Coat::Plain, SEEDS);
+}
+
+#[test]
+fn after_a_crash_at_any_operation_each_sealed_log_is_at_a_moment_of_its_past() {
+    crash_everywhere(Coat::Sealed, SEEDS / 2);
+}
+
+fn crash_everywhere(coat: Coat, seeds: u64) {
     let mut cuts = 0;
-    for seed in 0..SEEDS {
+    for seed in 0..seeds {
         let steps = steps(seed);
         let whole = Sim::new(Fault::Never);
-        run(&whole, &steps);
+        run(coat, &whole, &steps);
         assert!(
             whole.ops() > 50,
             "seed {seed} does too little: {} operations",
@@ -233,14 +242,14 @@ fn after_a_crash_at_any_operation_each_log_is_at_a_moment_of_its_past() {
         );
         for cut in 1..=whole.ops() {
             let sim = Sim::new(Fault::Cut(cut));
-            let histories = run(&sim, &steps);
+            let histories = run(coat, &sim, &steps);
             assert!(sim.is_off());
             cuts += 1;
             let chances = (0..4).map(|n| Survives::Chance(seed * 1000 + cut * 10 + n));
             for survives in [Survives::Told, Survives::Synced].into_iter().chain(chances) {
                 let case = format!("seed {seed}, cut at {cut}, {survives:?}");
                 let sim = sim.after(survives);
-                let store = LogStore::on(Arc::new(sim.clone())).unwrap();
+                let store = coat.open(&sim).unwrap();
                 let found = ids().map(|id| seen(&store, &id));
                 for (found, history) in found.iter().zip(&histories) {
                     let possible = &history.states[history.durable..];
@@ -255,15 +264,15 @@ fn after_a_crash_at_any_operation_each_log_is_at_a_moment_of_its_past() {
                     .filter(|path| path.ends_with(".tmp"))
                     .collect();
                 assert_eq!(left, [""; 0], "{case}");
-                and_goes_on(&store, &sim, &found, &case);
+                and_goes_on(coat, &store, &sim, &found, &case);
             }
         }
     }
-    assert!(cuts > 500, "only {cuts} crashes");
+    assert!(cuts > 250, "only {cuts} crashes");
 }
 
 /// What was found can be written on, and a second power cut takes none of what is synced then.
-fn and_goes_on(store: &LogStore, sim: &Sim, found: &[Seen; 2], case: &str) {
+fn and_goes_on(coat: Coat, store: &LogStore, sim: &Sim, found: &[Seen; 2], case: &str) {
     for (id, found) in ids().iter().zip(found) {
         let mut expected = found.clone();
         if let (Some(log), Some((at_position, items))) = (store.load(id).unwrap(), &mut expected) {
@@ -272,24 +281,33 @@ fn and_goes_on(store: &LogStore, sim: &Sim, found: &[Seen; 2], case: &str) {
             *at_position = "999".to_owned();
         }
         store.sync().unwrap();
-        let again = LogStore::on(Arc::new(sim.after(Survives::Synced))).unwrap();
+        let again = coat.open(&sim.after(Survives::Synced)).unwrap();
         assert_eq!(seen(&again, id), expected, "{case}: after a second cut");
     }
 }
 
 #[test]
 fn a_failed_operation_leaves_each_log_as_the_next_process_finds_it() {
+    fail_everywhere(Coat::Plain, SEEDS);
+}
+
+#[test]
+fn a_failed_operation_leaves_each_sealed_log_as_the_next_process_finds_it() {
+    fail_everywhere(Coat::Sealed, SEEDS / 2);
+}
+
+fn fail_everywhere(coat: Coat, seeds: u64) {
     let mut broken = 0;
-    for seed in 0..SEEDS {
+    for seed in 0..seeds {
         let steps = steps(seed);
         let whole = Sim::new(Fault::Never);
-        run(&whole, &steps);
+        run(coat, &whole, &steps);
         for (from, count) in (1..=whole.ops()).flat_map(|from| [(from, 1), (from, 2), (from, 5)]) {
             let case = format!("seed {seed}, {count} failures from {from}");
             let sim = Sim::new(Fault::Fail { from, count });
             let store = loop {
                 // The store may refuse to open on a root that cannot be used, but not for ever.
-                if let Ok(store) = LogStore::on(Arc::new(sim.clone())) {
+                if let Ok(store) = coat.open(&sim) {
                     break store;
                 }
             };
@@ -313,7 +331,7 @@ fn a_failed_operation_leaves_each_log_as_the_next_process_finds_it() {
                 held = ids().map(|id| store.load(&id).unwrap());
             }
             let states = ids().map(|id| seen(&store, &id));
-            let next = LogStore::on(Arc::new(sim.after(Survives::Told))).unwrap();
+            let next = coat.open(&sim.after(Survives::Told)).unwrap();
             assert_eq!(ids().map(|id| seen(&next, &id)), states, "{case}: after kill -9");
             // The kernel forgets what it failed to write: what counts is what is rewritten and synced now.
             let mut rounds = 0;
@@ -322,7 +340,7 @@ fn a_failed_operation_leaves_each_log_as_the_next_process_finds_it() {
                 assert!(rounds < 20, "{case}: never healed: {:?}", store.sync());
             }
             store.sync().unwrap_or_else(|e| panic!("{case}: {e}"));
-            let next = LogStore::on(Arc::new(sim.after(Survives::Synced))).unwrap();
+            let next = coat.open(&sim.after(Survives::Synced)).unwrap();
             for (found, state) in ids().map(|id| seen(&next, &id)).iter().zip(&states) {
                 let items = |seen: &Seen| seen.as_ref().map(|(_, items)| items.clone());
                 let position = |seen: &Seen| seen.as_ref().and_then(|(at, _)| at.parse::<u64>().ok());
@@ -336,5 +354,5 @@ fn a_failed_operation_leaves_each_log_as_the_next_process_finds_it() {
             }
         }
     }
-    assert!(broken > 10, "only {broken} logs were ever broken");
+    assert!(broken > 5, "only {broken} logs were ever broken");
 }

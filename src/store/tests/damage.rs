@@ -7,14 +7,19 @@ use super::*;
 
 /// A log file with the state at each of its lengths: `(length, state)`; before the first there is no log.
 struct Sample {
+    coat: Coat,
     path: String,
     bytes: Vec<u8>,
     states: Vec<(usize, Seen)>,
 }
 
 fn sample() -> Sample {
+    sample_of(Coat::Plain)
+}
+
+fn sample_of(coat: Coat) -> Sample {
     let sim = Sim::new(Fault::Never);
-    let store = LogStore::on(Arc::new(sim.clone())).unwrap();
+    let store = coat.open(&sim).unwrap();
     let all = [("ns/a", "first"), ("ns/b", "second"), ("ns/c", "")];
     let log = replace(&store, &pods(), &all, "10").unwrap();
     let path = sim.files().into_keys().next().unwrap();
@@ -34,7 +39,12 @@ fn sample() -> Sample {
         note();
     }
     let bytes = sim.files()[&path].clone();
-    Sample { path, bytes, states }
+    Sample {
+        coat,
+        path,
+        bytes,
+        states,
+    }
 }
 
 impl Sample {
@@ -42,7 +52,7 @@ impl Sample {
     fn open(&self, bytes: &[u8]) -> (Sim, LogStore, Seen) {
         let sim = Sim::new(Fault::Never);
         sim.plant(&self.path, bytes);
-        let store = LogStore::on(Arc::new(sim.clone())).unwrap();
+        let store = self.coat.open(&sim).unwrap();
         let found = seen(&store, &pods());
         (sim, store, found)
     }
@@ -76,47 +86,49 @@ fn quarantined(sim: &Sim) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_tail_torn_at_any_byte_is_cut_and_the_log_goes_on() {
-    let sample = sample();
-    for len in 0..=sample.bytes.len() {
-        let (sim, store, found) = sample.open(&sample.bytes[..len]);
-        assert_eq!(found, sample.state_at(len), "{len} bytes");
-        if len < sample.snapshot_end() {
-            assert_eq!(quarantined(&sim), [&sample.bytes[..len]], "{len} bytes");
-            assert_eq!(store.logs(), [], "{len} bytes");
-            continue;
+    for sample in Coat::BOTH.map(sample_of) {
+        for len in 0..=sample.bytes.len() {
+            let (sim, store, found) = sample.open(&sample.bytes[..len]);
+            assert_eq!(found, sample.state_at(len), "{len} bytes");
+            if len < sample.snapshot_end() {
+                assert_eq!(quarantined(&sim), [&sample.bytes[..len]], "{len} bytes");
+                assert_eq!(store.logs(), [], "{len} bytes");
+                continue;
+            }
+            let whole = sample.states.iter().any(|(end, _)| *end == len);
+            assert_eq!(store.stats().torn, u64::from(!whole), "{len} bytes");
+            assert_eq!(store.stats().quarantined, 0, "{len} bytes");
+            let log = store.load(&pods()).unwrap().unwrap();
+            log.append(put("later", "x"), "99", at(3)).unwrap();
+            let next = sample.coat.open(&sim.after(Survives::Told)).unwrap();
+            assert_eq!(seen(&next, &pods()), seen(&store, &pods()), "{len} bytes");
+            assert_eq!(next.stats().torn, 0);
         }
-        let whole = sample.states.iter().any(|(end, _)| *end == len);
-        assert_eq!(store.stats().torn, u64::from(!whole), "{len} bytes");
-        assert_eq!(store.stats().quarantined, 0, "{len} bytes");
-        let log = store.load(&pods()).unwrap().unwrap();
-        log.append(put("later", "x"), "99", at(3)).unwrap();
-        let next = LogStore::on(Arc::new(sim.after(Survives::Told))).unwrap();
-        assert_eq!(seen(&next, &pods()), seen(&store, &pods()), "{len} bytes");
-        assert_eq!(next.stats().torn, 0);
     }
 }
 
 #[test]
 fn every_flipped_bit_costs_what_stands_behind_it_and_the_original_is_kept() {
-    let sample = sample();
-    for bit in 0..sample.bytes.len() * 8 {
-        let mut bytes = sample.bytes.clone();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        let (sim, store, found) = sample.open(&bytes);
-        assert_eq!(found, sample.state_at(bit / 8), "bit {bit}");
-        let stats = store.stats();
-        // Nothing tells rot in the last body from a write that was cut off.
-        let torn = bit / 8 >= sample.last_record() && stats.torn == 1;
-        assert_eq!(
-            (stats.quarantined, stats.torn),
-            if torn { (0, 1) } else { (1, 0) },
-            "bit {bit}"
-        );
-        assert_eq!(
-            quarantined(&sim),
-            if torn { vec![] } else { vec![bytes] },
-            "bit {bit}"
-        );
+    for sample in Coat::BOTH.map(sample_of) {
+        for bit in 0..sample.bytes.len() * 8 {
+            let mut bytes = sample.bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let (sim, store, found) = sample.open(&bytes);
+            assert_eq!(found, sample.state_at(bit / 8), "bit {bit}");
+            let stats = store.stats();
+            // Nothing tells rot in the last body from a write that was cut off.
+            let torn = bit / 8 >= sample.last_record() && stats.torn == 1;
+            assert_eq!(
+                (stats.quarantined, stats.torn),
+                if torn { (0, 1) } else { (1, 0) },
+                "bit {bit}"
+            );
+            assert_eq!(
+                quarantined(&sim),
+                if torn { vec![] } else { vec![bytes] },
+                "bit {bit}"
+            );
+        }
     }
 }
 
@@ -124,9 +136,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn whatever_happens_to_the_bytes_only_the_past_is_found(
-        edits in proptest::collection::vec((0..4u8, any::<u16>(), any::<u16>(), any::<u8>()), 1..4)
+        edits in proptest::collection::vec((0..4u8, any::<u16>(), any::<u16>(), any::<u8>()), 1..4),
+        sealed: bool,
     ) {
-        let sample = sample();
+        let sample = sample_of(if sealed { Coat::Sealed } else { Coat::Plain });
         let mut bytes = sample.bytes.clone();
         for (kind, a, b, value) in edits {
             if bytes.is_empty() {
@@ -151,27 +164,29 @@ proptest! {
 
 #[test]
 fn a_record_that_is_missing_in_the_middle_ends_the_log_there() {
-    let sample = sample();
-    let (from, to) = (sample.states[1].0, sample.states[2].0);
-    let mut bytes = sample.bytes.clone();
-    bytes.drain(from..to);
-    assert_eq!(sample.open(&bytes).2, sample.states[1].1);
+    for sample in Coat::BOTH.map(sample_of) {
+        let (from, to) = (sample.states[1].0, sample.states[2].0);
+        let mut bytes = sample.bytes.clone();
+        bytes.drain(from..to);
+        assert_eq!(sample.open(&bytes).2, sample.states[1].1);
+    }
 }
 
 #[test]
 fn a_tail_of_zeros_is_a_torn_tail() {
-    let sample = sample();
-    for zeros in [1, 11, 12, 100, 3 << 20] {
-        let mut bytes = sample.bytes.clone();
-        bytes.resize(bytes.len() + zeros, 0);
-        let (sim, store, found) = sample.open(&bytes);
-        assert_eq!(found, sample.state_at(sample.bytes.len()));
-        assert_eq!(
-            (store.stats().torn, store.stats().quarantined),
-            (1, 0),
-            "{zeros} zeros"
-        );
-        assert_eq!(sim.files()[&sample.path], sample.bytes);
+    for sample in Coat::BOTH.map(sample_of) {
+        for zeros in [1, 11, 12, 100, 3 << 20] {
+            let mut bytes = sample.bytes.clone();
+            bytes.resize(bytes.len() + zeros, 0);
+            let (sim, store, found) = sample.open(&bytes);
+            assert_eq!(found, sample.state_at(sample.bytes.len()));
+            assert_eq!(
+                (store.stats().torn, store.stats().quarantined),
+                (1, 0),
+                "{zeros} zeros"
+            );
+            assert_eq!(sim.files()[&sample.path], sample.bytes);
+        }
     }
 }
 
@@ -194,13 +209,14 @@ fn one_damaged_file_harms_one_log() {
 
 #[test]
 fn a_file_under_the_name_of_another_log_is_not_taken_for_it() {
-    let sample = sample();
-    let sim = Sim::new(Fault::Never);
-    let path = format!("{0}/{0}.log", "0".repeat(32));
-    sim.plant(&path, &sample.bytes);
-    let store = LogStore::on(Arc::new(sim.clone())).unwrap();
-    assert_eq!(store.logs(), []);
-    assert_eq!(quarantined(&sim), [sample.bytes]);
+    for sample in Coat::BOTH.map(sample_of) {
+        let sim = Sim::new(Fault::Never);
+        let path = format!("{0}/{0}.log", "0".repeat(32));
+        sim.plant(&path, &sample.bytes);
+        let store = sample.coat.open(&sim).unwrap();
+        assert_eq!(store.logs(), []);
+        assert_eq!(quarantined(&sim), [sample.bytes]);
+    }
 }
 
 #[test]
@@ -219,17 +235,18 @@ fn a_log_of_a_newer_format_is_left_alone_until_it_is_replaced() {
 
 #[test]
 fn removing_or_scrubbing_a_log_empties_its_quarantine() {
-    let sample = sample();
-    let mut bytes = sample.bytes.clone();
-    bytes[sample.snapshot_end()] ^= 1;
-    let (sim, store, _) = sample.open(&bytes);
-    assert_eq!(quarantined(&sim).len(), 1);
-    store.load(&pods()).unwrap().unwrap().scrub().unwrap();
-    assert_eq!(quarantined(&sim).len(), 0);
-    let (sim, store, _) = sample.open(&bytes[..40]);
-    assert_eq!(quarantined(&sim).len(), 1);
-    store.remove(&pods()).unwrap();
-    assert_eq!(quarantined(&sim).len(), 0);
+    for sample in Coat::BOTH.map(sample_of) {
+        let mut bytes = sample.bytes.clone();
+        bytes[sample.snapshot_end()] ^= 1;
+        let (sim, store, _) = sample.open(&bytes);
+        assert_eq!(quarantined(&sim).len(), 1);
+        store.load(&pods()).unwrap().unwrap().scrub().unwrap();
+        assert_eq!(quarantined(&sim).len(), 0);
+        let (sim, store, _) = sample.open(&bytes[..40]);
+        assert_eq!(quarantined(&sim).len(), 1);
+        store.remove(&pods()).unwrap();
+        assert_eq!(quarantined(&sim).len(), 0);
+    }
 }
 
 #[test]
