@@ -6,6 +6,7 @@ mod logging;
 mod maintenance;
 mod node;
 mod reload;
+mod storage;
 mod way;
 
 use std::collections::HashSet;
@@ -19,16 +20,16 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cache::{Cache, CacheConfig, StoredIssuer, StoredTokens};
-use crate::config::{CacheStore, Config};
+use crate::config::Config;
 use crate::proxy::{Pace, Parts, Proxy};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
-use crate::store::{LogStore, Store};
 use crate::tls::{self, Certificates, PairPaths};
 use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, probe, upkeep};
 
 use self::maintenance::Maintenance;
 use self::node::NodeParts;
+use self::storage::Storage;
 
 /// Connections of clients at once; a node's own clients open far fewer.
 const MAX_CONNECTIONS: usize = 4096;
@@ -77,7 +78,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 pub struct App {
     config: Config,
     listener: Bound,
-    store: Arc<dyn Store>,
+    storage: Storage,
     certificates: Arc<Certificates>,
     tokens: StoredTokens,
     issuer: StoredIssuer,
@@ -106,23 +107,20 @@ impl App {
         let blocking_tasks = tasks.clone();
         let audiences = config.offline.issuer.audiences.clone();
         let opened = tasks.spawn_blocking(move || -> anyhow::Result<_> {
-            let store: Arc<dyn Store> = match cache.store {
-                CacheStore::File => Arc::new(LogStore::open(&cache.path).context("opening cache.path")?),
-                CacheStore::Memory => Arc::new(LogStore::memory()?),
-            };
-            let tokens = StoredTokens::open(&store, &blocking_tasks)?;
+            let storage = Storage::open(&cache)?;
+            let tokens = StoredTokens::open(&storage.store, &blocking_tasks)?;
             node::prepare(&prepared);
-            let issuer = StoredIssuer::open(&store, audiences, &blocking_tasks)?;
-            Ok((store, (tokens, issuer), Arc::new(Certificates::bind(paths))))
+            let issuer = StoredIssuer::open(&storage.store, audiences, &blocking_tasks)?;
+            Ok((storage, (tokens, issuer), Arc::new(Certificates::bind(paths))))
         });
-        let (store, (tokens, issuer), certificates) = opened.await.context("opening the store")??;
+        let (storage, (tokens, issuer), certificates) = opened.await.context("opening the store")??;
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let upstream_metrics = UpstreamMetrics::register(&mut registry);
         Ok(Self {
             config,
             listener,
-            store,
+            storage,
             certificates,
             tokens,
             issuer,
@@ -138,7 +136,7 @@ impl App {
         let Self {
             config,
             listener,
-            store,
+            storage: Storage { store, spool },
             certificates,
             tokens,
             issuer,
@@ -168,9 +166,9 @@ impl App {
         reload::spawn(&config, &link, &certificates, &tasks);
 
         let cache_config = CacheConfig {
-            spool_dir: spool_dir(&config),
+            spool,
             node_key: tokens.node_key().clone(),
-            reviews: Duration::ZERO,
+            reviews: config.offline.reviews,
         };
         let cache = Cache::new(Arc::clone(&store), cache_config, tasks.clone());
         let proxy = Arc::new(Proxy::new(Parts {
@@ -325,13 +323,6 @@ fn certificate_config(config: &Config) -> tls::Config {
             .collect(),
         reload_interval: config.certificates.reload_interval,
         retry_interval: config.certificates.retry_interval,
-    }
-}
-
-fn spool_dir(config: &Config) -> Option<PathBuf> {
-    match config.cache.store {
-        CacheStore::File => Some(config.cache.path.clone()),
-        CacheStore::Memory => None,
     }
 }
 

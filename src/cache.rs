@@ -17,6 +17,7 @@ mod query;
 mod recording;
 mod replies;
 mod source;
+mod spool;
 mod stream;
 mod tee;
 mod tokens;
@@ -24,7 +25,6 @@ mod watches;
 mod writes;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -54,6 +54,7 @@ pub use self::pods::Presence;
 pub use self::query::{Query, Target};
 pub use self::recording::{Recording, is_from_apiserver};
 pub use self::replies::{Ask, LARGEST_ASKED, ReplyRecording, may_be_asked_again};
+pub use self::spool::{Spool, SpoolForm};
 pub use self::tokens::StoredTokens;
 pub use self::watches::{HeldStart, WatchPlan, WatchRecording};
 pub use self::writes::refresh_after_write;
@@ -74,9 +75,8 @@ const PAGES: PageLimits = PageLimits {
 
 /// What a cache needs to know.
 pub struct CacheConfig {
-    /// A private directory on disk for large answers that arrive faster than they can be parsed; without one they are
-    /// given up.
-    pub spool_dir: Option<PathBuf>,
+    /// For large answers that arrive faster than they can be parsed; without it they are given up.
+    pub spool: Option<Spool>,
     /// Seals kept tokens and reviews.
     pub node_key: NodeKey,
     /// For how long a review may be given again; zero keeps none.
@@ -92,7 +92,7 @@ pub struct Cache {
 struct Inner {
     store: Arc<dyn Store>,
     tasks: Tasks,
-    spool_dir: Option<PathBuf>,
+    spool: Option<Spool>,
     owners: Mutex<HashMap<String, Arc<Owner>>>,
     pages: Mutex<Pages<String, PageStage>>,
     page_turns: Arc<PageTurns>,
@@ -175,7 +175,7 @@ impl Cache {
             replies: Replies::open(&store, &config.node_key, config.reviews, &tasks),
             store,
             tasks,
-            spool_dir: config.spool_dir,
+            spool: config.spool,
             owners: Mutex::default(),
             pages: Mutex::new(Pages::new(PAGES)),
             page_turns: Arc::default(),
@@ -313,7 +313,7 @@ impl Cache {
     fn source(&self, handover: Handover) -> Source {
         match handover {
             Handover::Whole(chunks) => Source::whole(chunks),
-            Handover::Live(pieces) => Source::live(pieces, self.inner.spool_dir.clone()),
+            Handover::Live(pieces) => Source::live(pieces, self.inner.spool.clone()),
         }
     }
 
@@ -489,7 +489,7 @@ mod tests {
     async fn a_disk_that_hangs_does_not_fill_the_memory() {
         let store: Arc<dyn Store> = Arc::new(crate::store::LogStore::memory().unwrap());
         let config = CacheConfig {
-            spool_dir: None,
+            spool: None,
             node_key: NodeKey::from_bytes([0; 32]),
             reviews: Duration::ZERO,
         };

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::ServerAddress;
+pub use encryption::Encryption;
 pub use error::{ConfigErrors, Position, Problem};
 pub use in_cluster::InCluster;
 pub use interface::{DummyInterface, OnExit};
@@ -26,6 +27,7 @@ use error::{Fault, Problems};
 mod address;
 mod client;
 mod duration;
+mod encryption;
 mod error;
 mod in_cluster;
 mod interface;
@@ -195,6 +197,8 @@ pub struct Cache {
     pub max_size: u64,
     /// When it is made safe against a power cut.
     pub sync: CacheSync,
+    /// How it is kept from those who get hold of the disk; `None`: not at all.
+    pub encryption: Option<Encryption>,
 }
 
 /// `cache.store`.

@@ -4,12 +4,12 @@
 //! reader falls behind, the rest is spooled to a nameless file first and read back after the end, because writing is
 //! faster than parsing and the client must not wait for the parser.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::io;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+
+use super::spool::{Spool, SpoolFile};
 
 /// Pieces of 64 KiB between the client's stream and the recorder: 2 MiB.
 pub(super) const CHANNEL_DEPTH: usize = 32;
@@ -17,8 +17,6 @@ pub(super) const CHANNEL_DEPTH: usize = 32;
 /// Pieces that are spooled at a time. Taken one by one, each would wake the sender for the room of one, and where
 /// processors are busy the wake-ups alone would use up its patience.
 const SPOOLED_AT_ONCE: usize = CHANNEL_DEPTH / 2;
-
-const READ_SIZE: usize = 256 * 1024;
 
 /// What the client's stream hands over.
 #[derive(Debug)]
@@ -43,14 +41,14 @@ pub(super) enum SourceError {
 enum State {
     Whole(std::vec::IntoIter<Bytes>),
     Live(mpsc::Receiver<Piece>),
-    Spooled(File),
+    Spooled(SpoolFile),
     Ended,
 }
 
 /// The bytes of one answer.
 pub(super) struct Source {
     state: State,
-    spool_dir: Option<PathBuf>,
+    spool: Option<Spool>,
 }
 
 impl Source {
@@ -58,15 +56,15 @@ impl Source {
     pub(super) fn whole(chunks: Vec<Bytes>) -> Self {
         Self {
             state: State::Whole(chunks.into_iter()),
-            spool_dir: None,
+            spool: None,
         }
     }
 
-    /// An answer under way. Without `spool_dir` a reader that falls behind makes the sender give up.
-    pub(super) fn live(pieces: mpsc::Receiver<Piece>, spool_dir: Option<PathBuf>) -> Self {
+    /// An answer under way. Without `spool` a reader that falls behind makes the sender give up.
+    pub(super) fn live(pieces: mpsc::Receiver<Piece>, spool: Option<Spool>) -> Self {
         Self {
             state: State::Live(pieces),
-            spool_dir,
+            spool,
         }
     }
 
@@ -75,16 +73,12 @@ impl Source {
         match &mut self.state {
             State::Whole(chunks) => Ok(chunks.next()),
             State::Ended => Ok(None),
-            State::Spooled(file) => {
-                let mut buffer = Vec::with_capacity(READ_SIZE);
-                let read = Read::take(&mut *file, READ_SIZE as u64).read_to_end(&mut buffer)?;
-                Ok((read > 0).then(|| Bytes::from(buffer)))
-            }
+            State::Spooled(file) => Ok(file.read()?),
             State::Live(pieces) => {
                 let behind = pieces.len() > CHANNEL_DEPTH / 4;
-                match (behind, &self.spool_dir) {
-                    (true, Some(dir)) => {
-                        let file = spool(pieces, tempfile::tempfile_in(dir)?)?;
+                match (behind, &self.spool) {
+                    (true, Some(spool)) => {
+                        let file = spooled(pieces, SpoolFile::create(spool)?)?;
                         self.state = State::Spooled(file);
                         self.next()
                     }
@@ -102,14 +96,14 @@ impl Source {
     }
 }
 
-fn spool(pieces: &mut mpsc::Receiver<Piece>, mut file: File) -> Result<File, SourceError> {
+fn spooled(pieces: &mut mpsc::Receiver<Piece>, mut file: SpoolFile) -> Result<SpoolFile, SourceError> {
     let mut taken = Vec::with_capacity(SPOOLED_AT_ONCE);
     while pieces.blocking_recv_many(&mut taken, SPOOLED_AT_ONCE) > 0 {
         for piece in taken.drain(..) {
             match piece {
-                Piece::Chunk(chunk) => file.write_all(&chunk)?,
+                Piece::Chunk(chunk) => file.write(&chunk)?,
                 Piece::End => {
-                    file.seek(SeekFrom::Start(0))?;
+                    file.rewind()?;
                     return Ok(file);
                 }
             }
@@ -121,6 +115,17 @@ fn spool(pieces: &mut mpsc::Receiver<Piece>, mut file: File) -> Result<File, Sou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::spool::SpoolForm;
+
+    fn spools(dir: &std::path::Path) -> [Option<Spool>; 3] {
+        let spool = |form| {
+            Some(Spool {
+                dir: dir.to_owned(),
+                form,
+            })
+        };
+        [None, spool(SpoolForm::Plain), spool(SpoolForm::Sealed)]
+    }
 
     fn chunk(n: usize) -> Piece {
         Piece::Chunk(Bytes::from(vec![u8::try_from(n % 251).unwrap(); 100]))
@@ -149,7 +154,7 @@ mod tests {
     fn a_reader_that_is_behind_spools_and_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let expected: Vec<u8> = (0..20).flat_map(|n| vec![n; 100]).collect();
-        for spool in [None, Some(dir.path().to_owned())] {
+        for spool in spools(dir.path()) {
             let source = Source::live(channel(20, true), spool);
             assert_eq!(drain(source).unwrap(), expected);
         }
@@ -164,7 +169,7 @@ mod tests {
     fn an_answer_without_its_end_is_never_whole() {
         let dir = tempfile::tempdir().unwrap();
         for count in [0, 1, 20] {
-            for spool in [None, Some(dir.path().to_owned())] {
+            for spool in spools(dir.path()) {
                 let source = Source::live(channel(count, false), spool);
                 assert!(matches!(drain(source), Err(SourceError::CutShort)), "{count}");
             }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::config::{self, CacheStore, Config, Csr, DummyInterface};
+use crate::config::{self, CacheStore, Config, Csr, DummyInterface, Encryption};
 use crate::runtime::clock;
 use crate::setup::lite_apiserver::{self, Flags, Pair};
 use crate::tls::{PairInfo, PairPaths};
@@ -284,6 +284,13 @@ impl Summary {
         if taken {
             let warning = format!("cache.path: {} is not a directory", cache.path.display());
             self.warnings.push(warning);
+        }
+        match &cache.encryption {
+            None => {}
+            Some(Encryption::KeyFile(path)) => self.file("cache.encryption.keyFile", path),
+            Some(Encryption::Credential(name)) => self
+                .lines
+                .push(format!("  encrypted with the credential {name} of systemd")),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::tls::Expiry;
 
 use super::error::{Fault, Problems, quoted};
 use super::object::{Field, or_default};
-use super::{Client, schema};
+use super::{Client, duration, schema};
 
 /// `offline`: what holds while the cloud is away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Offline {
     pub expiry: Expiry,
     /// Whose tokens are verified that the apiserver has not been asked about.
     pub issuer: Issuer,
+    /// For how long the answer to a TokenReview or SubjectAccessReview may be given again; zero: not at all.
+    pub reviews: Duration,
 }
 
 /// `offline.issuer`: how the cluster's keys for service account tokens come to be known, and what they vouch for.
@@ -52,7 +54,7 @@ impl Default for Issuer {
 pub(super) fn read(field: Option<Field<'_>>, clients: &[Client], out: &mut Problems) -> Option<Offline> {
     let default = Offline::default();
     or_default(field, default.clone(), |field| {
-        let object = field.object(&["expiry", "issuer"], out)?;
+        let object = field.object(&["expiry", "issuer", "reviews"], out)?;
         let choices = [Expiry::LastContact, Expiry::Strict].map(|expiry| (expiry.as_str(), expiry));
         let expiry = or_default(object.get("expiry"), default.expiry, |field| {
             field.choice(&choices, out)
@@ -60,9 +62,13 @@ pub(super) fn read(field: Option<Field<'_>>, clients: &[Client], out: &mut Probl
         let issuer = or_default(object.get("issuer"), default.issuer, |field| {
             read_issuer(&field, clients, out)
         });
+        let reviews = or_default(object.get("reviews"), default.reviews, |field| {
+            field.parse_amount("a duration like 5m, or 0s", review_time, out)
+        });
         Some(Offline {
             expiry: expiry?,
             issuer: issuer?,
+            reviews: reviews?,
         })
     })
 }
@@ -106,4 +112,12 @@ fn read_issuer(field: &Field<'_>, clients: &[Client], out: &mut Problems) -> Opt
         refresh_interval: refresh_interval?,
         audiences: audiences?,
     })
+}
+
+/// Zero turns it off, so here it is a duration too.
+fn review_time(text: &str) -> Result<Duration, Fault> {
+    match text {
+        "0" | "0s" => Ok(Duration::ZERO),
+        _ => duration::parse(text),
+    }
 }

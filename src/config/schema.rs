@@ -15,7 +15,9 @@ use super::tree::Node;
 use super::{
     API_VERSION, Cache, CacheStore, CacheSync, Certificates, Config, KIND, Listen, Log, LogFormat, LogLevel,
 };
-use super::{address, duration, in_cluster, interface, later, offline, quantity, serving, upstream};
+use super::{
+    address, duration, encryption, in_cluster, interface, later, offline, quantity, serving, upstream,
+};
 
 /// A smaller cache could not hold one node's own objects: the number lacks its unit.
 const SMALLEST_CACHE: u64 = 1 << 20;
@@ -140,9 +142,10 @@ fn read_cache(field: Option<Field<'_>>, out: &mut Problems) -> Option<Cache> {
         path: PathBuf::from("/var/lib/edgehold"),
         max_size: 1 << 30,
         sync: CacheSync::Interval,
+        encryption: None,
     };
     or_default(field, default.clone(), |field| {
-        let object = field.object(&["store", "path", "maxSize", "sync"], out)?;
+        let object = field.object(&["store", "path", "maxSize", "sync", "encryption"], out)?;
         let store = or_default(object.get("store"), default.store, |field| {
             read_store(&field, out)
         });
@@ -153,11 +156,13 @@ fn read_cache(field: Option<Field<'_>>, out: &mut Problems) -> Option<Cache> {
         let sync = or_default(object.get("sync"), default.sync, |field| {
             field.choice(&[("interval", CacheSync::Interval)], out)
         });
+        let encryption = encryption::read(object.get("encryption"), out);
         Some(Cache {
             store: store?,
             path: path?,
             max_size: max_size?,
             sync: sync?,
+            encryption: encryption?,
         })
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edgehold::cli::{self, Exit};
-use edgehold::config::{self, CacheStore, Config, LogFormat, LogLevel};
+use edgehold::config::{self, CacheStore, Config, Encryption, LogFormat, LogLevel};
 
 /// Every line a test may replace stands alone.
 const BASE: &str = "\
@@ -61,13 +61,13 @@ clients:
     priority: 200
 defaultClient: {limits: {qps: 0.5, burst: 100, inFlight: 10}}
 certificates: {reloadInterval: 30m, retryInterval: 1s}
-cache: {store: kv, path: /var/lib/edgehold, maxSize: 1GiB, sync: interval}
+cache: {store: kv, path: /var/lib/edgehold, maxSize: 1GiB, sync: interval, encryption: {keyFile: /etc/edgehold/cache.key, credential: key}}
 inCluster:
   address: 169.254.20.11:51003
   serviceFor: [\"system:node:edge-1\"]
   endpointsFor: [\"system:serviceaccount:kube-system:kube-proxy\"]
 admin: {address: \"127.0.0.1:51004\"}
-offline: {expiry: strict, issuer: {tokenFile: /token, refreshInterval: 1h, audiences: [\"https://k\"]}}
+offline: {expiry: strict, reviews: 5m, issuer: {tokenFile: /token, refreshInterval: 1h, audiences: [\"https://k\"]}}
 log: {format: json, level: debug}
 ";
 
@@ -402,6 +402,8 @@ fn what_comes_later_is_checked_and_refused_by_name() {
         [
             "c.yaml:10:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
             "c.yaml:24:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:24:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
+             {credential: edgehold-cache-key}",
             "c.yaml:29:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
@@ -487,6 +489,49 @@ fn every_example_is_a_good_configuration() {
 }
 
 #[test]
+fn the_keys_of_the_cache_come_from_a_file_or_a_credential() {
+    let with = |encryption: &str| {
+        let cache = format!("maxSize: 1GiB, encryption: {encryption}}}");
+        config::parse(&BASE.replace("maxSize: 1GiB}", &cache), "c")
+    };
+    assert_eq!(config::parse(BASE, "c").unwrap().cache.encryption, None);
+    let file = Encryption::KeyFile("/etc/edgehold/cache.key".into());
+    assert_eq!(
+        with("{keyFile: /etc/edgehold/cache.key}")
+            .unwrap()
+            .cache
+            .encryption,
+        Some(file)
+    );
+    let credential = Encryption::Credential("edgehold-cache-key".into());
+    assert_eq!(
+        with("{credential: edgehold-cache-key}").unwrap().cache.encryption,
+        Some(credential)
+    );
+    for (wrong, said) in [
+        ("{}", "has neither keyFile nor credential"),
+        ("{keyFile: cache.key}", "is not an absolute path"),
+        ("{credential: ../key}", "is not the name of a credential"),
+        ("{credential: \"\"}", "is not the name of a credential"),
+        ("{key: abc}", "unknown field `key`"),
+    ] {
+        let error = with(wrong).unwrap_err().to_string();
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn reviews_are_given_again_only_if_a_time_is_configured() {
+    let with = |text: &str| {
+        config::parse(&format!("{BASE}offline: {{reviews: {text}}}\n"), "c").map(|c| c.offline.reviews)
+    };
+    assert_eq!(config::parse(BASE, "c").unwrap().offline.reviews, Duration::ZERO);
+    assert_eq!(with("0s").unwrap(), Duration::ZERO);
+    assert_eq!(with("5m").unwrap(), Duration::from_secs(300));
+    assert!(with("-5m").is_err());
+}
+
+#[test]
 fn the_reference_names_every_field() {
     let docs =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
@@ -535,11 +580,14 @@ fn the_reference_names_every_field() {
         "cache.path",
         "cache.maxSize",
         "cache.sync",
+        "cache.encryption.keyFile",
+        "cache.encryption.credential",
         "offline.expiry",
         "offline.issuer.tokenFile",
         "offline.issuer.commonName",
         "offline.issuer.refreshInterval",
         "offline.issuer.audiences",
+        "offline.reviews",
         "inCluster.address",
         "inCluster.addresses",
         "inCluster.serviceFor",

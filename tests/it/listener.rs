@@ -263,7 +263,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
     let store: Arc<dyn Store> = Arc::new(LogStore::memory().unwrap());
     let tokens = StoredTokens::open(&store, tasks).unwrap();
     let cache = CacheConfig {
-        spool_dir: None,
+        spool: None,
         node_key: tokens.node_key().clone(),
         reviews: Duration::ZERO,
     };

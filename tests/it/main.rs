@@ -17,6 +17,7 @@ mod convergence;
 mod deploy;
 mod documents;
 mod durable;
+mod encryption;
 mod examples;
 mod expiry;
 mod failover;

@@ -512,3 +512,16 @@ impl Node {
         std::mem::replace(&mut self.api, Standin::start(options))
     }
 }
+
+/// Writes a file that only its owner can read.
+pub fn write_secret(path: &Path, content: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    std::io::Write::write_all(&mut opened.unwrap(), content.as_bytes()).unwrap();
+}

@@ -25,7 +25,7 @@ fn at(seconds: u64) -> SystemTime {
 
 fn cache_on(store: &Arc<dyn Store>, tasks: &Tasks, reviews: Duration) -> Cache {
     let config = CacheConfig {
-        spool_dir: None,
+        spool: None,
         node_key: NodeKey::from_bytes([9; 32]),
         reviews,
     };
@@ -342,7 +342,7 @@ async fn another_node_key_finds_nothing_and_destroys_nothing() {
     answered(&cache, KUBELET, ask("p", "pu"), head(201, true), &body).await;
     drop(cache);
     let config = CacheConfig {
-        spool_dir: None,
+        spool: None,
         node_key: NodeKey::from_bytes([1; 32]),
         reviews: Duration::ZERO,
     };

@@ -1,0 +1,161 @@
+//! The nameless file into which the rest of a large answer is written when its reader falls behind.
+//!
+//! Where the store is sealed, this is too, with a key that is made for the one file and never leaves the memory:
+//! the file ends with the process that made it, and so may its key.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use bytes::Bytes;
+
+const READ_SIZE: usize = 256 * 1024;
+const TAG_LEN: usize = 16;
+
+/// Where spool files are made, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// A private directory on disk.
+    pub dir: PathBuf,
+    /// What stands in the files.
+    pub form: SpoolForm,
+}
+
+/// What stands in a spool file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpoolForm {
+    /// The answer.
+    Plain,
+    /// The answer, encrypted.
+    Sealed,
+}
+
+/// A spool file: written first, then read.
+pub(super) struct SpoolFile {
+    file: File,
+    seal: Option<Seal>,
+}
+
+/// A key for one file. Pieces are numbered, and the number is the nonce: it never comes twice under this key.
+struct Seal {
+    key: LessSafeKey,
+    next: u64,
+}
+
+impl Seal {
+    fn new() -> io::Result<Self> {
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| failed())?;
+        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| failed())?;
+        Ok(Self {
+            key: LessSafeKey::new(key),
+            next: 0,
+        })
+    }
+
+    fn nonce(&mut self) -> Nonce {
+        let mut nonce = [0; NONCE_LEN];
+        for (to, from) in nonce.iter_mut().zip(self.next.to_le_bytes()) {
+            *to = from;
+        }
+        self.next += 1;
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
+fn failed() -> io::Error {
+    io::Error::other("a spool file could not be sealed or opened")
+}
+
+impl SpoolFile {
+    pub(super) fn create(spool: &Spool) -> io::Result<Self> {
+        let seal = match spool.form {
+            SpoolForm::Plain => None,
+            SpoolForm::Sealed => Some(Seal::new()?),
+        };
+        let file = tempfile::tempfile_in(&spool.dir)?;
+        Ok(Self { file, seal })
+    }
+
+    pub(super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let Some(seal) = &mut self.seal else {
+            return self.file.write_all(piece);
+        };
+        let nonce = seal.nonce();
+        let mut sealed = piece.to_vec();
+        seal.key
+            .seal_in_place_append_tag(nonce, Aad::empty(), &mut sealed)
+            .map_err(|_| failed())?;
+        let len = u32::try_from(sealed.len()).map_err(|_| failed())?;
+        self.file.write_all(&len.to_le_bytes())?;
+        self.file.write_all(&sealed)
+    }
+
+    /// Everything is written: reading begins.
+    pub(super) fn rewind(&mut self) -> io::Result<()> {
+        if let Some(seal) = &mut self.seal {
+            seal.next = 0;
+        }
+        self.file.seek(SeekFrom::Start(0)).map(drop)
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(super) fn read(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(seal) = &mut self.seal else {
+            let mut buffer = Vec::with_capacity(READ_SIZE);
+            let read = Read::take(&mut self.file, READ_SIZE as u64).read_to_end(&mut buffer)?;
+            return Ok((read > 0).then(|| Bytes::from(buffer)));
+        };
+        let mut len = [0; 4];
+        match self.file.read_exact(&mut len) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        let mut sealed = vec![0; usize::try_from(u32::from_le_bytes(len)).map_err(|_| failed())?];
+        self.file.read_exact(&mut sealed)?;
+        let nonce = seal.nonce();
+        seal.key
+            .open_in_place(nonce, Aad::empty(), &mut sealed)
+            .map_err(|_| failed())?;
+        sealed.truncate(sealed.len().saturating_sub(TAG_LEN));
+        Ok(Some(Bytes::from(sealed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_give_back_what_was_written_and_only_the_plain_one_shows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let pieces: Vec<Vec<u8>> = (0..50_u8).map(|n| vec![n; usize::from(n) * 2000]).collect();
+        for form in [SpoolForm::Plain, SpoolForm::Sealed] {
+            let spool = Spool {
+                dir: dir.path().to_owned(),
+                form,
+            };
+            let mut file = SpoolFile::create(&spool).unwrap();
+            for piece in &pieces {
+                file.write(piece).unwrap();
+            }
+            file.rewind().unwrap();
+            let mut raw = Vec::new();
+            file.file.try_clone().unwrap().read_to_end(&mut raw).unwrap();
+            let shows = raw.windows(64).any(|part| part == [49; 64]);
+            assert_eq!(shows, form == SpoolForm::Plain);
+            file.rewind().unwrap();
+            let mut read = Vec::new();
+            while let Some(bytes) = file.read().unwrap() {
+                read.extend_from_slice(&bytes);
+            }
+            assert!(read == pieces.concat());
+        }
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "no file has a name"
+        );
+    }
+}
