@@ -32,11 +32,8 @@ fn neither_values_nor_keys_nor_owners_are_readable() {
     let sim = filled(&["1"]);
     for needle in [SECRET, "ns/a", "ns/c", "pods", "system:node", "header"] {
         assert!(!is_in(&sim.files(), needle), "{needle}");
-        assert_eq!(
-            is_in(&filled(&[]).files(), needle),
-            true,
-            "{needle}: the test sees it in a plain store"
-        );
+        let seen = is_in(&filled(&[]).files(), needle);
+        assert!(seen, "{needle}: the test sees it in a plain store");
     }
 }
 
