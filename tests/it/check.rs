@@ -12,7 +12,7 @@ use edgehold::cli::{self, Exit};
 fn warnings(replace: impl FnOnce(&Pki, &Path)) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::new();
-    pki.server(&["127.0.0.1"]).write_to(dir.path(), "server");
+    pki.server(&["127.0.0.2"]).write_to(dir.path(), "server");
     let kubelet = dir.path().join("kubelet.pem");
     pki.client(Some("system:node:edge-1"), &["system:nodes"])
         .write_combined(&kubelet);
@@ -23,6 +23,7 @@ fn warnings(replace: impl FnOnce(&Pki, &Path)) -> Vec<String> {
         "apiVersion: edgehold/v1alpha1
 kind: ProxyConfiguration
 listen:
+  addresses: [\"127.0.0.1:51003\", \"127.0.0.2:51003\"]
   tls: {{certFile: {at}/server.crt, keyFile: {at}/server.key, clientCAFile: {at}/ca.crt}}
 upstream: {{servers: [\"https://203.0.113.10:6443\"], caFile: {at}/ca.crt}}
 clients:
@@ -64,10 +65,10 @@ fn a_node_that_is_right_gets_no_warning() {
 
 #[test]
 fn a_serving_certificate_without_the_listen_address_is_noticed() {
-    let found = warnings(|pki, dir| drop(pki.server(&["127.0.0.2", "localhost"]).write_to(dir, "server")));
+    let found = warnings(|pki, dir| drop(pki.server(&["127.0.0.3"]).write_to(dir, "server")));
     assert_eq!(
         one(&found),
-        "listen.tls.certFile: /server.crt: 127.0.0.1 is not among its names; clients that connect there will refuse it"
+        "listen.tls.certFile: /server.crt: 127.0.0.2 is not among its names; clients that connect there will refuse it"
     );
 }
 
