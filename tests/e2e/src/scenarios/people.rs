@@ -70,10 +70,19 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .shows("deployments")?;
 
     step("online: the manifests of examples/deploy would be accepted");
-    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/deploy");
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/deploy/csr");
     kubectl
         .run(&format!(
-            "apply --dry-run=server --validate=strict -R -f {manifests}"
+            "apply --dry-run=server --validate=strict -f {manifests}"
+        ))
+        .await?
+        .success()?
+        .shows("server dry run")?;
+    // A dry run makes no namespace for what comes after it.
+    kubectl.run("create namespace edgehold").await?.success()?;
+    kubectl
+        .run(&format!(
+            "apply --dry-run=server --validate=strict -k {manifests}/../daemonset/overlays/edge"
         ))
         .await?
         .success()?
