@@ -15,13 +15,12 @@ async fn node() -> Node {
     let node = Node::start().await;
     node.api.put(config_map("shop", "a", "1"));
     put_pod(&node.api, "web-0", "pu");
-    assert_eq!(
-        node.token_client(&token(&node, "web-0", "pu"))
-            .get(LIST)
-            .await
-            .status,
-        200
-    );
+    let reader = node.token_client(&token(&node, "web-0", "pu"));
+    // On a machine under load the first probe may come too late.
+    eventually("the list is read", || async {
+        reader.get(LIST).await.status == 200
+    })
+    .await;
     node
 }
 
