@@ -5,6 +5,7 @@ mod issuer;
 mod logging;
 mod maintenance;
 mod node;
+mod notify;
 mod reload;
 mod storage;
 mod way;
@@ -21,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cache::{Cache, CacheConfig, StoredIssuer, StoredTokens};
 use crate::config::Config;
-use crate::proxy::{Pace, Parts, Proxy};
+use crate::proxy::{Pace, Parts, Proxy, ProxyMetrics};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::tls::{self, Certificates, PairPaths};
@@ -54,24 +55,30 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let running = App::bind(config).await?.spawn();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = ?running.addresses(), "edgehold is serving");
+        notify::ready();
+        notify::feed_watchdog();
         let failed = tokio::select! {
             _ = interrupt.recv() => false,
             _ = terminate.recv() => false,
             () = running.failed() => true,
         };
         tracing::info!("stopping: finishing what is under way, a second signal aborts");
+        notify::stopping();
         tokio::select! {
             () = running.stop() => {}
-            _ = interrupt.recv() => tracing::warn!("aborted"),
-            _ = terminate.recv() => tracing::warn!("aborted"),
+            _ = interrupt.recv() => anyhow::bail!("aborted by a second signal"),
+            _ = terminate.recv() => anyhow::bail!("aborted by a second signal"),
         }
         if failed { anyhow::bail!("a task that edgehold cannot do without has ended, see the log") } else { Ok(()) }
-    })
+    });
+    // A disk that hangs keeps its thread for ever.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// edgehold, bound to its addresses and its store but not serving yet.
@@ -101,6 +108,7 @@ impl App {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             header_timeout: HEADER_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
+            write_timeout: config.listen.write_timeout,
         })
         .await?;
         let (paths, cache, prepared) = (certificate_config(&config), config.cache.clone(), config.clone());
@@ -182,6 +190,7 @@ impl App {
             limits: clients::limits(&config),
             priorities: clients::priorities(&config),
             filters: clients::filters(&config),
+            metrics: ProxyMetrics::register(&mut registry),
             tasks: tasks.clone(),
         }));
         maintenance::follow_link(&link, &time, &tasks);

@@ -51,7 +51,7 @@ use self::tee::Handover;
 pub use self::answer::{Answer, Found};
 pub use self::issuer::{IssuerDocument, StoredIssuer};
 pub use self::pods::Presence;
-pub use self::query::{Query, Target};
+pub use self::query::{ListName, Query, Target};
 pub use self::recording::{Recording, is_from_apiserver};
 pub use self::replies::{Ask, LARGEST_ASKED, ReplyRecording, may_be_asked_again};
 pub use self::spool::{Spool, SpoolForm};

@@ -85,6 +85,8 @@ pub struct Listen {
     pub addresses: Vec<SocketAddr>,
     /// The certificate shown to clients and the authority for theirs.
     pub tls: ServingPair,
+    /// A client that takes nothing of what is ready for it for so long is dropped.
+    pub write_timeout: Duration,
     /// An interface of its own for node-local addresses.
     pub dummy_interface: Option<DummyInterface>,
 }

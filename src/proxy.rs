@@ -9,13 +9,17 @@ mod caller;
 mod exchange;
 mod filtered;
 mod forward;
+mod gzip;
 mod headers;
 mod issuer;
 mod limits;
+mod lists;
+mod metrics;
 mod priority;
 mod queue;
 mod repeat;
 mod respond;
+mod tether;
 mod tokens;
 mod upgrade;
 mod watch;
@@ -34,9 +38,13 @@ use crate::runtime::tasks::Tasks;
 use crate::tls::{PeerCertificate, TrustedTime};
 use crate::upstream::{Link, Transports};
 
+use self::lists::Lists;
+
 pub use self::issuer::{IssuerReader, ReadIssuerError};
 pub use self::limits::{Limit, Limits};
+pub use self::metrics::ProxyMetrics;
 pub use self::priority::{Priorities, Priority};
+pub use self::tether::Tether;
 pub use self::watch::Pace;
 
 /// Who is at the other end of a client connection.
@@ -46,6 +54,8 @@ pub struct Peer {
     pub certificate: Option<PeerCertificate>,
     /// Where the connection comes from.
     pub address: SocketAddr,
+    /// The tie to the connection.
+    pub tether: Tether,
 }
 
 /// The proxy: handles requests of all connections.
@@ -60,6 +70,8 @@ pub struct Proxy {
     limits: Limits,
     priorities: Priorities,
     filters: Filters,
+    lists: Lists,
+    metrics: ProxyMetrics,
     tasks: Tasks,
 }
 
@@ -85,6 +97,8 @@ pub struct Parts {
     pub priorities: Priorities,
     /// What clients see rewritten.
     pub filters: Filters,
+    /// What it counts.
+    pub metrics: ProxyMetrics,
     /// Where its tasks run.
     pub tasks: Tasks,
 }
@@ -103,8 +117,10 @@ impl Proxy {
             limits,
             priorities,
             filters,
+            metrics,
             tasks,
         } = parts;
+        let lists = Lists::new(cache.logs());
         Self {
             transports,
             link,
@@ -116,6 +132,8 @@ impl Proxy {
             limits,
             priorities,
             filters,
+            lists,
+            metrics,
             tasks,
         }
     }

@@ -8,7 +8,9 @@ mod accept;
 mod bind;
 mod connection;
 mod metrics;
+mod patience;
 mod serving;
+mod starvation;
 
 pub use accept::{Bound, ListenError, Listener, ListenerConfig};
 pub use metrics::{Rejected, ServerMetrics};

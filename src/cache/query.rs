@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Uri, header};
 use crate::kube::media::{self, Offer, Representation};
 use crate::kube::options::ListOptions;
 use crate::kube::request::{Class, RequestInfo, ResourceRequest, is_plain_path};
+use crate::store::LogId;
 use crate::view::key::ViewKey;
 
 /// A cacheable read of one principal.
@@ -23,6 +24,23 @@ pub struct Query {
     pub if_none_match: Option<String>,
     /// HEAD: the answer has no body.
     pub head: bool,
+}
+
+/// Which list, whichever of its parts or moments: the name under which it is stored, if it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct ListName {
+    owner: String,
+    view: String,
+}
+
+impl ListName {
+    /// Of a stored list, among [`Cache::logs`](super::Cache::logs).
+    pub fn of_log(id: LogId) -> Self {
+        Self {
+            owner: id.owner,
+            view: id.name,
+        }
+    }
 }
 
 /// The kinds of things that can be read.
@@ -112,6 +130,23 @@ impl Query {
             accept: text(header::ACCEPT),
             if_none_match: text(header::IF_NONE_MATCH),
             head: method == Method::HEAD,
+        })
+    }
+
+    /// The list that is asked for as a whole, in the form that will most likely be the answer's; `None` for pages and
+    /// for what is no list.
+    pub fn whole_list(&self) -> Option<ListName> {
+        let Target::Collection(resource) = &self.target else {
+            return None;
+        };
+        let options = &resource.options;
+        if self.head || options.watch || options.limit > 0 || !options.continue_token.is_empty() {
+            return None;
+        }
+        let representation = self.representations().into_iter().next()?;
+        Some(ListName {
+            owner: self.owner.clone(),
+            view: view_key(resource, &representation).to_text(),
         })
     }
 

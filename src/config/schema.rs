@@ -88,7 +88,7 @@ fn read_listen<'n>(
     references: &mut References<'n>,
     out: &mut Problems,
 ) -> Option<Listen> {
-    let object = field.object(&["addresses", "tls", "dummyInterface"], out)?;
+    let object = field.object(&["addresses", "tls", "dummyInterface", "writeTimeout"], out)?;
     let addresses = or_default(object.get("addresses"), vec![super::DEFAULT_ADDRESS], |field| {
         read_addresses(&field, out)
     });
@@ -96,9 +96,11 @@ fn read_listen<'n>(
         .required("tls", out)
         .and_then(|field| serving::read(&field, cache_path, references, out));
     let dummy_interface = interface::read(&object, out);
+    let write_timeout = time(&object, "writeTimeout", Duration::from_secs(15 * 60), out);
     Some(Listen {
         addresses: addresses?,
         tls: tls?,
+        write_timeout: write_timeout?,
         dummy_interface: dummy_interface?,
     })
 }

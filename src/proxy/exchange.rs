@@ -16,7 +16,7 @@ use crate::runtime::body::{Body, Holding};
 use super::caller::Caller;
 use super::headers::{strip_request, upgrade_protocol};
 use super::respond::{Form, cached, refusal};
-use super::{Peer, Proxy, forward, upgrade, watch};
+use super::{Peer, Proxy, Tether, forward, upgrade, watch};
 
 /// A request that has been understood.
 pub(super) struct Exchange {
@@ -27,6 +27,8 @@ pub(super) struct Exchange {
     pub(super) info: RequestInfo,
     pub(super) class: Class,
     pub(super) form: Form,
+    /// Of the connection that it came on.
+    pub(super) tether: Tether,
 }
 
 /// Handles one request.
@@ -72,6 +74,7 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
         info,
         class,
         form,
+        tether: peer.tether.clone(),
     };
     let filtered = match exchange.filtered() {
         Ok(filtered) => filtered.filter(|_| wanted.is_none()),

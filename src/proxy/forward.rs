@@ -5,7 +5,7 @@ use http::{Request, Response, StatusCode, Uri, header, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::cache::{is_from_apiserver, refresh_after_write};
+use crate::cache::{Query, is_from_apiserver, refresh_after_write};
 use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
 use crate::runtime::body::{self, Body};
@@ -16,8 +16,8 @@ use crate::upstream::{Effort, Failure, LinkState, Purpose, UpstreamError};
 use super::caller::Identity;
 use super::exchange::Exchange;
 use super::headers::strip_response;
-use super::repeat;
-use super::tokens;
+use super::lists::{Follower, Pass, Same, Turn, share};
+use super::{gzip, repeat, tokens};
 
 /// A read: upstream's answer, or the cache's where upstream has none in time.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
@@ -31,12 +31,17 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
         LinkState::Online => {}
     }
     let query = exchange.recorded_query();
+    let (pass, followers) = match Box::pin(turn(&exchange, query.as_ref(), &body)).await {
+        Ok(turn) => turn,
+        Err(answered) => return *answered,
+    };
     let recording = query.as_ref().map(|query| exchange.proxy.cache.record(query));
-    let response = match in_time(&exchange, body).await {
+    let response = match Box::pin(in_time(&exchange, body)).await {
         Ok(response) => response,
         Err(answered) => return *answered,
     };
-    let (mut head, body) = response.into_parts();
+    let deadline = clock::now() + exchange.caller.transport.response_timeout();
+    let (head, body) = Box::pin(share(response, followers, deadline)).await.into_parts();
     exchange.noted(&head);
     if stands_in_for(head.status)
         && let Some(response) = exchange.cached_answer().await
@@ -47,9 +52,49 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
         Some(recording) => recording.answered(&head, body),
         None => body,
     };
+    let (head, body) = exchange.delivered(head, body).into_parts();
     let body = exchange.proxy.issuer.learn(exchange.head.uri.path(), &head, body);
-    strip_response(&mut head.headers);
-    Response::from_parts(head, body)
+    let response = Response::from_parts(head, body);
+    match pass {
+        Some(pass) if response.status() == StatusCode::OK => response.map(|body| pass.counting(body)),
+        _ => response,
+    }
+}
+
+/// Waits until a list may be asked for; gives the answer instead if another client gets the same one, or if the cloud
+/// goes away meanwhile.
+async fn turn(
+    exchange: &Exchange,
+    query: Option<&Query>,
+    body: &Incoming,
+) -> Result<(Option<Pass>, Vec<Follower>), Box<Response<Body>>> {
+    let list = query.filter(|_| exchange.class == Class::List && body.is_end_stream());
+    let Some((query, name)) = list.and_then(|query| Some((query, query.whole_list()?))) else {
+        return Ok((None, Vec::new()));
+    };
+    let proxy = &exchange.proxy;
+    let deadline = clock::now() + exchange.caller.transport.response_timeout();
+    let priority = proxy.priorities.of(proxy, &exchange.caller);
+    loop {
+        let same = || Same::of(exchange, &query.owner);
+        let turn = tokio::select! {
+            biased;
+            turn = proxy.lists.turn(&name, priority, deadline, same) => turn,
+            () = proxy.link.reaches(LinkState::Offline) => {
+                return Err(Box::new(offline(exchange, None).await));
+            }
+        };
+        match turn {
+            Turn::Ask(pass, followers) => return Ok((Some(pass), followers)),
+            Turn::Follow(shared) => {
+                if let Ok(Ok(shared)) = tokio::time::timeout_at(deadline, shared).await {
+                    let (head, body) = shared.into_response().into_parts();
+                    exchange.noted(&head);
+                    return Err(Box::new(exchange.delivered(head, body)));
+                }
+            }
+        }
+    }
 }
 
 /// Sends a read and waits for the head of its answer, or gives what the client gets instead.
@@ -244,11 +289,26 @@ impl Exchange {
         } else {
             body::incoming(body)
         };
-        let result = self.caller.transport.send(self.request(body), effort).await;
+        let mut request = self.request(body);
+        if gzip::is_for(&self.head, self.class) {
+            gzip::ask(request.headers_mut());
+        }
+        let result = self.caller.transport.send(request, effort).await;
         if let Err(error) = &result {
             self.failed(error);
         }
         result
+    }
+
+    /// A read's answer as the client gets it.
+    fn delivered(&self, mut head: response::Parts, body: Body) -> Response<Body> {
+        let body = if gzip::is_for(&self.head, self.class) {
+            gzip::undo(&mut head.headers, body, &self.proxy.metrics)
+        } else {
+            body
+        };
+        strip_response(&mut head.headers);
+        Response::from_parts(head, body)
     }
 
     /// Takes note of an answer's head: what it says about the time and the token.

@@ -43,7 +43,7 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming, protocol: Hea
     }
     let upstream = hyper::upgrade::on(&mut response);
     let tasks = exchange.proxy.tasks.clone();
-    tasks.spawn("upgrade", splice(client, upstream));
+    tasks.spawn("upgrade", exchange.tether.tunnel(splice(client, upstream)));
     let (mut head, _) = response.into_parts();
     exchange.noted(&head);
     let agreed = head.headers.get(header::UPGRADE).cloned();

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::proxy::Proxy;
+use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ServerMaterial, TrustedTime};
 
@@ -16,6 +17,7 @@ use super::bind;
 use super::connection::{self, ConnectionConfig};
 use super::metrics::ServerMetrics;
 use super::serving::Serving;
+use super::starvation::{News, Starvation};
 
 /// What a listener needs to know.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct ListenerConfig {
     pub header_timeout: Duration,
     /// How long a stop waits for requests under way.
     pub drain_timeout: Duration,
+    /// A client that takes nothing of what is ready for it for so long is dropped.
+    pub write_timeout: Duration,
 }
 
 /// An address that cannot be listened on.
@@ -98,6 +102,7 @@ impl Bound {
                     handshake_timeout: self.config.handshake_timeout,
                     header_timeout: self.config.header_timeout,
                     drain_timeout: self.config.drain_timeout,
+                    write_timeout: self.config.write_timeout,
                 },
                 tasks: tasks.clone(),
             };
@@ -120,12 +125,24 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 impl Acceptor {
     async fn run(mut self, listener: TcpListener) {
+        let mut starvation = Starvation::None;
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => self.accepted(stream, peer),
+                Ok((stream, peer)) => {
+                    let (state, news) = starvation.accepted(clock::now());
+                    starvation = state;
+                    if news == News::Over {
+                        tracing::info!("connections are accepted again");
+                    }
+                    self.accepted(stream, peer);
+                }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections, trying again");
+                    let (state, news) = starvation.failed(clock::now());
+                    starvation = state;
+                    if news == News::Begun {
+                        tracing::warn!(%error, "cannot accept connections, trying again");
+                    }
                     self.metrics.reject("accept_error");
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
@@ -150,7 +167,7 @@ impl Acceptor {
             serving,
             Arc::clone(&self.proxy),
             self.config.clone(),
-            (self.metrics.clone(), self.tasks.cancelled().clone()),
+            (self.metrics.clone(), self.tasks.clone()),
         );
         self.tasks.spawn("connection", async move {
             connection.await;

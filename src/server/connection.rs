@@ -14,13 +14,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
-use crate::proxy::{Peer, Proxy};
+use crate::proxy::{Peer, Proxy, Tether};
 use crate::runtime::clock;
+use crate::runtime::tasks::Tasks;
 use crate::tls::{self, Alpn, ServerTls, TrustedTime};
 
 use super::metrics::ServerMetrics;
+use super::patience::{self, Streams, Taking};
 use super::serving::ClientCa;
 
 /// Time limits of one connection.
@@ -29,6 +30,7 @@ pub(super) struct ConnectionConfig {
     pub(super) handshake_timeout: Duration,
     pub(super) header_timeout: Duration,
     pub(super) drain_timeout: Duration,
+    pub(super) write_timeout: Duration,
 }
 
 /// A node holds hundreds of watches, and client-go opens one connection for all of them (wire contract 8.3).
@@ -36,6 +38,20 @@ const MAX_STREAMS: u32 = 2000;
 
 /// kube-apiserver's own limit of a header block.
 const MAX_HEADERS: u32 = 1024 * 1024;
+
+/// What a client may upload before the apiserver takes it: with hyper's defaults (1 MiB for both) one upload that stands
+/// still would stop all others of its connection. Objects are at most 3 MiB.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// What hyper keeps of an answer that its client does not take, at most one frame more.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that were reset before they were looked at: more is a flood (CVE-2023-44487), and the connection ends.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// Streams that we reset for errors of the client: more is a flood (CVE-2025-8671), and the connection ends.
+const MAX_ERROR_RESETS: usize = 256;
 
 /// Finds clients that vanished without a word; the same timing as client-go's.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -48,7 +64,7 @@ pub(super) async fn serve(
     (tls, mut client_ca, time): (ServerTls, ClientCa, Arc<TrustedTime>),
     proxy: Arc<Proxy>,
     config: ConnectionConfig,
-    (metrics, stopping): (ServerMetrics, CancellationToken),
+    (metrics, tasks): (ServerMetrics, Tasks),
 ) {
     let stream = match tokio::time::timeout(config.handshake_timeout, tls::accept(stream, &tls)).await {
         Ok(Ok(stream)) => stream,
@@ -67,9 +83,11 @@ pub(super) async fn serve(
     let _open = Open::count(&metrics.open);
 
     let http2 = tls::alpn(&stream) == Some(Alpn::H2);
+    let tether = Tether::new(tasks.cancelled());
     let peer = Arc::new(Peer {
         certificate: tls::peer_certificate(&stream),
         address,
+        tether: tether.clone(),
     });
     let verified = peer.certificate.is_some();
     let expired = peer
@@ -84,17 +102,23 @@ pub(super) async fn serve(
             let (proxy, peer) = (Arc::clone(&proxy), Arc::clone(&peer));
             // hyper keeps the place of this future for as long as the answer streams: for hours under a watch.
             let handling = Box::pin(proxy.handle(request, peer));
-            async move { Ok::<_, Infallible>(handling.await) }
+            async move { Ok::<_, Infallible>(handling.await.map(patience::watched)) }
         })
     };
-    let builder = builder(http2, &config);
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let streams = Streams {
+        tasks: tasks.clone(),
+        limit: config.write_timeout,
+        metrics: metrics.clone(),
+    };
+    let builder = builder(http2, &config, streams);
+    let stream = TokioIo::new(Taking::new(stream, config.write_timeout, metrics.clone()));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let mut silence = pin!(tokio::time::sleep(config.header_timeout));
     let mut silent = true;
     // A certificate is good for no longer than its authority: the client verifies anew on another connection.
     let mut leaving = pin!(async {
         tokio::select! {
-            () = stopping.cancelled() => {}
+            () = tasks.cancelled().cancelled() => {}
             () = client_ca.replaced(), if verified => {
                 tracing::debug!(peer = %address, "the client CA was replaced, draining the connection");
             }
@@ -103,9 +127,9 @@ pub(super) async fn serve(
             }
         }
     });
-    let ended = loop {
+    let (ended, drained) = loop {
         tokio::select! {
-            ended = connection.as_mut() => break ended,
+            ended = connection.as_mut() => break (ended, false),
             () = silence.as_mut(), if silent => {
                 silent = false;
                 if !asked.load(Ordering::Relaxed) {
@@ -114,9 +138,10 @@ pub(super) async fn serve(
                 }
             }
             () = leaving.as_mut() => {
+                tether.leave();
                 connection.as_mut().graceful_shutdown();
                 match tokio::time::timeout(config.drain_timeout, connection.as_mut()).await {
-                    Ok(ended) => break ended,
+                    Ok(ended) => break (ended, true),
                     Err(_) => return,
                 }
             }
@@ -125,11 +150,26 @@ pub(super) async fn serve(
     if let Err(error) = ended {
         tracing::debug!(peer = %address, %error, "client connection ended");
     }
+    // What was upgraded is still this client's connection: counted, and drained as any other.
+    let mut tunnels = pin!(tether.tunnels_ended());
+    if !drained {
+        tokio::select! {
+            biased;
+            () = tunnels.as_mut() => return,
+            () = leaving => {}
+        }
+    }
+    if tokio::time::timeout(config.drain_timeout, tunnels.as_mut())
+        .await
+        .is_err()
+    {
+        tether.cut();
+        tunnels.await;
+    }
 }
 
-fn builder(http2: bool, config: &ConnectionConfig) -> auto::Builder<hyper_util::rt::TokioExecutor> {
-    // hyper spawns one task for each HTTP/2 stream; each ends with its connection.
-    let mut builder = auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+fn builder(http2: bool, config: &ConnectionConfig, streams: Streams) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -139,6 +179,11 @@ fn builder(http2: bool, config: &ConnectionConfig) -> auto::Builder<hyper_util::
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .max_frame_size(64 * 1024)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);

@@ -22,6 +22,8 @@ pub struct ServerMetrics {
     pub rejected: Family<Rejected, Counter>,
     /// Connections that are open now.
     pub open: Gauge,
+    /// Answers given up because their client took nothing of them.
+    pub stalled: Counter,
 }
 
 impl ServerMetrics {
@@ -42,6 +44,11 @@ impl ServerMetrics {
             "edgehold_connections_open",
             "Open client connections",
             metrics.open.clone(),
+        );
+        registry.register(
+            "edgehold_clients_stalled",
+            "Answers given up because their client took nothing of them",
+            metrics.stalled.clone(),
         );
         metrics
     }

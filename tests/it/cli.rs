@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault};
+use apiserver_standin::{Client, Existing, Fault, Protocol};
 use assert_cmd::Command;
 use serde_json::json;
 
 use crate::process::Process;
-use crate::support::{DEADLINE, Node, config_map, names};
+use crate::support::{DEADLINE, Node, config_map, eventually, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -167,8 +167,69 @@ async fn a_second_signal_does_not_wait_for_what_is_under_way() {
     assert!(process.ended().is_none(), "it waits for the log to end");
     process.signal("INT");
     // Well below the ten seconds that the log would be waited for.
-    process.end_within(Duration::from_secs(5)).await;
+    let status = process.end_within(Duration::from_secs(5)).await;
     assert!(process.log().contains("aborted"), "{}", process.log());
+    assert_eq!(status.code(), Some(1), "it is no orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told_when_it_serves_lives_and_stops() {
+    let node = stopped_node().await;
+    let path = node.dir.path().join("notify.sock");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let told = || async {
+        let mut message = [0; 256];
+        let received = tokio::time::timeout(DEADLINE, socket.recv(&mut message)).await;
+        let length = received.expect("it says something").unwrap();
+        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+    };
+    let environment = format!(
+        "export NOTIFY_SOCKET={} WATCHDOG_USEC=600000; unset WATCHDOG_PID",
+        path.display()
+    );
+    let mut process = Process::run_after(&environment, &node.write_config());
+    assert_eq!(told().await, "READY=1");
+    let address = process.address().await;
+    assert_eq!(kubelet(&node, address).get("/version").await.status, 200);
+    for _ in 0..3 {
+        assert_eq!(told().await, "WATCHDOG=1");
+    }
+    process.signal("TERM");
+    while told().await != "STOPPING=1" {}
+    let status = process.end_within(Duration::from_secs(8)).await;
+    assert_eq!(status.code(), Some(0), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
+    let node = stopped_node().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let mut process = Process::run(&node.write_config());
+    let address = process.address().await;
+    let client = kubelet(&node, address);
+    node.api.fault(Fault::Delay(Duration::from_secs(1)).on(LIST));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut connection = client.clone().protocol(protocol).connect().await.unwrap();
+        let asking = connection.send("GET", LIST, "");
+        let stopping = async {
+            node.api.wait_for(|seen| seen.target == LIST).await;
+            process.signal("TERM");
+            process.logged(&["stopping"]).await;
+            eventually("nobody listens any more", || async {
+                tokio::net::TcpStream::connect(address).await.is_err()
+            })
+            .await;
+        };
+        if protocol == Protocol::Http1 {
+            assert_eq!(asking.await.unwrap().status, 200);
+            continue;
+        }
+        let (answer, ()) = tokio::join!(asking, stopping);
+        assert_eq!(answer.unwrap().status, 200);
+        assert!(connection.send("GET", "/version", "").await.is_err());
+    }
+    let status = process.end_within(Duration::from_secs(8)).await;
+    assert_eq!(status.code(), Some(0), "{}", process.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

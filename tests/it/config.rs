@@ -42,6 +42,7 @@ apiVersion: edgehold/v1alpha1
 kind: ProxyConfiguration
 listen:
   addresses: [\"127.0.0.1:51003\", \"169.254.20.11:51003\"]
+  writeTimeout: 15m
   tls: {certFile: /s.crt, keyFile: /s.key, clientCAFile: /ca.crt, csr: {client: system:node:edge-1, signerName: kubernetes.io/kubelet-serving, usages: [digital signature, server auth], expirationSeconds: 2592000, clusterDomain: cluster.local, names: [edge-1.example], directory: /var/lib/edgehold/serving}}
   dummyInterface: {name: edgehold0, addresses: [\"169.254.20.11\"], removeOnExit: true}
 upstream:
@@ -400,11 +401,11 @@ fn what_comes_later_is_checked_and_refused_by_name() {
     assert_eq!(
         problems(EVERYTHING),
         [
-            "c.yaml:10:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
-            "c.yaml:24:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:24:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
+            "c.yaml:11:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
+            "c.yaml:25:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:25:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
              {credential: edgehold-cache-key}",
-            "c.yaml:29:1: admin: the admin listener is not supported yet; remove it",
+            "c.yaml:30:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
     let later = problems(EVERYTHING).len();
@@ -549,6 +550,7 @@ fn the_reference_names_every_field() {
         "listen.tls.csr.clusterDomain",
         "listen.tls.csr.names",
         "listen.tls.csr.directory",
+        "listen.writeTimeout",
         "listen.dummyInterface.name",
         "listen.dummyInterface.addresses",
         "listen.dummyInterface.removeOnExit",

@@ -502,7 +502,7 @@ async fn a_download_is_not_taken_from_upstream_before_the_client_reads_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gzip_is_for_clients_that_asked_for_it() {
+async fn gzip_is_for_the_link_and_for_clients_that_asked_for_it() {
     let node = Node::start().await;
     for n in 0..300 {
         node.api
@@ -512,9 +512,34 @@ async fn gzip_is_for_clients_that_asked_for_it() {
     let plain = node.kubelet().get(list).await;
     assert_eq!(plain.header("content-encoding"), "");
     assert_eq!(plain.json()["items"].as_array().unwrap().len(), 300);
+    let asked = node.api.wait_for(|seen| seen.target == list).await;
+    assert_eq!(
+        asked.header("accept-encoding"),
+        Some("gzip"),
+        "the link is spared"
+    );
+    let metrics = node.running().metrics_text().unwrap();
+    let saved = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("edgehold_upstream_gzip_saved_bytes_total "));
+    let saved: usize = saved.unwrap().parse().unwrap();
+    assert!(saved > plain.body.len() / 2, "{saved} of {}", plain.body.len());
     let packed = node.kubelet().header("accept-encoding", "gzip").get(list).await;
     assert_eq!(packed.header("content-encoding"), "gzip");
     assert!(packed.body.len() < plain.body.len() / 2);
+    let identity = node.kubelet().header("accept-encoding", "identity");
+    assert_eq!(identity.get(list).await.body, plain.body);
+    let asked = node.api.requests().into_iter().next_back().unwrap();
+    assert_eq!(
+        asked.header("accept-encoding"),
+        Some("identity"),
+        "a wish of its own"
+    );
+    let mut connection = node.kubelet().connect().await.unwrap();
+    let watch = connection.lines(&format!("{list}?watch=true")).await.unwrap();
+    let asked = node.api.wait_for(|seen| seen.is_watch()).await;
+    assert_eq!(asked.header("accept-encoding"), None, "never for a watch");
+    drop(watch);
     node.cut().await;
     for client in [node.kubelet(), node.kubelet().header("accept-encoding", "gzip")] {
         let cached = client.get(list).await;

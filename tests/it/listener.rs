@@ -49,7 +49,7 @@ async fn shake(
 }
 
 /// Reads until the other side closes; what came is returned.
-async fn read_to_close(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+pub async fn read_to_close(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     let mut read = Vec::new();
     let closed = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut read)).await;
     // A reset is a close as well.
@@ -177,9 +177,9 @@ async fn a_client_that_goes_away_in_the_handshake_is_counted_as_gone() {
 }
 
 /// A listener with limits of its own before a cloud that is not there.
-struct Front {
-    address: SocketAddr,
-    metrics: ServerMetrics,
+pub struct Front {
+    pub address: SocketAddr,
+    pub metrics: ServerMetrics,
     pki: Pki,
     tasks: Tasks,
     _certificates: Certificates,
@@ -187,7 +187,7 @@ struct Front {
 }
 
 impl Front {
-    async fn start(limits: impl FnOnce(&mut ListenerConfig)) -> Self {
+    pub async fn start(limits: impl FnOnce(&mut ListenerConfig)) -> Self {
         let (dir, pki, tasks, time) = (
             tempfile::tempdir().unwrap(),
             Pki::new(),
@@ -210,6 +210,7 @@ impl Front {
             handshake_timeout: DEADLINE * 3,
             header_timeout: DEADLINE * 3,
             drain_timeout: Duration::from_secs(1),
+            write_timeout: DEADLINE * 3,
         };
         limits(&mut config);
         let bound = Listener::bind(config).await.unwrap();
@@ -226,7 +227,7 @@ impl Front {
         }
     }
 
-    async fn shake(&self, alpn: &str) -> TlsStream<TcpStream> {
+    pub async fn shake(&self, alpn: &str) -> TlsStream<TcpStream> {
         shake(self.address, self.pki.ca_pem(), ALL, &[alpn])
             .await
             .unwrap()
@@ -279,6 +280,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
         limits: edgehold::proxy::Limits::default(),
         priorities: edgehold::proxy::Priorities::default(),
         filters: edgehold::filter::Filters::default(),
+        metrics: edgehold::proxy::ProxyMetrics::default(),
         tasks: tasks.clone(),
     })
 }
@@ -389,4 +391,6 @@ async fn running_out_of_file_descriptors_ends_nothing_and_service_goes_on_afterw
     })
     .await;
     assert!(child.ended().is_none(), "the process lives on");
+    let warnings = child.log().matches("cannot accept connections").count();
+    assert_eq!(warnings, 1, "once, not at every try");
 }

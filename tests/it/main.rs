@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod abuse;
 mod attacks;
 mod certificates;
 mod check;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use apiserver_standin::{Lines, Seen};
+use apiserver_standin::{Lines, Options, Protocol, Seen};
 use edgehold::runtime::clock;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 
 use crate::scripted::{Scripted, Step, chunk, head};
-use crate::support::{KUBELET, Node, config_map, event, eventually, version, watch_from};
+use crate::support::{KUBELET, Node, Setup, config_map, event, eventually, tls, version, watch_from};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -90,4 +92,73 @@ async fn a_returning_watch_comes_again_no_sooner_than_it_is_told() {
     assert_eq!(asked.len(), 3);
     let waited = asked[2] - asked[1];
     assert!(waited.as_secs_f64() >= 4.0, "{waited:?}");
+}
+
+/// Large, and a little different each time that it is asked for anew.
+const HUGE: &str = "/api/v1/namespaces/huge/configmaps";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_lists_wait_for_each_other_and_identical_ones_are_asked_for_once() {
+    let setup = Setup {
+        response_timeout: "60s",
+        ..Setup::default()
+    };
+    let node = Node::with(Options::huge(1500, 1000), setup).await;
+    let proxy = node.client(Some(&node.pair("kube-proxy")));
+    // Now it is known to be large.
+    assert_eq!(proxy.get(HUGE).await.status, 200);
+    let asked = || node.asked("GET", HUGE);
+    let before = asked();
+    // Four that are not read, by a client with a small window.
+    let (address, pair) = (node.running().addresses()[0], node.pair("kube-proxy"));
+    let stream = tls(address, node.api.ca_pem(), Some(&pair), "h2").await;
+    let mut small = http2::Builder::new(TokioExecutor::new());
+    small.initial_stream_window_size(65_535);
+    let (mut sender, driver) = small.handshake(TokioIo::new(stream)).await.unwrap();
+    #[allow(clippy::disallowed_methods)] // a test's own task
+    tokio::spawn(driver);
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let request = http::Request::get(format!("https://edgehold{HUGE}"));
+        let request = request
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        unread.push(sender.send_request(request).await.unwrap());
+    }
+    assert_eq!(asked() - before, 4);
+    let waiting = (0..8).map(|n| {
+        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let client = proxy.clone().protocol(protocol);
+        async move {
+            client
+                .connect()
+                .await
+                .unwrap()
+                .send("GET", HUGE, "")
+                .await
+                .unwrap()
+        }
+    });
+    let waiting = futures_util::future::join_all(waiting);
+    let freeing = async {
+        // A kubelet does not wait; when it is served the others have long been in the queue.
+        assert_eq!(node.kubelet().get(HUGE).await.status, 200);
+        assert_eq!(asked() - before, 5, "the others wait");
+        unread.pop();
+    };
+    let (answers, ()) = tokio::join!(waiting, freeing);
+    let direct = node.direct().get(HUGE).await;
+    for answer in answers {
+        assert_eq!((answer.status, answer.body.len()), (200, direct.body.len()));
+    }
+    // One for all of them; or two, if one of them came after the place was free.
+    let more = node
+        .api
+        .requests()
+        .iter()
+        .filter(|seen| seen.target == HUGE && seen.peer_cn.as_deref() == Some("system:kube-proxy"))
+        .count()
+        - before
+        - 4;
+    assert!((1..=2).contains(&more), "{more} for eight");
 }

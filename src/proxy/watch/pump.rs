@@ -100,11 +100,11 @@ pub(super) struct Pump {
 
 /// Why a live phase ended.
 enum Ended {
-    /// Upstream ended it cleanly, or we are stopping: so do we.
+    /// Upstream ended it cleanly: so do we.
     Cleanly,
     /// The client has gone.
     ClientGone,
-    /// The connection broke, it is to come from elsewhere, or we are stopping: the hold sees which.
+    /// The connection broke, it is to come from elsewhere, or the client's connection is leaving: the hold sees which.
     Broken,
     /// Upstream sent what is no watch; the client's stream is broken off as upstream's was.
     Garbled,
@@ -188,7 +188,7 @@ impl Pump {
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
             return Ended::Garbled;
         };
-        let stopping = self.stream.exchange.proxy.tasks.cancelled().clone();
+        let leaving = self.stream.exchange.tether.leaving().clone();
         loop {
             let replaced = async {
                 match &origin {
@@ -200,7 +200,7 @@ impl Pump {
                 frame = body.frame() => frame,
                 () = self.stream.feeder.closed() => return Ended::ClientGone,
                 () = replaced => return Ended::Broken,
-                () = stopping.cancelled() => return Ended::Broken,
+                () = leaving.cancelled() => return Ended::Broken,
             };
             match frame {
                 None if frames.pending() == 0 => return Ended::Cleanly,
@@ -278,6 +278,7 @@ impl Pump {
         let (mut held, end) = self.begin_hold().await;
         let proxy = Arc::clone(&self.stream.exchange.proxy);
         let mut link = proxy.link.subscribe();
+        let leaving = self.stream.exchange.tether.leaving().clone();
         let priority = proxy.priorities.of(&proxy, &self.stream.exchange.caller);
         // What breaks as soon as it is open must not be tried in a loop.
         let mut retry_at = self.not_before.take().unwrap_or_else(clock::now);
@@ -306,15 +307,16 @@ impl Pump {
                 HoldAction::WaitUntil(until) => self.stream.opened + until,
             };
             let online = *link.borrow_and_update() == LinkState::Online && !ending;
-            let reopening = async {
+            // Most of the time a watch is live: its task must not have room for this.
+            let reopening = Box::pin(async {
                 tokio::time::sleep_until(retry_at).await;
                 proxy.pace.turn(priority).await;
                 self.reopen(end).await
-            };
+            });
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
                 () = self.stream.feeder.closed() => return Held::ClientGone,
-                () = proxy.tasks.cancelled().cancelled(), if !ending => {
+                () = leaving.cancelled(), if !ending => {
                     ending = true;
                     event = HoldEvent::End;
                 }

@@ -1,0 +1,43 @@
+//! What the service manager is told (sd_notify(3)): that edgehold serves, that it stops, and that it is alive.
+//!
+//! Without `NOTIFY_SOCKET` nothing is told to nobody. The watchdog is fed by a task on the runtime's own workers, the ones
+//! that serve requests: if they are wedged, it goes hungry, and the service manager starts edgehold anew. It is fed until
+//! the process ends, so that an orderly stop is not taken for a hang.
+
+use sd_notify::NotifyState;
+
+use crate::runtime::tasks::Tasks;
+
+/// Feeds the watchdog this many times within its patience.
+const FEEDINGS: u32 = 3;
+
+/// It serves.
+pub(super) fn ready() {
+    tell(NotifyState::Ready);
+}
+
+/// It is stopping.
+pub(super) fn stopping() {
+    tell(NotifyState::Stopping);
+}
+
+/// Feeds the watchdog for as long as the runtime lives, if there is one (`WATCHDOG_USEC`).
+pub(super) fn feed_watchdog() {
+    let Some(patience) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let pause = patience / FEEDINGS;
+    // Tasks of its own: no stop waits for it.
+    Tasks::new().spawn("watchdog", async move {
+        loop {
+            tell(NotifyState::Watchdog);
+            tokio::time::sleep(pause).await;
+        }
+    });
+}
+
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}

@@ -1,0 +1,275 @@
+//! Large lists: few at a time, so that the informers of a node that all list again, as after an outage, neither storm
+//! the apiserver nor take the whole link for themselves.
+//!
+//! A list is known to be large from what was stored of it or from its last answer; one that proves to be large only
+//! while it streams counts as well. Those who ask for a known one wait by priority. From [`Priority::NODE`] up nobody
+//! waits, since a kubelet has to start its pods, and nobody waits for longer than `responseTimeout`: a client that reads
+//! its list slowly, or not at all, delays others but never stops them. Pages (`limit`) are small and do not wait.
+//!
+//! Identical lists that wait behind each other are asked for once ([`share`]).
+
+mod share;
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::cache::ListName;
+use crate::runtime::body::{Body, BodyError};
+use crate::runtime::clock;
+use crate::store::LogSummary;
+
+use super::priority::Priority;
+use super::queue::{Place, Queue};
+
+pub(super) use self::share::{Follower, Same, share};
+
+use self::share::Shared;
+
+/// From so many bytes on a list is large.
+const LARGE: u64 = 1 << 20;
+
+/// So many large lists at a time.
+const AT_ONCE: usize = 4;
+
+/// Large lists that are remembered; past that the rest is not known to be large.
+const REMEMBERED: usize = 4096;
+
+/// Lets large lists through. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Lists(Arc<Mutex<State>>);
+
+struct State {
+    large: HashSet<ListName>,
+    under_way: usize,
+    waiting: Queue<Waiting>,
+}
+
+struct Waiting {
+    same: Same,
+    turn: oneshot::Sender<Turn>,
+}
+
+/// How a list may go on.
+pub(super) enum Turn {
+    /// Upstream is to be asked. The answer is for the followers too: they ask for the same and have waited as long.
+    Ask(Pass, Vec<Follower>),
+    /// Somebody else asks for the same, from now on.
+    Follow(oneshot::Receiver<Shared>),
+}
+
+impl Lists {
+    /// Knows what is stored.
+    pub(super) fn new(stored: Vec<LogSummary>) -> Self {
+        let stored = stored.into_iter().filter(|log| log.bytes >= LARGE);
+        let large = stored.map(|log| ListName::of_log(log.id)).take(REMEMBERED);
+        Self(Arc::new(Mutex::new(State {
+            large: large.collect(),
+            under_way: 0,
+            waiting: Queue::default(),
+        })))
+    }
+
+    /// Waits for a turn, at most until `deadline`.
+    pub(super) async fn turn(
+        &self,
+        name: &ListName,
+        priority: Priority,
+        deadline: Instant,
+        same: impl FnOnce() -> Same,
+    ) -> Turn {
+        let (place, turn) = {
+            let mut state = self.0.lock();
+            if !state.large.contains(name) {
+                return Turn::Ask(self.pass(name, Permit(None)), Vec::new());
+            }
+            let is_free = state.under_way < AT_ONCE && state.waiting.is_empty();
+            if is_free || priority >= Priority::NODE || deadline <= clock::now() {
+                state.under_way += 1;
+                return Turn::Ask(self.pass(name, Permit(Some(self.clone()))), Vec::new());
+            }
+            let (sender, turn) = oneshot::channel();
+            let waiting = Waiting {
+                same: same(),
+                turn: sender,
+            };
+            (state.waiting.push(priority, clock::now(), waiting), turn)
+        };
+        let _leaves = Leaves { lists: self, place };
+        match tokio::time::timeout_at(deadline, turn).await {
+            Ok(Ok(Turn::Ask(mut pass, followers))) => {
+                pass.name = name.clone();
+                Turn::Ask(pass, followers)
+            }
+            Ok(Ok(follow @ Turn::Follow(_))) => follow,
+            // It has waited long enough.
+            Ok(Err(_)) | Err(_) => {
+                self.0.lock().under_way += 1;
+                Turn::Ask(self.pass(name, Permit(Some(self.clone()))), Vec::new())
+            }
+        }
+    }
+
+    fn pass(&self, name: &ListName, permit: Permit) -> Pass {
+        Pass {
+            lists: self.clone(),
+            name: name.clone(),
+            permit,
+            passed: 0,
+        }
+    }
+
+    /// One large list is over: whose turn it is now goes on, with all who ask for the same.
+    fn release(&self) {
+        let (first, others) = {
+            let mut state = self.0.lock();
+            state.under_way -= 1;
+            if state.under_way >= AT_ONCE {
+                return;
+            }
+            let Some((place, _)) = state.waiting.first(clock::now()) else {
+                return;
+            };
+            let Some(first) = state.waiting.remove(place) else {
+                return;
+            };
+            state.under_way += 1;
+            let others = state.waiting.remove_all(|other| other.same == first.same);
+            (first, others)
+        };
+        let mut followers = Vec::new();
+        for other in others {
+            let (follower, shared) = oneshot::channel();
+            // One that has gone is no follower.
+            if other.turn.send(Turn::Follow(shared)).is_ok() {
+                followers.push(follower);
+            }
+        }
+        let pass = Pass {
+            lists: self.clone(),
+            name: ListName::default(),
+            permit: Permit(Some(self.clone())),
+            passed: 0,
+        };
+        // If the first has gone its permit goes to the next, and its followers go on by themselves.
+        let _gone = first.turn.send(Turn::Ask(pass, followers));
+    }
+}
+
+/// Takes a place out of the queue when its owner goes.
+struct Leaves<'a> {
+    lists: &'a Lists,
+    place: Place,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        let left = self.lists.0.lock().waiting.remove(self.place);
+        drop(left);
+    }
+}
+
+/// One large list under way, or none.
+struct Permit(Option<Lists>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(lists) = self.0.take() {
+            lists.release();
+        }
+    }
+}
+
+/// A list that may go on, until the end of its answer.
+pub(super) struct Pass {
+    lists: Lists,
+    name: ListName,
+    permit: Permit,
+    passed: u64,
+}
+
+impl Pass {
+    /// Counts what passes of a good answer.
+    pub(super) fn counting(self, body: Body) -> Body {
+        Counted {
+            inner: body,
+            pass: Some(self),
+        }
+        .boxed_unsync()
+    }
+
+    fn take(&mut self, bytes: u64) {
+        let before = self.passed;
+        self.passed += bytes;
+        if before < LARGE && self.passed >= LARGE {
+            let mut state = self.lists.0.lock();
+            if state.large.len() < REMEMBERED {
+                state.large.insert(self.name.clone());
+            }
+            if self.permit.0.is_none() {
+                state.under_way += 1;
+                self.permit.0 = Some(self.lists.clone());
+            }
+        }
+    }
+
+    fn ended(self) {
+        if self.passed < LARGE {
+            self.lists.0.lock().large.remove(&self.name);
+        }
+    }
+}
+
+struct Counted {
+    inner: Body,
+    pass: Option<Pass>,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let Poll::Ready(frame) = polled else {
+            return Poll::Pending;
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(pass) = &mut self.pass {
+                    pass.take(length as u64);
+                }
+            }
+            Some(Err(_)) => drop(self.pass.take()),
+            None => {}
+        }
+        // Nobody need ask for a frame after the last one.
+        if self.inner.is_end_stream() || frame.is_none() {
+            self.pass.take().into_iter().for_each(Pass::ended);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests;
