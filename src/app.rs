@@ -1,5 +1,6 @@
 //! Wires every component together: [`App::bind`] does all that can fail, [`App::spawn`] starts it.
 
+mod certificates;
 mod clients;
 mod issuer;
 mod logging;
@@ -12,7 +13,6 @@ mod way;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +25,10 @@ use crate::config::Config;
 use crate::proxy::{Pace, Parts, Proxy, ProxyMetrics};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
-use crate::tls::{self, Certificates, PairPaths};
+use crate::tls::{self, Certificates};
 use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, probe, upkeep};
 
+use self::certificates::Seals;
 use self::maintenance::Maintenance;
 use self::node::NodeParts;
 use self::storage::Storage;
@@ -111,7 +112,7 @@ impl App {
             write_timeout: config.listen.write_timeout,
         })
         .await?;
-        let (paths, cache, prepared) = (certificate_config(&config), config.cache.clone(), config.clone());
+        let (cache, prepared) = (config.cache.clone(), config.clone());
         let blocking_tasks = tasks.clone();
         let audiences = config.offline.issuer.audiences.clone();
         let opened = tasks.spawn_blocking(move || -> anyhow::Result<_> {
@@ -119,7 +120,9 @@ impl App {
             let tokens = StoredTokens::open(&storage.store, &blocking_tasks)?;
             node::prepare(&prepared);
             let issuer = StoredIssuer::open(&storage.store, audiences, &blocking_tasks)?;
-            Ok((storage, (tokens, issuer), Arc::new(Certificates::bind(paths))))
+            let seals = Seals::new(tokens.node_key());
+            let certificates = Certificates::bind(certificates::config(&prepared, &seals));
+            Ok((storage, (tokens, issuer), Arc::new(certificates)))
         });
         let (storage, (tokens, issuer), certificates) = opened.await.context("opening the store")??;
         let mut registry = Registry::default();
@@ -153,6 +156,7 @@ impl App {
             mut registry,
             tasks,
         } = self;
+        let seals = Seals::new(tokens.node_key());
         let time = maintenance::restored_time(&store, config.offline.expiry);
         tasks.spawn_critical(
             "certificates",
@@ -203,7 +207,7 @@ impl App {
             Arc::clone(&time),
         );
         maintenance.spawn(&tasks);
-        let node = NodeParts::spawn(&config, proxy.transports(), &mut registry, &tasks);
+        let node = NodeParts::spawn(&config, &seals, proxy.transports(), &mut registry, &tasks);
 
         let addresses = listener.addresses();
         listener.spawn(&proxy, &certificates.server_material(), &time, &metrics, &tasks);
@@ -302,36 +306,6 @@ impl Running {
         }
         self.maintenance.close(&self.tasks).await;
         self.node.close(&self.tasks).await;
-    }
-}
-
-fn certificate_config(config: &Config) -> tls::Config {
-    let pair = |cert: &PathBuf, key: &PathBuf| PairPaths {
-        cert: cert.clone(),
-        key: key.clone(),
-    };
-    let serving = &config.listen.tls;
-    tls::Config {
-        serving: pair(&serving.cert_file, &serving.key_file),
-        serving_before: serving
-            .csr
-            .as_ref()
-            .and_then(|csr| csr.before.as_ref())
-            .map(|(cert, key)| pair(cert, key)),
-        client_ca: serving.client_ca_file.clone(),
-        upstream_ca: Some(config.upstream.ca_file.clone()),
-        clients: config
-            .clients
-            .iter()
-            .map(|client| {
-                (
-                    client.common_name.clone(),
-                    pair(&client.cert_file, &client.key_file),
-                )
-            })
-            .collect(),
-        reload_interval: config.certificates.reload_interval,
-        retry_interval: config.certificates.retry_interval,
     }
 }
 

@@ -19,6 +19,7 @@ pub use encryption::Encryption;
 pub use error::{ConfigErrors, Position, Problem};
 pub use in_cluster::InCluster;
 pub use interface::{DummyInterface, OnExit};
+pub use material::MaterialRef;
 pub use offline::{Issuer, IssuerCredential, Offline};
 pub use serving::{Csr, KUBELET_SERVING, ServingPair};
 
@@ -33,6 +34,7 @@ mod in_cluster;
 mod interface;
 pub mod kubeconfig;
 mod later;
+mod material;
 mod object;
 mod offline;
 mod quantity;
@@ -100,6 +102,8 @@ pub struct Upstream {
     pub strategy: Strategy,
     /// Absolute path of the authorities that the servers are verified with.
     pub ca_file: PathBuf,
+    /// More of them, from a ConfigMap.
+    pub ca_ref: Option<MaterialRef>,
     /// For TCP and TLS together.
     pub connect_timeout: Duration,
     /// Until the first byte of the answer to a read.
@@ -162,6 +166,8 @@ pub struct Client {
     pub cert_file: PathBuf,
     /// Absolute path of its key, often the same file; may not exist yet.
     pub key_file: PathBuf,
+    /// The Secret that both come from; then they are the file that its content is kept in.
+    pub secret_ref: Option<MaterialRef>,
     /// How fast this client may ask.
     pub limits: Option<Limits>,
     /// Where clients wait for each other, the higher goes first; `None`: the default for its name.

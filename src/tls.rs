@@ -20,6 +20,7 @@ mod inspect;
 mod pem;
 mod request;
 mod schedule;
+mod seal;
 mod server;
 mod status;
 #[cfg(test)]
@@ -34,8 +35,11 @@ pub use client::{
 };
 pub use handshake::TlsConfigError;
 pub use inspect::PairInfo;
-pub use pem::{ClientIdentity, LoadError, PairPaths, Roots, ServerMaterial};
+pub use pem::{
+    ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial, check_bundle, check_pair,
+};
 pub use request::{AltName, NotAName, RequestError, RequestKey, RequestSubject, ServingLeaf};
+pub use seal::FileSeal;
 pub use server::{
     HandshakeError, HandshakeErrorKind, PeerCertificate, ServerStream, ServerTls, accept, alpn,
     peer_certificate,

@@ -1,9 +1,11 @@
-//! What the node itself needs: its interface, and its serving certificate from the cluster.
+//! What the node itself needs: its interface, and its certificates from the cluster.
 
 use prometheus_client::registry::Registry;
 
-use crate::config::{Config, Csr, KUBELET_SERVING};
+use super::certificates::Seals;
+use crate::config::{Config, Csr, KUBELET_SERVING, MaterialRef};
 use crate::node::client::ApiClient;
+use crate::node::material::{self, Material, ObjectRef};
 use crate::node::serving::{self, ServingConfig};
 use crate::runtime::tasks::Tasks;
 use crate::tls::AltName;
@@ -17,14 +19,27 @@ use crate::node::interface::{DUMMY, Interface, InterfaceConfig};
 /// The group of every node, and the only O that kubelet-serving signs.
 const NODES: &str = "system:nodes";
 
-/// Makes the folder of the issued certificate, so that the certificates of the process watch it from the start.
+/// Makes the folders of what comes from the cluster, so that the certificates of the process watch them from the start.
 /// Blocking; a failure is said again, with its reason, when there is something to write.
 pub(super) fn prepare(config: &Config) {
-    if let Some(csr) = &config.listen.tls.csr
-        && let Err(error) = serving::prepare(&csr.directory)
-    {
-        tracing::warn!(directory = %csr.directory.display(), %error, "no folder for the serving certificate");
+    let csr = config.listen.tls.csr.iter().map(|csr| csr.directory.as_path());
+    let kept = references(config).filter_map(|from| from.file.parent());
+    for directory in csr.chain(kept) {
+        if let Err(error) = serving::prepare(directory) {
+            tracing::warn!(directory = %directory.display(), %error, "no folder for what comes from the cluster");
+        }
     }
+}
+
+fn references(config: &Config) -> impl Iterator<Item = &MaterialRef> {
+    let serving = &config.listen.tls;
+    let own = [
+        &serving.secret_ref,
+        &serving.client_ca_ref,
+        &config.upstream.ca_ref,
+    ];
+    let clients = config.clients.iter().map(|client| &client.secret_ref);
+    own.into_iter().chain(clients).flatten()
 }
 
 /// The parts of the node that run beside the proxy.
@@ -37,6 +52,7 @@ impl NodeParts {
     /// Starts what is configured; waits for none of it.
     pub(super) fn spawn(
         config: &Config,
+        seals: &Seals,
         transports: &Transports,
         registry: &mut Registry,
         tasks: &Tasks,
@@ -46,6 +62,12 @@ impl NodeParts {
         {
             let client = ApiClient::new(transport.clone());
             serving::spawn(serving_config(config, csr), client, registry, tasks);
+        }
+        for (from, material) in materials(config, seals) {
+            if let Some(transport) = transports.named(&from.client) {
+                let client = ApiClient::new(transport.clone());
+                material::spawn(material, client, tasks);
+            }
         }
         Self {
             #[cfg(feature = "dummy-interface")]
@@ -68,6 +90,48 @@ impl NodeParts {
             interface.remove(tasks).await;
         }
     }
+}
+
+fn materials<'a>(config: &'a Config, seals: &Seals) -> Vec<(&'a MaterialRef, Material)> {
+    let object = |from: &MaterialRef| ObjectRef {
+        namespace: from.namespace.clone(),
+        name: from.name.clone(),
+    };
+    let pair = |from: &'a MaterialRef, seal, common_name| {
+        let material = Material::Pair {
+            from: object(from),
+            to: from.file.clone(),
+            seal,
+            common_name,
+        };
+        (from, material)
+    };
+    let bundle = |from: &'a MaterialRef| {
+        let material = Material::Bundle {
+            from: object(from),
+            key: from.key.clone(),
+            to: from.file.clone(),
+        };
+        (from, material)
+    };
+    let serving = &config.listen.tls;
+    let mut all: Vec<_> = [&serving.client_ca_ref, &config.upstream.ca_ref]
+        .into_iter()
+        .flatten()
+        .map(bundle)
+        .collect();
+    all.extend(
+        serving
+            .secret_ref
+            .iter()
+            .map(|from| pair(from, seals.serving(), None)),
+    );
+    all.extend(config.clients.iter().filter_map(|client| {
+        let name = &client.common_name;
+        let from = client.secret_ref.as_ref()?;
+        Some(pair(from, seals.client(name), Some(name.clone())))
+    }));
+    all
 }
 
 fn serving_config(config: &Config, csr: &Csr) -> ServingConfig {

@@ -102,7 +102,10 @@ impl Follower {
                 self.certificates.read_upstream_ca_from(path);
             }
             self.link.apply(way::settings(&new.upstream));
-            self.running.upstream = new.upstream.clone();
+            self.running.upstream = Upstream {
+                ca_ref: self.running.upstream.ca_ref.clone(),
+                ..new.upstream.clone()
+            };
             tracing::info!(fields = applied.join(", "), "changed with the configuration file");
         }
         let waiting = need_restart(&self.running, &new).join(", ");
@@ -127,12 +130,13 @@ fn differing(fields: &[(&'static str, bool)]) -> Vec<&'static str> {
     differing.map(|(name, _)| *name).collect()
 }
 
-/// The fields of `upstream` that changed; all of them can be put in force.
+/// The fields of `upstream` that changed and can be put in force.
 fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
     let Upstream {
         servers,
         strategy,
         ca_file,
+        ca_ref: _,
         connect_timeout,
         response_timeout,
         probe,
@@ -156,7 +160,7 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
 fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
         listen,
-        upstream: _,
+        upstream,
         clients,
         default_limits,
         certificates,
@@ -173,6 +177,7 @@ fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
             "listen.dummyInterface",
             listen.dummy_interface == new.listen.dummy_interface,
         ),
+        ("upstream.caConfigMapRef", upstream.ca_ref == new.upstream.ca_ref),
         ("clients", *clients == new.clients),
         ("defaultClient", *default_limits == new.default_limits),
         ("certificates", *certificates == new.certificates),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::config::{self, CacheStore, Config, Csr, DummyInterface, Encryption};
+use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef};
 use crate::runtime::clock;
 use crate::setup::lite_apiserver::{self, Flags, Pair};
 use crate::tls::{PairInfo, PairPaths};
@@ -190,24 +190,25 @@ impl Summary {
             self.interface(interface, config);
         }
         let tls = &config.listen.tls;
-        match &tls.csr {
-            None => {
-                self.file("listen.tls.certFile", &tls.cert_file);
-                self.file("listen.tls.keyFile", &tls.key_file);
-                self.judge(pairs::serving(
-                    config,
-                    &pair(&tls.cert_file, &tls.key_file),
-                    clock::wall(),
-                ));
-            }
-            Some(csr) => {
-                self.issued(csr);
-                let before = csr.before.as_ref().map(|(cert, key)| pair(cert, key));
-                let issued = pair(&tls.cert_file, &tls.key_file);
-                for paths in before.into_iter().chain([issued]) {
-                    self.judge(pairs::serving(config, &paths, clock::wall()));
-                }
-            }
+        if let Some(csr) = &tls.csr {
+            self.lines.push(format!(
+                "serving certificate from {}, asked for as {}, kept in {}",
+                csr.signer_name,
+                csr.client,
+                csr.directory.display()
+            ));
+        }
+        self.taken("serving certificate", tls.secret_ref.as_ref());
+        self.taken("more authorities of clients", tls.client_ca_ref.as_ref());
+        let own = (tls.csr.is_none() && tls.secret_ref.is_none()).then_some((&tls.cert_file, &tls.key_file));
+        if let Some((cert, key)) = own.or(tls.before.as_ref().map(|(cert, key)| (cert, key))) {
+            self.file("listen.tls.certFile", cert);
+            self.file("listen.tls.keyFile", key);
+            self.judge(pairs::serving(config, &pair(cert, key), clock::wall()));
+        }
+        if tls.csr.is_some() {
+            let issued = pair(&tls.cert_file, &tls.key_file);
+            self.judge(pairs::serving(config, &issued, clock::wall()));
         }
         self.file("listen.tls.clientCAFile", &tls.client_ca_file);
         let field = "listen.tls.clientCAFile";
@@ -219,16 +220,13 @@ impl Summary {
         self.warnings.extend(judgement.warnings);
     }
 
-    fn issued(&mut self, csr: &Csr) {
-        self.lines.push(format!(
-            "serving certificate from {}, asked for as {}, kept in {}",
-            csr.signer_name,
-            csr.client,
-            csr.directory.display()
-        ));
-        if let Some((cert, key)) = &csr.before {
-            self.file("listen.tls.certFile", cert);
-            self.file("listen.tls.keyFile", key);
+    /// What comes from an object of the cluster.
+    fn taken(&mut self, what: &str, from: Option<&MaterialRef>) {
+        if let Some(from) = from {
+            self.lines.push(format!(
+                "{what} from {}/{} in the cluster, read as {}",
+                from.namespace, from.name, from.client
+            ));
         }
     }
 
@@ -260,14 +258,20 @@ impl Summary {
             &config.upstream.ca_file,
             clock::wall(),
         ));
+        self.taken("more authorities of the servers", config.upstream.ca_ref.as_ref());
     }
 
     fn clients(&mut self, config: &Config) {
         for (i, client) in config.clients.iter().enumerate() {
             self.lines.push(format!("client {}", client.common_name));
-            self.file(&format!("clients[{i}].certFile"), &client.cert_file);
-            self.file(&format!("clients[{i}].keyFile"), &client.key_file);
-            self.judge(pairs::client(config, i, clock::wall()));
+            match &client.secret_ref {
+                None => {
+                    self.file(&format!("clients[{i}].certFile"), &client.cert_file);
+                    self.file(&format!("clients[{i}].keyFile"), &client.key_file);
+                    self.judge(pairs::client(config, i, clock::wall()));
+                }
+                from => self.taken("  certificate", from.as_ref()),
+            }
         }
         self.lines
             .push("clients without a certificate speak with their own tokens".to_owned());

@@ -50,13 +50,15 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         .required("listen", out)
         .and_then(|field| read_listen(&field, cache_path, &mut references, out));
     let own: &[SocketAddr] = listen.as_ref().map_or(&[], |listen| &listen.addresses);
+    let ca_kept_in = cache_path.join("material/upstream-ca.crt");
     let upstream = root
         .required("upstream", out)
-        .and_then(|field| upstream::read(&field, own, out));
-    let clients = or_default(root.get("clients"), Vec::new(), |field| read_clients(&field, out));
+        .and_then(|field| upstream::read(&field, own, ca_kept_in, &mut references, out));
+    let clients = or_default(root.get("clients"), Vec::new(), |field| {
+        read_clients(&field, cache_path, &mut references, out)
+    });
     if let Some(clients) = &clients {
-        let names: Vec<&str> = clients.iter().map(|client| &*client.common_name).collect();
-        serving::check_references(&references, &names, out);
+        serving::check_references(&references, clients, out);
     }
     let default_client = root
         .get("defaultClient")

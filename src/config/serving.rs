@@ -6,6 +6,7 @@ use super::address;
 use super::error::{Fault, Problems, quoted};
 use super::object::{Field, Object, or_default};
 use super::schema::{common_name, file, path};
+use super::{Client, MaterialRef, material};
 
 /// The signer of kube-controller-manager for the serving certificates of nodes.
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
@@ -31,14 +32,20 @@ const USAGES: [&str; 5] = [
 /// `listen.tls`: absolute paths of PEM files, not opened yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServingPair {
-    /// The serving certificate, with its chain. With `csr` the file that the issued one is kept in.
+    /// The serving certificate, with its chain. With `csr` or `secretRef` the file that it is kept in.
     pub cert_file: PathBuf,
-    /// The key of the serving certificate. With `csr` the same file.
+    /// The key of the serving certificate. Then the same file.
     pub key_file: PathBuf,
     /// The authorities that client certificates are verified with.
     pub client_ca_file: PathBuf,
-    /// How to get the certificate from the cluster.
+    /// `certFile` and `keyFile` when the certificate comes from the cluster: served with until it is there.
+    pub before: Option<(PathBuf, PathBuf)>,
+    /// How to get the certificate from the cluster by a request.
     pub csr: Option<Csr>,
+    /// The Secret that holds it.
+    pub secret_ref: Option<MaterialRef>,
+    /// More authorities of clients, from a ConfigMap.
+    pub client_ca_ref: Option<MaterialRef>,
 }
 
 /// `listen.tls.csr`: a serving certificate issued by the cluster.
@@ -58,60 +65,103 @@ pub struct Csr {
     pub names: Vec<String>,
     /// Absolute path of the folder for key and certificate.
     pub directory: PathBuf,
-    /// `certFile` and `keyFile`: served with until the cluster has issued a certificate.
-    pub before: Option<(PathBuf, PathBuf)>,
 }
 
-/// Fields that name one of `clients`, with the name.
-pub(super) type References<'n> = Vec<(Field<'n>, String)>;
+/// A field that names one of `clients`.
+pub(super) struct Reference<'n> {
+    pub(super) field: Field<'n>,
+    pub(super) name: String,
+    pub(super) needs: Needs,
+}
 
-/// Reports each reference to a client that is not configured.
-pub(super) fn check_references(references: &References<'_>, names: &[&str], out: &mut Problems) {
-    for (field, name) in references {
-        if !names.contains(&name.as_str()) {
-            let wrong = format!("{} is not a client of this configuration", quoted(name));
-            let fix = "write the commonName of one of `clients`";
-            field.refuse(Fault::new(wrong, fix), out);
-        }
+/// What the named client must be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Configured.
+    Client,
+    /// Configured, with a certificate from files: it reads those of others.
+    Files,
+}
+
+/// All of them.
+pub(super) type References<'n> = Vec<Reference<'n>>;
+
+/// Reports each reference to a client that is not configured, or not as it must be.
+pub(super) fn check_references(references: &References<'_>, clients: &[Client], out: &mut Problems) {
+    for Reference { field, name, needs } in references {
+        let found = clients.iter().find(|client| client.common_name == *name);
+        let fault = match found {
+            None => Fault::new(
+                format!("{} is not a client of this configuration", quoted(name)),
+                "write the commonName of one of `clients`",
+            ),
+            Some(client) if *needs == Needs::Files && client.secret_ref.is_some() => Fault::new(
+                format!("the certificate of {} comes from a Secret itself", quoted(name)),
+                "name a client with certFile and keyFile",
+            ),
+            Some(_) => continue,
+        };
+        field.refuse(fault, out);
     }
 }
 
-/// `cache_path` is where the folder is by default.
+/// `cache_path` is where files from the cluster are kept by default.
 pub(super) fn read<'n>(
     field: &Field<'n>,
     cache_path: &Path,
     references: &mut References<'n>,
     out: &mut Problems,
 ) -> Option<ServingPair> {
-    let object = field.object(&["certFile", "keyFile", "clientCAFile", "csr"], out)?;
+    let known = [
+        "certFile",
+        "keyFile",
+        "clientCAFile",
+        "csr",
+        "secretRef",
+        "clientCAConfigMapRef",
+    ];
+    let object = field.object(&known, out)?;
     let client_ca_file = file(&object, "clientCAFile", out);
-    let Some(csr) = object.get("csr") else {
-        let cert_file = file(&object, "certFile", out);
-        let key_file = file(&object, "keyFile", out);
-        return Some(ServingPair {
-            cert_file: cert_file?,
-            key_file: key_file?,
-            client_ca_file: client_ca_file?,
-            csr: None,
-        });
+    let kept = cache_path.join("material");
+    let to = kept.join("client-ca.crt");
+    let client_ca_ref = material::read_config_map(&object, "clientCAConfigMapRef", to, references, out);
+    let secret_ref = material::read_secret(&object, kept.join("serving.sealed"), references, out);
+    let csr = match object.get("csr") {
+        None => Some(None),
+        Some(field) => {
+            if object.get("secretRef").is_some() {
+                let fault = Fault::new("is given beside `secretRef`", "keep one of them");
+                field.refuse(fault, out);
+            }
+            read_csr(&field, cache_path, references, out).map(Some)
+        }
     };
-    let wants_files = object.get("certFile").is_some() || object.get("keyFile").is_some();
-    let before = if wants_files {
-        let (cert, key) = (file(&object, "certFile", out), file(&object, "keyFile", out));
+    let files = ["certFile", "keyFile"];
+    let from_cluster = object.get("csr").is_some() || object.get("secretRef").is_some();
+    let before = if !from_cluster || files.iter().any(|name| object.get(name).is_some()) {
+        let [cert, key] = files.map(|name| file(&object, name, out));
         Some((cert?, key?))
     } else {
         None
     };
-    let csr = Csr {
-        before,
-        ..read_csr(&csr, cache_path, references, out)?
+    let (secret_ref, csr) = (secret_ref?, csr?);
+    let issued = csr.as_ref().map(|csr| csr.directory.join(CURRENT));
+    let issued = issued.or_else(|| secret_ref.as_ref().map(|secret| secret.file.clone()));
+    let (cert_file, key_file, before) = match (issued, before) {
+        (Some(issued), before) => (issued.clone(), issued, before),
+        (None, before) => {
+            let (cert, key) = before?;
+            (cert, key, None)
+        }
     };
-    let issued = csr.directory.join(CURRENT);
     Some(ServingPair {
-        cert_file: issued.clone(),
-        key_file: issued,
+        cert_file,
+        key_file,
         client_ca_file: client_ca_file?,
-        csr: Some(csr),
+        before,
+        csr,
+        secret_ref,
+        client_ca_ref: client_ca_ref?,
     })
 }
 
@@ -162,7 +212,6 @@ fn read_csr<'n>(
         cluster_domain: cluster_domain?,
         names: names?,
         directory: directory?,
-        before: None,
     })
 }
 
@@ -182,7 +231,11 @@ fn read_client<'n>(
         let fix = "write the node's name, like system:node:edge-1, or another signerName";
         field.refuse(Fault::new(wrong, fix), out);
     }
-    references.push((field, client.clone()));
+    references.push(Reference {
+        field,
+        name: client.clone(),
+        needs: Needs::Client,
+    });
     Some(client)
 }
 

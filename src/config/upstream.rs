@@ -1,22 +1,32 @@
 //! `upstream`: the way to the kube-apiserver.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{Fault, Problems, quoted};
 use super::object::{Field, Object, or_default, refuse_repeats};
 use super::schema::{file, non_empty, time};
+use super::serving::References;
 use super::{KeepAlive, Probe, ServerAddress, Strategy, Upstream};
-use super::{address, later};
+use super::{address, later, material};
 
 /// More probes than that are not waited for.
 const MOST_PROBES: u32 = 100;
 
-pub(super) fn read(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Option<Upstream> {
+/// `ca_kept_in` is the file for what `caConfigMapRef` brings.
+pub(super) fn read<'n>(
+    field: &Field<'n>,
+    own: &[SocketAddr],
+    ca_kept_in: PathBuf,
+    references: &mut References<'n>,
+    out: &mut Problems,
+) -> Option<Upstream> {
     let known = [
         "servers",
         "strategy",
         "caFile",
+        "caConfigMapRef",
         "proxyURL",
         "connectTimeout",
         "responseTimeout",
@@ -31,6 +41,7 @@ pub(super) fn read(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) ->
         field.choice(&Strategy::ALL.map(|strategy| (strategy.as_str(), strategy)), out)
     });
     let ca_file = file(&object, "caFile", out);
+    let ca_ref = material::read_config_map(&object, "caConfigMapRef", ca_kept_in, references, out);
     later::proxy(&object, out);
     let connect_timeout = time(&object, "connectTimeout", Duration::from_secs(2), out);
     let response_timeout = time(&object, "responseTimeout", Duration::from_secs(5), out);
@@ -40,6 +51,7 @@ pub(super) fn read(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) ->
         servers: servers?,
         strategy: strategy?,
         ca_file: ca_file?,
+        ca_ref: ca_ref?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
         probe: probe?,

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::response::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
-use crate::runtime::body;
+use crate::runtime::body::{self, Body};
 use crate::upstream::{Effort, Purpose, Transport};
 
 /// For one request, its answer included.
@@ -19,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A Secret is at most 1 MiB, in base64 in JSON.
 const LARGEST: usize = 4 << 20;
+
+/// How long one watch lasts.
+const WATCH_SECONDS: u64 = 300;
 
 const JSON: &str = "application/json";
 
@@ -71,36 +75,73 @@ impl ApiClient {
         self.send(Method::POST, path, object.to_string().into()).await
     }
 
+    /// Resolves when the object called `name` in this collection may have changed since `version`: something was said
+    /// on a watch of it, or the watch has ended.
+    pub async fn changed(&self, collection: &str, name: &str, version: &str) -> Result<(), ApiError> {
+        // This form, and a name that is one, is all that the node authorizer and RBAC by name allow.
+        let target = format!(
+            "{collection}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={version}\
+             &timeoutSeconds={WATCH_SECONDS}"
+        );
+        let request = request(Method::GET, &target, Bytes::new())?;
+        let heard = async {
+            let (head, mut events) = self.answer(request, &Effort::read(Purpose::Watch)).await?;
+            if !head.status.is_success() {
+                let bytes = read(events).await?;
+                return understood(head.status, &bytes).map(drop);
+            }
+            while let Some(frame) = events.frame().await {
+                match frame {
+                    Ok(frame) if frame.data_ref().is_some_and(|data| !data.is_empty()) => break,
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+            Ok(())
+        };
+        let most = Duration::from_secs(WATCH_SECONDS) + TIMEOUT;
+        tokio::time::timeout(most, heard).await.unwrap_or(Ok(()))
+    }
+
     async fn send(&self, method: Method, path: &str, content: Bytes) -> Result<Value, ApiError> {
         let effort = if method == Method::GET {
             Effort::read(Purpose::Short)
         } else {
             Effort::once(Purpose::Short)
         };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(ACCEPT, JSON)
-            .header(CONTENT_TYPE, JSON)
-            .header(USER_AGENT, concat!("edgehold/", env!("CARGO_PKG_VERSION")))
-            .body(body::full(content))
-            .map_err(|error| ApiError::Unreachable(error.to_string()))?;
+        let request = request(method, path, content)?;
         let exchange = async {
-            let answer = self
-                .transport
-                .send(request, &effort)
-                .await
-                .map_err(|error| ApiError::Unreachable(error.to_string()))?;
-            let (head, incoming) = answer.into_parts();
-            let read = Limited::new(incoming, LARGEST).collect().await;
-            let bytes = read.map_err(|error| ApiError::Unreachable(error.to_string()))?;
-            Ok((head.status, bytes.to_bytes()))
+            let (head, incoming) = self.answer(request, &effort).await?;
+            Ok((head.status, read(incoming).await?))
         };
         let (status, bytes) = tokio::time::timeout(TIMEOUT, exchange)
             .await
             .map_err(|_| ApiError::Unreachable("no answer in time".to_owned()))??;
         understood(status, &bytes)
     }
+
+    async fn answer(&self, request: Request<Body>, effort: &Effort) -> Result<(Parts, Body), ApiError> {
+        let answer = self.transport.send(request, effort).await;
+        let answer = answer.map_err(|error| ApiError::Unreachable(error.to_string()))?;
+        Ok(answer.into_parts())
+    }
+}
+
+fn request(method: Method, path: &str, content: Bytes) -> Result<Request<Body>, ApiError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(ACCEPT, JSON)
+        .header(CONTENT_TYPE, JSON)
+        .header(USER_AGENT, concat!("edgehold/", env!("CARGO_PKG_VERSION")))
+        .body(body::full(content))
+        .map_err(|error| ApiError::Unreachable(error.to_string()))
+}
+
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    let read = Limited::new(body, LARGEST).collect().await;
+    let bytes = read.map_err(|error| ApiError::Unreachable(error.to_string()))?;
+    Ok(bytes.to_bytes())
 }
 
 fn understood(status: StatusCode, bytes: &[u8]) -> Result<Value, ApiError> {

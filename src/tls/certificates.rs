@@ -20,7 +20,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pem::{ClientIdentity, LoadError, PairPaths, Roots, ServerMaterial};
+use super::pem::{ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial};
 use super::schedule::{Action, Event, Pace, Schedule};
 use super::status::CertificateStatus;
 use crate::runtime::clock;
@@ -34,15 +34,19 @@ use item::{Change, Item, Source, Value};
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The pair that the listeners serve with.
-    pub serving: PairPaths,
+    pub serving: PairSource,
     /// Served with while `serving` does not exist: before the cluster has issued it.
     pub serving_before: Option<PairPaths>,
     /// The authorities of client certificates.
     pub client_ca: PathBuf,
+    /// More of them, if the file is there: from the cluster.
+    pub client_ca_more: Option<PathBuf>,
     /// The authorities of the apiservers; without it nothing upstream is trusted.
     pub upstream_ca: Option<PathBuf>,
+    /// More of them, if the file is there: from the cluster.
+    pub upstream_ca_more: Option<PathBuf>,
     /// Common name and pair of each configured client. Of a name given twice the first counts.
-    pub clients: Vec<(String, PairPaths)>,
+    pub clients: Vec<(String, PairSource)>,
     /// Between two looks while all is well: 30 min unless configured.
     pub reload_interval: Duration,
     /// Between two looks while a file fails, is expired or not yet valid: 1 s unless configured.
@@ -165,11 +169,14 @@ impl Certificates {
 
 /// Makes the upstream CA another file's; which item that is.
 fn read_elsewhere(items: &mut [Item], path: PathBuf) -> Option<usize> {
-    let is_upstream_ca = |item: &Item| matches!(item.source(), Source::UpstreamCa(_));
+    let is_upstream_ca = |item: &Item| matches!(item.source(), Source::UpstreamCa(..));
     let index = items.iter().position(is_upstream_ca)?;
     let item = items.get_mut(index)?;
-    if item.source().paths() != [path.as_path()] {
-        *item = Item::new(Source::UpstreamCa(path), clock::wall());
+    if let Source::UpstreamCa(now, more) = item.source()
+        && *now != path
+    {
+        let source = Source::UpstreamCa(path, more.clone());
+        *item = Item::new(source, clock::wall());
     }
     Some(index)
 }
@@ -177,9 +184,10 @@ fn read_elsewhere(items: &mut [Item], path: PathBuf) -> Option<usize> {
 fn sources(config: Config) -> Vec<Source> {
     let mut sources = vec![
         Source::Serving(config.serving, config.serving_before),
-        Source::ClientCa(config.client_ca),
+        Source::ClientCa(config.client_ca, config.client_ca_more),
     ];
-    sources.extend(config.upstream_ca.map(Source::UpstreamCa));
+    let more = config.upstream_ca_more;
+    sources.extend(config.upstream_ca.map(|path| Source::UpstreamCa(path, more)));
     let mut names = HashSet::new();
     for (common_name, paths) in config.clients {
         if names.insert(common_name.clone()) {
@@ -210,12 +218,12 @@ impl Published {
         self.show(items, index);
         let Some(item) = items.get(index) else { return };
         match (item.source(), item.value()) {
-            (Source::Serving(..) | Source::ClientCa(_), Some(_)) => {
+            (Source::Serving(..) | Source::ClientCa(..), Some(_)) => {
                 if let Some(material) = server_material(items) {
                     self.server.send_replace(Some(Arc::new(material)));
                 }
             }
-            (Source::UpstreamCa(_), Some(Value::Bundle(roots))) => {
+            (Source::UpstreamCa(..), Some(Value::Bundle(roots))) => {
                 self.upstream.send_replace(Some(Arc::clone(roots)));
             }
             (Source::Client(common_name, _), Some(Value::Pair(pair))) => {
@@ -242,7 +250,7 @@ fn server_material(items: &[Item]) -> Option<ServerMaterial> {
     for item in items {
         match (item.source(), item.value()) {
             (Source::Serving(..), Some(Value::Pair(pair))) => serving = Some(pair.clone()),
-            (Source::ClientCa(_), Some(Value::Bundle(roots))) => client_ca = Some(Arc::clone(roots)),
+            (Source::ClientCa(..), Some(Value::Bundle(roots))) => client_ca = Some(Arc::clone(roots)),
             _ => {}
         }
     }

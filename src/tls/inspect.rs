@@ -104,7 +104,7 @@ impl Roots {
     /// # Errors
     /// What a running edgehold would say of it.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        pem::load_bundle(path)
+        pem::load_bundles(path, None)
     }
 
     /// Reads a text that has been read already; `name` stands for it in errors.

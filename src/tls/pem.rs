@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::certificate::{CertificateInfo, CertificateParseError, Validity, sha256_hex};
+use super::seal::FileSeal;
 use super::status::CertificateState;
 
 /// Far above any real bundle (Mozilla's is 0.25 MB), far below what a wrong path could cost.
@@ -29,6 +30,83 @@ pub struct PairPaths {
     pub cert: PathBuf,
     /// The private key: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
+}
+
+/// Where a pair comes from.
+#[derive(Debug, Clone)]
+pub enum PairSource {
+    /// PEM files.
+    Files(PairPaths),
+    /// One file with chain and key, sealed.
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// What opens it.
+        seal: Arc<FileSeal>,
+    },
+}
+
+impl From<PairPaths> for PairSource {
+    fn from(paths: PairPaths) -> Self {
+        Self::Files(paths)
+    }
+}
+
+impl PairSource {
+    /// Reads and checks the files. Blocking.
+    pub(super) fn load(&self) -> Result<KeyPair, LoadError> {
+        match self {
+            Self::Files(paths) => load_pair(paths),
+            Self::Sealed { path, seal } => {
+                let content = seal.open(&read(path)?).ok_or_else(|| LoadError::Damaged {
+                    path: path.clone(),
+                    reason: "it was not sealed by this node, or is damaged".to_owned(),
+                })?;
+                let paths = PairPaths {
+                    cert: path.clone(),
+                    key: path.clone(),
+                };
+                parse_pair(&content, &content, &paths)
+            }
+        }
+    }
+
+    /// The file with the certificate.
+    pub(super) fn cert(&self) -> &Path {
+        match self {
+            Self::Files(paths) => &paths.cert,
+            Self::Sealed { path, .. } => path,
+        }
+    }
+
+    /// The files, each once.
+    pub(super) fn paths(&self) -> Vec<&Path> {
+        match self {
+            Self::Files(paths) if paths.cert != paths.key => vec![&paths.cert, &paths.key],
+            _ => vec![self.cert()],
+        }
+    }
+}
+
+/// Whether chain and key (PEM) are a pair that could be used: its leaf.
+///
+/// # Errors
+/// As a file with this content would fail to load.
+pub fn check_pair(chain_pem: &str, key_pem: &str) -> Result<CertificateInfo, LoadError> {
+    let paths = PairPaths {
+        cert: PathBuf::from("the certificate"),
+        key: PathBuf::from("the key"),
+    };
+    parse_pair(chain_pem.as_bytes(), key_pem.as_bytes(), &paths).map(|pair| pair.leaf)
+}
+
+/// Whether a text (PEM) is a bundle of authorities that could be used.
+///
+/// # Errors
+/// As a file with this content would fail to load.
+pub fn check_bundle(pem: &str) -> Result<(), LoadError> {
+    let path = Path::new("the bundle");
+    parse_bundle(pem.as_bytes(), path).map(drop)
 }
 
 /// Why a file could not be used.
@@ -288,15 +366,30 @@ pub(super) fn parse_pair(cert_pem: &[u8], key_pem: &[u8], paths: &PairPaths) -> 
     })
 }
 
-/// Loads a bundle of authorities. Broken PEM fails the whole file, because it may be half written; a certificate
-/// that is whole but cannot be an authority is skipped, as Go's `AppendCertsFromPEM` does.
-pub(super) fn load_bundle(path: &Path) -> Result<Roots, LoadError> {
-    parse_bundle(&read(path)?, path)
+/// Loads a bundle of authorities, and adds those of a second file if it is there and good. Broken PEM fails the whole
+/// first file, because it may be half written; a certificate that is whole but cannot be an authority is skipped, as
+/// Go's `AppendCertsFromPEM` does.
+pub(super) fn load_bundles(path: &Path, more: Option<&Path>) -> Result<Roots, LoadError> {
+    let mut found = certificates(&read(path)?, path)?;
+    if let Some(more) = more {
+        match read(more).and_then(|pem| certificates(&pem, more)) {
+            Ok(added) => {
+                let new: Vec<_> = added.into_iter().filter(|der| !found.contains(der)).collect();
+                found.extend(new);
+            }
+            Err(LoadError::Missing { .. }) => {}
+            Err(error) => tracing::warn!(%error, "the bundle from the cluster cannot be used"),
+        }
+    }
+    bundle_of(found, path)
 }
 
-/// The same out of its text.
+/// One bundle out of its text.
 pub(super) fn parse_bundle(bundle: &[u8], path: &Path) -> Result<Roots, LoadError> {
-    let found = certificates(bundle, path)?;
+    bundle_of(certificates(bundle, path)?, path)
+}
+
+fn bundle_of(found: Vec<CertificateDer<'static>>, path: &Path) -> Result<Roots, LoadError> {
     let fingerprint = digest(&found);
     let mut store = RootCertStore::empty();
     let mut periods = Vec::with_capacity(found.len());

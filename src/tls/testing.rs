@@ -160,7 +160,7 @@ impl Authority {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         write(&path, &self.pem);
-        pem::load_bundle(&path).unwrap()
+        pem::load_bundles(&path, None).unwrap()
     }
 }
 

@@ -43,11 +43,12 @@ kind: ProxyConfiguration
 listen:
   addresses: [\"127.0.0.1:51003\", \"169.254.20.11:51003\"]
   writeTimeout: 15m
-  tls: {certFile: /s.crt, keyFile: /s.key, clientCAFile: /ca.crt, csr: {client: system:node:edge-1, signerName: kubernetes.io/kubelet-serving, usages: [digital signature, server auth], expirationSeconds: 2592000, clusterDomain: cluster.local, names: [edge-1.example], directory: /var/lib/edgehold/serving}}
+  tls: {certFile: /s.crt, keyFile: /s.key, clientCAFile: /ca.crt, clientCAConfigMapRef: {namespace: kube-system, name: extension-apiserver-authentication, key: client-ca-file, client: system:node:edge-1}, csr: {client: system:node:edge-1, signerName: kubernetes.io/kubelet-serving, usages: [digital signature, server auth], expirationSeconds: 2592000, clusterDomain: cluster.local, names: [edge-1.example], directory: /var/lib/edgehold/serving}}
   dummyInterface: {name: edgehold0, addresses: [\"169.254.20.11\"], removeOnExit: true}
 upstream:
   servers: [\"https://203.0.113.10:6443\", \"https://203.0.113.11:6443\"]
   caFile: /ca.crt
+  caConfigMapRef: {namespace: default, name: kube-root-ca.crt, key: ca.crt, client: system:node:edge-1}
   proxyURL: \"http://proxy:3128\"
   connectTimeout: 2s
   responseTimeout: 5s
@@ -60,6 +61,8 @@ clients:
     keyFile: /n.pem
     limits: {qps: 100, burst: 200, inFlight: 40}
     priority: 200
+  - commonName: edgehold:edge-1
+    secretRef: {namespace: edge, name: edge-1, client: system:node:edge-1}
 defaultClient: {limits: {qps: 0.5, burst: 100, inFlight: 10}}
 certificates: {reloadInterval: 30m, retryInterval: 1s}
 cache: {store: kv, path: /var/lib/edgehold, maxSize: 1GiB, sync: interval, encryption: {keyFile: /etc/edgehold/cache.key, credential: key}}
@@ -231,8 +234,8 @@ const LATER_MISTAKES: &str = r#"
 - addresses: ["169.254.20.11"]
 + addresses: []
 = listen.dummyInterface.addresses: is an empty list
-- client: system:node:edge-1
-+ client: system:node:edge-2
+- csr: {client: system:node:edge-1
++ csr: {client: system:node:edge-2
 = listen.tls.csr.client: `system:node:edge-2` is not a client of this configuration; write the commonName of one of `clients`
 - kubernetes.io/kubelet-serving
 + kubelet-serving
@@ -252,6 +255,27 @@ const LATER_MISTAKES: &str = r#"
 - names: [edge-1.example]
 + names: ["*.example"]
 = listen.tls.csr.names[0]: `*.example` is neither an IP address nor a DNS name
+- {namespace: edge, name: edge-1, client: system:node:edge-1}
++ {namespace: edge, name: edge-1, client: edgehold:edge-1}
+= clients[1].secretRef.client: the certificate of `edgehold:edge-1` comes from a Secret itself; name a client with certFile and keyFile
+- {namespace: edge, name: edge-1, client: system:node:edge-1}
++ {namespace: edge, name: ../nodes, client: system:node:edge-1}
+= clients[1].secretRef.name: `../nodes` is not the name of an object
+- {namespace: edge, name: edge-1, client: system:node:edge-1}
++ {name: edge-1, client: system:node:edge-1}
+= clients[1].secretRef.namespace: is missing
+- - commonName: edgehold:edge-1
++ - certFile: /n.pem\n    commonName: edgehold:edge-1
+= clients[1].secretRef: is given beside certFile or keyFile
+- key: ca.crt
++ key: a/b
+= upstream.caConfigMapRef.key: `a/b` is not a key of a ConfigMap
+- key: client-ca-file, client: system:node:edge-1
++ key: client-ca-file, client: nobody
+= listen.tls.clientCAConfigMapRef.client: `nobody` is not a client of this configuration
+- csr: {client:
++ secretRef: {namespace: a, name: b, client: system:node:edge-1}, csr: {client:
+= listen.tls.csr: is given beside `secretRef`
 - directory: /var/lib/edgehold/serving
 + directory: serving
 = listen.tls.csr.directory: `serving` is not an absolute path
@@ -401,11 +425,11 @@ fn what_comes_later_is_checked_and_refused_by_name() {
     assert_eq!(
         problems(EVERYTHING),
         [
-            "c.yaml:11:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
-            "c.yaml:25:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:25:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
+            "c.yaml:12:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
+            "c.yaml:28:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:28:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
              {credential: edgehold-cache-key}",
-            "c.yaml:30:1: admin: the admin listener is not supported yet; remove it",
+            "c.yaml:33:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
     let later = problems(EVERYTHING).len();
@@ -551,12 +575,23 @@ fn the_reference_names_every_field() {
         "listen.tls.csr.names",
         "listen.tls.csr.directory",
         "listen.writeTimeout",
+        "listen.tls.secretRef.namespace",
+        "listen.tls.secretRef.name",
+        "listen.tls.secretRef.client",
+        "listen.tls.clientCAConfigMapRef.namespace",
+        "listen.tls.clientCAConfigMapRef.name",
+        "listen.tls.clientCAConfigMapRef.key",
+        "listen.tls.clientCAConfigMapRef.client",
         "listen.dummyInterface.name",
         "listen.dummyInterface.addresses",
         "listen.dummyInterface.removeOnExit",
         "upstream.servers",
         "upstream.strategy",
         "upstream.caFile",
+        "upstream.caConfigMapRef.namespace",
+        "upstream.caConfigMapRef.name",
+        "upstream.caConfigMapRef.key",
+        "upstream.caConfigMapRef.client",
         "upstream.proxyURL",
         "upstream.connectTimeout",
         "upstream.responseTimeout",
@@ -569,6 +604,9 @@ fn the_reference_names_every_field() {
         "clients[].commonName",
         "clients[].certFile",
         "clients[].keyFile",
+        "clients[].secretRef.namespace",
+        "clients[].secretRef.name",
+        "clients[].secretRef.client",
         "clients[].limits.qps",
         "clients[].limits.burst",
         "clients[].limits.inFlight",

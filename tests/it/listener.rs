@@ -196,10 +196,12 @@ impl Front {
         );
         let (cert, key) = pki.server(&[]).write_to(dir.path(), "serving");
         let certificates = Certificates::bind(tls::Config {
-            serving: PairPaths { cert, key },
+            serving: PairPaths { cert, key }.into(),
             serving_before: None,
             client_ca: pki.write_ca(dir.path(), "ca"),
+            client_ca_more: None,
             upstream_ca: None,
+            upstream_ca_more: None,
             clients: Vec::new(),
             reload_interval: Duration::from_secs(1800),
             retry_interval: Duration::from_secs(1),

@@ -37,6 +37,7 @@ mod limits;
 mod link;
 mod listener;
 mod lite_apiserver;
+mod material;
 mod memory;
 mod offline;
 mod pod_network;

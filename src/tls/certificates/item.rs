@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::tls::certificate::Validity;
 use crate::tls::expiry::Notices;
-use crate::tls::pem::{self, KeyPair, LoadError, PairPaths, Roots};
+use crate::tls::pem::{self, KeyPair, LoadError, PairPaths, PairSource, Roots};
 use crate::tls::schedule::Verdict;
 use crate::tls::status::{CertificateKind, CertificateState, CertificateStatus};
 
@@ -16,34 +16,34 @@ use crate::tls::status::{CertificateKind, CertificateState, CertificateStatus};
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     /// The pair, and the one to serve with while that does not exist.
-    Serving(PairPaths, Option<PairPaths>),
-    ClientCa(PathBuf),
-    UpstreamCa(PathBuf),
+    Serving(PairSource, Option<PairPaths>),
+    /// The file, and one that adds to it if it is there.
+    ClientCa(PathBuf, Option<PathBuf>),
+    UpstreamCa(PathBuf, Option<PathBuf>),
     /// With the common name that the leaf must have.
-    Client(String, PairPaths),
+    Client(String, PairSource),
 }
 
 impl Source {
     /// Reads and checks the files. Blocking.
     pub(super) fn load(&self) -> Result<Value, LoadError> {
         match self {
-            Self::Serving(paths, before) => {
-                let loaded = pem::load_pair(paths);
-                let loaded = match (loaded, before) {
+            Self::Serving(source, before) => {
+                let loaded = match (source.load(), before) {
                     (Err(LoadError::Missing { .. }), Some(before)) => pem::load_pair(before),
                     (loaded, _) => loaded,
                 };
                 loaded.map(Value::Pair)
             }
-            Self::ClientCa(path) | Self::UpstreamCa(path) => {
-                pem::load_bundle(path).map(|roots| Value::Bundle(Arc::new(roots)))
+            Self::ClientCa(path, more) | Self::UpstreamCa(path, more) => {
+                pem::load_bundles(path, more.as_deref()).map(|roots| Value::Bundle(Arc::new(roots)))
             }
-            Self::Client(expected, paths) => {
-                let pair = pem::load_pair(paths)?;
+            Self::Client(expected, source) => {
+                let pair = source.load()?;
                 let found = pair.leaf.common_name.as_deref().unwrap_or_default();
                 if found != expected {
                     return Err(LoadError::WrongName {
-                        path: paths.cert.clone(),
+                        path: source.cert().to_owned(),
                         expected: expected.clone(),
                         found: found.to_owned(),
                     });
@@ -54,33 +54,32 @@ impl Source {
     }
 
     /// The files, each once.
-    pub(super) fn paths<'a>(&'a self) -> Vec<&'a Path> {
-        let pair = |paths: &'a PairPaths| -> Vec<&'a Path> {
-            if paths.cert == paths.key {
-                vec![&paths.cert]
-            } else {
-                vec![&paths.cert, &paths.key]
-            }
-        };
+    pub(super) fn paths(&self) -> Vec<&Path> {
         match self {
-            Self::Serving(paths, None) | Self::Client(_, paths) => pair(paths),
-            Self::Serving(paths, Some(before)) => [pair(paths), pair(before)].concat(),
-            Self::ClientCa(path) | Self::UpstreamCa(path) => vec![path],
+            Self::Client(_, source) | Self::Serving(source, None) => source.paths(),
+            Self::Serving(source, Some(before)) => {
+                let mut paths = source.paths();
+                paths.extend([&*before.cert, &*before.key]);
+                paths
+            }
+            Self::ClientCa(path, more) | Self::UpstreamCa(path, more) => {
+                std::iter::once(path).chain(more).map(PathBuf::as_path).collect()
+            }
         }
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::Serving(paths, _) | Self::Client(_, paths) => &paths.cert,
-            Self::ClientCa(path) | Self::UpstreamCa(path) => path,
+            Self::Serving(source, _) | Self::Client(_, source) => source.cert(),
+            Self::ClientCa(path, _) | Self::UpstreamCa(path, _) => path,
         }
     }
 
     fn name(&self) -> &str {
         match self {
             Self::Serving(..) => "serving",
-            Self::ClientCa(_) => "client-ca",
-            Self::UpstreamCa(_) => "upstream-ca",
+            Self::ClientCa(..) => "client-ca",
+            Self::UpstreamCa(..) => "upstream-ca",
             Self::Client(common_name, _) => common_name,
         }
     }
@@ -88,8 +87,8 @@ impl Source {
     fn kind(&self) -> CertificateKind {
         match self {
             Self::Serving(..) => CertificateKind::Serving,
-            Self::ClientCa(_) => CertificateKind::ClientCa,
-            Self::UpstreamCa(_) => CertificateKind::UpstreamCa,
+            Self::ClientCa(..) => CertificateKind::ClientCa,
+            Self::UpstreamCa(..) => CertificateKind::UpstreamCa,
             Self::Client(..) => CertificateKind::Client,
         }
     }
@@ -354,10 +353,10 @@ mod tests {
         let path = PathBuf::from("/nowhere/pair.pem");
         Item::new(
             Source::Serving(
-                PairPaths {
+                PairSource::Files(PairPaths {
                     cert: path.clone(),
                     key: path,
-                },
+                }),
                 None,
             ),
             at(0),

@@ -30,11 +30,12 @@ impl Files {
         self.dir.path().join(name)
     }
 
-    fn pair_paths(&self, cert: &str, key: &str) -> PairPaths {
+    fn pair_paths(&self, cert: &str, key: &str) -> PairSource {
         PairPaths {
             cert: self.path(cert),
             key: self.path(key),
         }
+        .into()
     }
 
     /// Serving pair in two files, one CA file for both CAs, the node's client pair in one file.
@@ -43,7 +44,9 @@ impl Files {
             serving: self.pair_paths("tls.crt", "tls.key"),
             serving_before: None,
             client_ca: self.path("ca.crt"),
+            client_ca_more: None,
             upstream_ca: Some(self.path("ca.crt")),
+            upstream_ca_more: None,
             clients: vec![(NODE.to_owned(), self.pair_paths("node.pem", "node.pem"))],
             reload_interval: NEVER,
             retry_interval: NEVER,
