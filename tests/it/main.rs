@@ -9,6 +9,7 @@
 
 mod abuse;
 mod attacks;
+mod bootstrap;
 mod certificates;
 mod check;
 mod child;
