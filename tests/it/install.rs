@@ -530,9 +530,9 @@ fn pods_are_served_at_an_address_of_their_own_with_a_certificate_from_the_cluste
         config.listen.addresses,
         ["127.0.0.1:51003".parse().unwrap(), pods]
     );
-    let csr = config.listen.tls.csr.unwrap();
-    assert_eq!(csr.client, "system:node:edge-1");
-    assert!(csr.before.is_some(), "kubelet is served before the approval");
+    let tls = &config.listen.tls;
+    assert_eq!(tls.csr.as_ref().unwrap().client, "system:node:edge-1");
+    assert!(tls.before.is_some(), "kubelet is served before the approval");
     assert!(config.listen.dummy_interface.is_some() && config.in_cluster.is_some());
     let unit = node.read("etc/systemd/system/edgehold.service");
     assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN\n"), "{unit}");
