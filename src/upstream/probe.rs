@@ -103,11 +103,21 @@ async fn judged(server: &Arc<Server>, transport: &Transport, timeout: Duration) 
         },
     };
     tracing::debug!(%server, good, took = ?(clock::now() - started), "probed");
-    server.signal(if good {
-        Event::ProbeSucceeded
+    if good {
+        server.signal(Event::ProbeSucceeded);
     } else {
-        Event::ProbeFailed
-    });
+        failed(server, started);
+    }
+}
+
+/// A probe has failed. If the server has answered anything since it began, that is the newer news: the probe began in
+/// an outage that is over.
+fn failed(server: &Server, started: Instant) {
+    if server.vitals().proven_since(started) {
+        tracing::debug!(%server, "a probe failed that is older than an answer");
+        return;
+    }
+    server.signal(Event::ProbeFailed);
 }
 
 /// What becomes of a probe that was not answered in time. A way on which nothing arrives at all has failed. One on
@@ -136,7 +146,7 @@ async fn late(
         return Some(good);
     }
     tracing::debug!(%server, "a probe was not answered in time");
-    server.signal(Event::ProbeFailed);
+    failed(server, started);
     matches!(answered.await, Ok(true)).then_some(true)
 }
 
@@ -155,3 +165,6 @@ async fn ask(server: &Arc<Server>, transport: &Transport) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+use super::super::link::LinkState;
+use super::super::metrics::UpstreamMetrics;
+use super::super::pulse::{Felt, Pulse};
+use super::super::settings::{DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A link over these servers that each failed probe takes away, and the first of them, known and suspected.
+fn suspected(hosts: &[&str]) -> (Link, Arc<Server>) {
+    let settings = Settings {
+        servers: hosts
+            .iter()
+            .map(|host| Endpoint::new(host, 6443).unwrap())
+            .collect(),
+        strategy: Strategy::Priority,
+        probe: ProbeSettings {
+            interval: Duration::from_secs(5),
+            timeout: TIMEOUT,
+            failure_threshold: 1,
+            success_threshold: 1,
+        },
+        response_timeout: Duration::from_secs(5),
+        dial: DialSettings {
+            connect_timeout: Duration::from_secs(2),
+            keep_alive: KeepAlive::default(),
+        },
+    };
+    let link = Link::new(settings, UpstreamMetrics::default());
+    let server = Arc::clone(link.fleet().servers.first().unwrap());
+    server.signal(Event::Reached);
+    server.failed(super::super::error::Failure::Broken);
+    assert_eq!(server.standing().state, LinkState::Suspect);
+    (link, server)
+}
+
+/// Something arrives on a connection: so many bytes, of clients' answers if `pulse` is open.
+async fn hear(pulse: &Arc<Pulse>, bytes: usize) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (near, mut far) = tokio::io::duplex(1024);
+    let mut near = Felt::new(near, Arc::clone(pulse));
+    tokio::time::advance(Duration::from_millis(10)).await;
+    far.write_all(&vec![0; bytes]).await.unwrap();
+    near.read_exact(&mut vec![0; bytes]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_failure_does_not_beat_a_newer_answer() {
+    let (_link, server) = suspected(&["cloud"]);
+    let started = clock::now();
+    tokio::time::advance(TIMEOUT).await;
+    server.signal(Event::ProbeSucceeded);
+    failed(&server, started);
+    assert_eq!(server.standing().state, LinkState::Online);
+    // One that began later counts.
+    tokio::time::advance(TIMEOUT).await;
+    failed(&server, clock::now());
+    assert_ne!(server.standing().state, LinkState::Online);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_into_silence_has_failed_and_its_late_answer_still_counts() {
+    let (_link, server) = suspected(&["cloud"]);
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let judging = late(&server, clock::now(), TIMEOUT, async { answered.await.unwrap() });
+    let mut judging = std::pin::pin!(judging);
+    assert!(tokio::time::timeout(TIMEOUT, judging.as_mut()).await.is_err());
+    assert_eq!(server.standing().state, LinkState::Offline);
+    answer.send(true).unwrap();
+    assert_eq!(judging.await, Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_server_gets_time_while_something_is_heard_of_it_and_no_more() {
+    let (_link, server) = suspected(&["cloud"]);
+    let started = clock::now();
+    hear(&Pulse::new(server.vitals()), 39).await;
+    let judging = late(&server, started, TIMEOUT, std::future::pending());
+    let mut judging = std::pin::pin!(judging);
+    assert!(tokio::time::timeout(TIMEOUT, judging.as_mut()).await.is_err());
+    assert_eq!(server.standing().state, LinkState::Suspect);
+    let ended = tokio::time::timeout(TIMEOUT * PATIENCE, judging).await;
+    assert_eq!(ended, Ok(Some(false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_several_gets_no_time() {
+    let (_link, server) = suspected(&["cloud", "other"]);
+    let started = clock::now();
+    hear(&Pulse::new(server.vitals()), 39).await;
+    let judging = late(&server, started, TIMEOUT, std::future::pending());
+    assert!(tokio::time::timeout(TIMEOUT, judging).await.is_err());
+    assert_eq!(server.standing().state, LinkState::Offline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_answers_arrive_is_there_whatever_its_probe_does() {
+    let (_link, server) = suspected(&["cloud"]);
+    let (started, pulse) = (clock::now(), Pulse::new(server.vitals()));
+    pulse.open();
+    hear(&pulse, 1000).await;
+    let ended = late(&server, started, TIMEOUT, std::future::pending()).await;
+    assert_eq!(ended, None);
+    assert_eq!(server.standing().state, LinkState::Online);
+}
