@@ -104,6 +104,7 @@ async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, 
         Class::List | Class::NonResource => Purpose::Large,
         _ => Purpose::Short,
     };
+    let is_bodiless = body.is_end_stream();
     let effort = exchange.read_effort(&body, purpose);
     let mut sending = std::pin::pin!(exchange.send_read(body, &effort));
     let sent = match tokio::time::timeout(timeout, sending.as_mut()).await {
@@ -122,10 +123,31 @@ async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, 
             }
         }
     };
-    match sent {
+    let error = match sent {
+        Ok(response) => return Ok(response),
+        Err(error) => error,
+    };
+    if let Some(response) = exchange.cached_answer().await {
+        return Err(Box::new(response));
+    }
+    match second(exchange, purpose, (error, is_bodiless)).await {
         Ok(response) => Ok(response),
         Err(error) => Err(Box::new(offline(exchange, Some(&error)).await)),
     }
+}
+
+/// A read that found no connection, and that the cache cannot answer, waits for the probe's verdict: on a bad link the
+/// cloud is there, and the next connection comes about.
+async fn second(
+    exchange: &Exchange,
+    purpose: Purpose,
+    (error, is_bodiless): (UpstreamError, bool),
+) -> Result<Response<Body>, UpstreamError> {
+    let worth_it = error.failure == Failure::Connect && error.sent == Sent::No && is_bodiless;
+    if !worth_it || exchange.proxy.link.verdict().await == LinkState::Offline {
+        return Err(error);
+    }
+    exchange.send(body::empty(), &Effort::read(purpose)).await
 }
 
 /// Whether an answer means that something on the way, or the apiserver, is down.
@@ -289,6 +311,10 @@ impl Exchange {
         } else {
             body::incoming(body)
         };
+        self.send(body, effort).await
+    }
+
+    async fn send(&self, body: Body, effort: &Effort) -> Result<Response<Body>, UpstreamError> {
         let mut request = self.request(body);
         if gzip::is_for(&self.head, self.class) {
             gzip::ask(request.headers_mut());

@@ -11,7 +11,7 @@ use crate::tls::{ClientStream, ClientTls};
 use super::error::{Failure, UpstreamError, chain};
 use super::eyeballs;
 use super::metrics::UpstreamMetrics;
-use super::pulse::{Felt, Pulse};
+use super::pulse::{Felt, Pulse, while_heard};
 use super::server::Server;
 use super::settings::DialSettings;
 
@@ -44,26 +44,28 @@ impl Dialer {
         &self.metrics
     }
 
-    /// A connection after its TLS handshake, and its pulse.
+    /// A connection after its TLS handshake, and its pulse. `limit` is for TCP, and for silence during the handshake:
+    /// on a slow link that takes as long as it takes.
     pub(super) async fn connect(
         &self,
         tls: &ClientTls,
         limit: Duration,
     ) -> Result<(ClientStream<Felt<TcpStream>>, Arc<Pulse>), UpstreamError> {
         self.metrics.dialed(self.server.name());
-        let connect = async {
-            let tcp = self.tcp().await?;
-            let _best_effort = tcp.set_nodelay(true);
-            let pulse = Pulse::new(self.server.vitals());
-            let felt = Felt::new(tcp, Arc::clone(&pulse));
-            let stream = tls.connect(&self.server.endpoint().server_name, felt).await;
-            let stream = stream.map_err(|error| UpstreamError::unsent(Failure::Tls, chain(&error)))?;
-            Ok((stream, pulse))
-        };
-        tokio::time::timeout(limit, connect).await.unwrap_or_else(|_| {
+        let late = || {
             let message = format!("{}: no connection in {limit:?}", self.server);
-            Err(UpstreamError::unsent(Failure::Connect, message))
-        })
+            UpstreamError::unsent(Failure::Connect, message)
+        };
+        let tcp = tokio::time::timeout(limit, self.tcp())
+            .await
+            .map_err(|_| late())??;
+        let _best_effort = tcp.set_nodelay(true);
+        let pulse = Pulse::new(self.server.vitals());
+        let felt = Felt::new(tcp, Arc::clone(&pulse));
+        let handshake = tls.connect(&self.server.endpoint().server_name, felt);
+        let stream = while_heard(&pulse, limit, handshake).await.ok_or_else(late)?;
+        let stream = stream.map_err(|error| UpstreamError::unsent(Failure::Tls, chain(&error)))?;
+        Ok((stream, pulse))
     }
 
     async fn tcp(&self) -> Result<TcpStream, UpstreamError> {

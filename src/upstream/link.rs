@@ -162,6 +162,14 @@ impl Link {
         drop(follower.wait_for(|state| *state == wanted).await);
     }
 
+    /// Waits until no probe is needed to know the state, and gives it: `Online` or `Offline`.
+    pub async fn verdict(&self) -> LinkState {
+        let mut follower = self.subscribe();
+        let known = follower.wait_for(|state| *state != LinkState::Suspect).await;
+        // What it gives is a lock on the state: not to be held.
+        known.map_or(LinkState::Offline, |state| *state)
+    }
+
     /// Follows the state.
     pub fn subscribe(&self) -> watch::Receiver<LinkState> {
         self.0.state.subscribe()

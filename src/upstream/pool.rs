@@ -246,10 +246,9 @@ impl Pool {
     async fn open(&self, lane: &Lane) -> Result<Lease, UpstreamError> {
         let generation = self.generation.lock().clone();
         let limit = self.dialer.settings().connect_timeout;
-        let handshake = self.establish(limit, generation.child_token(), lane.gauges.clone());
-        let connection = tokio::time::timeout(limit, handshake)
-            .await
-            .map_err(|_| UpstreamError::unsent(Failure::Connect, format!("no connection in {limit:?}")))??;
+        let connection = self
+            .establish(limit, generation.child_token(), lane.gauges.clone())
+            .await?;
         connection.pulse().open();
         let lease = connection.try_lease(&lane.released);
         if !generation.is_cancelled() {

@@ -21,6 +21,9 @@ use crate::runtime::clock;
 /// More bytes at once than an acknowledged PING or a window update and their TLS records take: part of an answer.
 const ANSWER: usize = 128;
 
+/// A handshake in which something arrives gets so many times as long as one in which nothing does.
+const PROGRESS: u32 = 5;
+
 /// A moment that many threads set and read.
 #[derive(Debug)]
 struct Moment {
@@ -123,6 +126,25 @@ impl Pulse {
     }
 }
 
+/// Waits for work on a connection for as long as something arrives: `silence` without a byte ends it (`None`), and
+/// [`PROGRESS`] times as long in any case.
+pub(super) async fn while_heard<T>(
+    pulse: &Pulse,
+    silence: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let end = clock::now() + silence.saturating_mul(PROGRESS);
+    let mut work = std::pin::pin!(work);
+    loop {
+        let until = end.min(pulse.heard() + silence);
+        match tokio::time::timeout_at(until, work.as_mut()).await {
+            Ok(done) => return Some(done),
+            Err(_) if until < end && pulse.heard() + silence > until => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 pin_project! {
     /// A stream whose [`Pulse`] is felt.
     #[derive(Debug)]
@@ -219,6 +241,46 @@ mod tests {
         let (vitals, _, before) = arrives(500, false).await;
         assert!(vitals.heard_since(before));
         assert!(!vitals.answering_since(before));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_goes_on_while_something_arrives_and_not_for_ever() {
+        let silence = Duration::from_secs(2);
+        let began = clock::now();
+        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        assert_eq!(
+            while_heard(&pulse, silence, std::future::pending::<()>()).await,
+            None
+        );
+        assert_eq!(clock::now() - began, silence);
+
+        let began = clock::now();
+        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        let beating = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                pulse.read(39, clock::now());
+            }
+        };
+        let work = async {
+            tokio::select! {
+                () = beating => {}
+                () = tokio::time::sleep(silence * 3) => {}
+            }
+        };
+        assert_eq!(while_heard(&pulse, silence, work).await, Some(()));
+        assert_eq!(clock::now() - began, silence * 3);
+
+        let began = clock::now();
+        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        let beating = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                pulse.read(39, clock::now());
+            }
+        };
+        assert_eq!(while_heard::<()>(&pulse, silence, beating).await, None);
+        assert_eq!(clock::now() - began, silence * PROGRESS);
     }
 
     #[tokio::test(start_paused = true)]
