@@ -19,6 +19,7 @@ mod priority;
 mod queue;
 mod repeat;
 mod respond;
+mod signing;
 mod tether;
 mod tokens;
 mod upgrade;

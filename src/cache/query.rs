@@ -163,15 +163,9 @@ impl Query {
     }
 }
 
-/// A kubelet whose certificate has run out exits when it is told that its CSR does not exist or may not be read (wire
-/// contract 7.4): offline it must hear 503 and nothing else.
-fn is_certificate_request(resource: &ResourceRequest) -> bool {
-    resource.group == "certificates.k8s.io" && resource.resource == "certificatesigningrequests"
-}
-
 /// What is never kept: nobody is helped by the past of it.
 fn is_only_live(resource: &ResourceRequest) -> bool {
-    is_election_lease(resource) || is_certificate_request(resource)
+    is_election_lease(resource) || resource.is_certificate_request()
 }
 
 /// Leader election must not see the past: a holder has to notice that it lost. The node's own lease is harmless.

@@ -204,6 +204,11 @@ impl RequestInfo {
 }
 
 impl ResourceRequest {
+    /// Whether it is for CertificateSigningRequests, their subresources included.
+    pub fn is_certificate_request(&self) -> bool {
+        self.group == "certificates.k8s.io" && self.resource == "certificatesigningrequests"
+    }
+
     fn is_streaming_subresource(&self) -> bool {
         matches!(
             self.subresource.as_str(),

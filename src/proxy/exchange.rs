@@ -16,6 +16,7 @@ use crate::runtime::body::{Body, Holding};
 use super::caller::Caller;
 use super::headers::{strip_request, upgrade_protocol};
 use super::respond::{Form, cached, refusal};
+use super::signing::Signing;
 use super::{Peer, Proxy, Tether, forward, upgrade, watch};
 
 /// A request that has been understood.
@@ -33,7 +34,7 @@ pub(super) struct Exchange {
 
 /// Handles one request.
 pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let form = Form::of(&head.method, &head.headers);
     if head.method == Method::CONNECT || !head.uri.path().starts_with('/') {
         return refusal(
@@ -41,6 +42,23 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
             &form,
         );
     }
+    let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
+    let signing = Signing::asked(&info, &form);
+    let response = understood(proxy, (head, body), peer, info, form).await;
+    match signing {
+        Some(signing) => signing.answered(response),
+        None => response,
+    }
+}
+
+/// Handles a request that is for a path.
+async fn understood(
+    proxy: Arc<Proxy>,
+    (mut head, body): (request::Parts, Incoming),
+    peer: &Peer,
+    info: RequestInfo,
+    form: Form,
+) -> Response<Body> {
     let wanted = upgrade_protocol(&head.headers);
     // Credentials first: one of them hides in a WebSocket header.
     let caller = match Caller::identify(&proxy, peer, &mut head.headers) {
@@ -51,7 +69,6 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
         }
     };
     strip_request(&mut head.headers);
-    let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
     let class = info.class(&head.method);
     let under_way = match proxy.limits.admit(&proxy, &caller, class) {
         Ok(under_way) => under_way,

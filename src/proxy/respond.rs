@@ -12,6 +12,10 @@ use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
 use crate::wire::status::{StatusDetails, StatusFields, encode_status};
 
+/// Marks a refusal as written here and not by the cloud; its message.
+#[derive(Debug, Clone)]
+pub(super) struct Ours(pub(super) String);
+
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const WARNING: HeaderName = HeaderName::from_static("warning");
@@ -94,6 +98,7 @@ pub(super) fn refusal(status: &Status, form: &Form) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static(encoding.media_type()),
     );
+    response.extensions_mut().insert(Ours(status.message.clone()));
     if let Some(seconds) = status.retry_after_seconds {
         response
             .headers_mut()

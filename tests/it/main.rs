@@ -48,6 +48,7 @@ mod reload;
 mod returning;
 mod scripted;
 mod serving;
+mod signing;
 mod story;
 mod streams;
 mod support;
