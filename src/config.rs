@@ -23,6 +23,7 @@ pub use material::MaterialRef;
 pub use offline::{Issuer, IssuerCredential, Offline};
 pub use serving::{Csr, KUBELET_SERVING, ServingPair};
 
+use crate::upstream::HttpProxy;
 use error::{Fault, Problems};
 
 mod address;
@@ -37,6 +38,7 @@ mod later;
 mod material;
 mod object;
 mod offline;
+mod proxy;
 mod quantity;
 mod schema;
 mod serving;
@@ -104,7 +106,9 @@ pub struct Upstream {
     pub ca_file: PathBuf,
     /// More of them, from a ConfigMap.
     pub ca_ref: Option<MaterialRef>,
-    /// For TCP and TLS together.
+    /// The HTTP proxy on the way.
+    pub proxy: Option<HttpProxy>,
+    /// For TCP, the proxy's tunnel and TLS together.
     pub connect_timeout: Duration,
     /// Until the first byte of the answer to a read.
     pub response_timeout: Duration,

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod clock;
+pub mod exposure;
 pub(crate) mod files;
 pub mod jitter;
 pub mod strand;

@@ -14,6 +14,7 @@ pub mod link;
 pub mod metrics;
 mod pool;
 pub mod probe;
+mod proxy;
 mod pulse;
 mod replay;
 mod server;
@@ -26,6 +27,7 @@ pub use effort::{Effort, Origin};
 pub use error::{Failure, UpstreamError};
 pub use link::{Link, LinkState};
 pub use metrics::UpstreamMetrics;
+pub use proxy::{Bypass, Credentials, HttpProxy, Secret};
 pub use settings::{DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
 pub use transport::{Transport, Transports};
 

@@ -137,6 +137,7 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
         strategy,
         ca_file,
         ca_ref: _,
+        proxy,
         connect_timeout,
         response_timeout,
         probe,
@@ -146,6 +147,10 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
         ("upstream.servers", *servers == new.servers),
         ("upstream.strategy", *strategy == new.strategy),
         ("upstream.caFile", *ca_file == new.ca_file),
+        (
+            "upstream.proxyURL, proxyCredentialsFile or noProxy",
+            *proxy == new.proxy,
+        ),
         ("upstream.connectTimeout", *connect_timeout == new.connect_timeout),
         (
             "upstream.responseTimeout",

@@ -3,9 +3,8 @@
 //! A key that cannot be read must not keep the node from starting, and nothing may be written plain instead: then the
 //! store is in memory until the next start, and what is on disk stays as it is.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use anyhow::Context as _;
 
 use crate::cache::{Spool, SpoolForm};
 use crate::config::{Cache, CacheStore, Encryption};
+use crate::runtime::exposure::exposure;
 use crate::store::{Keys, KeysError, LogStore, Store};
 
 /// Far more than any number of keys.
@@ -102,17 +102,4 @@ fn read(path: &Path) -> io::Result<String> {
         tracing::warn!(path = %path.display(), "the key of the cache {fault}: it should be readable by edgehold alone (chmod 600)");
     }
     fs::read_to_string(path)
-}
-
-/// What makes a key file one that others may know. It is used nevertheless: refused, it would cost the node its cache.
-fn exposure(found: &Metadata) -> Option<&'static str> {
-    let ours = rustix::process::geteuid().as_raw();
-    if found.uid() != ours && found.uid() != 0 {
-        return Some("belongs to another user");
-    }
-    match found.mode() & 0o077 {
-        0 => None,
-        others if others & 0o007 != 0 => Some("is open to everybody"),
-        _ => Some("is open to a group"),
-    }
 }

@@ -1,9 +1,11 @@
 //! The way to the cloud, from the configuration.
 
 use crate::config::{self, Upstream};
-use crate::upstream::{DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
+use crate::runtime::exposure::exposure;
+use crate::upstream::{Credentials, DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
 
 pub(super) fn settings(config: &Upstream) -> Settings {
+    warn_of_exposure(config);
     // A host that is a URL's is a DNS name or an address: checked when the configuration was read.
     let servers = config
         .servers
@@ -28,6 +30,19 @@ pub(super) fn settings(config: &Upstream) -> Settings {
                 interval: config.keep_alive.interval,
                 timeout: config.keep_alive.timeout,
             },
+            proxy: config.proxy.clone(),
         },
+    }
+}
+
+/// A password that others can read is worth a line at the start, and whenever the configuration changes.
+fn warn_of_exposure(config: &Upstream) {
+    let credentials = config.proxy.as_ref().and_then(|proxy| proxy.credentials.as_ref());
+    let Some(Credentials::File(path)) = credentials else {
+        return;
+    };
+    if let Some(fault) = std::fs::metadata(path).ok().as_ref().and_then(exposure) {
+        let path = path.display();
+        tracing::warn!(%path, "the password for the proxy {fault}: it should be readable by edgehold alone (chmod 600)");
     }
 }

@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef};
+use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef, ServerAddress};
 use crate::runtime::clock;
+use crate::runtime::exposure::exposure;
 use crate::setup::lite_apiserver::{self, Flags, Pair};
 use crate::tls::{PairInfo, PairPaths};
+use crate::upstream::{Credentials, HttpProxy};
 
 use self::pairs::Judgement;
 use super::Exit;
@@ -252,6 +254,9 @@ impl Summary {
         for server in &config.upstream.servers {
             self.lines.push(format!("forward to {}", server.original));
         }
+        if let Some(proxy) = &config.upstream.proxy {
+            self.proxy(proxy, &config.upstream.servers);
+        }
         self.file("upstream.caFile", &config.upstream.ca_file);
         self.judge(pairs::authorities(
             "upstream.caFile",
@@ -259,6 +264,28 @@ impl Summary {
             clock::wall(),
         ));
         self.taken("more authorities of the servers", config.upstream.ca_ref.as_ref());
+    }
+
+    fn proxy(&mut self, proxy: &HttpProxy, servers: &[ServerAddress]) {
+        self.lines.push(format!("  through the proxy {proxy}"));
+        let past = |server: &&ServerAddress| !proxy.serves(&server.host, server.port);
+        for server in servers.iter().filter(past) {
+            self.lines.push(format!("  but {} without it", server.original));
+        }
+        match &proxy.credentials {
+            None => {}
+            Some(Credentials::Given(_)) => self
+                .lines
+                .push("  with the user name and password of its URL".to_owned()),
+            Some(Credentials::File(path)) => {
+                let field = "upstream.proxyCredentialsFile";
+                self.file(field, path);
+                if let Some(fault) = fs::metadata(path).ok().as_ref().and_then(exposure) {
+                    let warning = format!("{field}: {} {fault}; chmod 600", path.display());
+                    self.warnings.push(warning);
+                }
+            }
+        }
     }
 
     fn clients(&mut self, config: &Config) {

@@ -5,6 +5,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use percent_encoding::percent_decode_str;
+
+use crate::upstream::Secret;
+
 use super::error::{Fault, quoted};
 
 const HTTPS_PORT: u16 = 443;
@@ -74,17 +78,65 @@ pub(super) fn server(text: &str) -> Result<ServerAddress, Fault> {
     })
 }
 
-/// `http://HOST:PORT` of an HTTP CONNECT proxy.
-pub(super) fn proxy(text: &str) -> Result<(String, u16), Fault> {
+/// An HTTP CONNECT proxy: from `http://[USER:PASSWORD@]HOST:PORT`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ProxyAddress {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) credentials: Option<Secret>,
+}
+
+/// `http://[USER:PASSWORD@]HOST:PORT` of an HTTP CONNECT proxy.
+pub(super) fn proxy(text: &str) -> Result<ProxyAddress, Fault> {
     let example = "http://proxy.example:3128";
-    let (host, port) = url(text, "http", example)?;
+    let (credentials, text) = split_credentials(text)?;
+    if text
+        .get(..8)
+        .is_some_and(|start| start.eq_ignore_ascii_case("https://"))
+    {
+        return Err(Fault::new(
+            "is a proxy that is spoken to over TLS, which is not supported",
+            format!(
+                "write the URL of one that is not, like {example}; what goes through it is TLS from end to end"
+            ),
+        ));
+    }
+    let (host, port) = url(&text, "http", example)?;
     let port = port.ok_or_else(|| {
         Fault::new(
             "has no port",
             format!("write scheme, host and port, like {example}"),
         )
     })?;
-    Ok((host, port))
+    Ok(ProxyAddress {
+        host,
+        port,
+        credentials,
+    })
+}
+
+/// User name and password of a URL, and the URL without them.
+fn split_credentials(text: &str) -> Result<(Option<Secret>, String), Fault> {
+    let Some((start, rest)) = text.rsplit_once('@') else {
+        return Ok((None, text.to_owned()));
+    };
+    let wrong = |wrong: &str| {
+        let fix = "write it like http://USER:PASSWORD@proxy.example:3128, with anything but letters and digits in them as \
+                   %XX; better, write http://proxy.example:3128 and upstream.proxyCredentialsFile";
+        Fault::new(wrong, fix)
+    };
+    let (scheme, pair) = start.split_once("://").ok_or_else(|| wrong("is not a URL"))?;
+    if pair.contains(['/', '?', '#', '\\', '@']) {
+        return Err(wrong(
+            "has a user name or password with a character that a URL cannot have there",
+        ));
+    }
+    let pair = percent_decode_str(pair).decode_utf8().ok();
+    let pair = pair
+        .filter(|pair| !pair.starts_with(':'))
+        .and_then(|pair| Secret::pair(&pair));
+    let pair = pair.ok_or_else(|| wrong("has something before `@` that is no user name and password"))?;
+    Ok((Some(pair), format!("{scheme}://{rest}")))
 }
 
 fn url(text: &str, scheme: &str, example: &str) -> Result<(String, Option<u16>), Fault> {
@@ -287,17 +339,48 @@ mod tests {
         let fault = server("https://me:hunter2@kube.example").unwrap_err();
         assert_eq!(fault.wrong, "has a user name or password");
         assert!(!fault.fix.contains("hunter2"));
-        assert_eq!(
-            proxy("http://me:hunter2@proxy:3128").unwrap_err().wrong,
-            "has a user name or password"
-        );
+        for text in [
+            "http://me:hunter2@proxy",
+            "https://me:hunter2@proxy:3128",
+            "socks5://me:hunter2@proxy:3128",
+            "me:hunter2@proxy:3128",
+            "http://me:hunter2/x@proxy:3128",
+            "http://hunter2@proxy:3128",
+            "http://:hunter2@proxy:3128",
+            "http://me:hunter2%00@proxy:3128",
+            "http://me:hunter2%ff@proxy:3128",
+            "http://me:hunter2@x@proxy:3128",
+            "http://me:hunter2@proxy:3128/path",
+        ] {
+            let fault = proxy(text).unwrap_err();
+            assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");
+        }
     }
 
     #[test]
-    fn a_proxy_needs_http_and_a_port() {
-        assert_eq!(proxy("http://proxy:3128"), Ok(("proxy".to_owned(), 3128)));
+    fn a_proxy_needs_http_and_a_port_and_may_have_a_password() {
+        for (text, host, pair) in [
+            ("http://proxy:3128", "proxy", None),
+            ("http://me:hunter2@proxy:3128/", "proxy", Some("me:hunter2")),
+            ("http://me:@[::1]:3128", "::1", Some("me:")),
+            (
+                "http://m%40e:a%3Ab%2fc:d@proxy:3128",
+                "proxy",
+                Some("m@e:a:b/c:d"),
+            ),
+        ] {
+            let expected = ProxyAddress {
+                host: host.to_owned(),
+                port: 3128,
+                credentials: pair.and_then(Secret::pair),
+            };
+            assert_eq!(proxy(text), Ok(expected), "{text}");
+        }
         assert_eq!(proxy("http://proxy").unwrap_err().wrong, "has no port");
-        assert!(proxy("https://proxy:3128").is_err());
+        assert_eq!(
+            proxy("HTTPS://proxy:3128").unwrap_err().wrong,
+            "is a proxy that is spoken to over TLS, which is not supported"
+        );
     }
 
     #[test]

@@ -7,13 +7,6 @@ use super::object::Object;
 
 const FIX: &str = "remove it";
 
-pub(super) fn proxy(upstream: &Object<'_>, out: &mut Problems) {
-    if let Some(field) = upstream.get("proxyURL") {
-        field.not_supported("an HTTP proxy is", FIX, out);
-        field.parse(address::proxy, out);
-    }
-}
-
 pub(super) fn admin(root: &Object<'_>, out: &mut Problems) {
     let Some(field) = root.get("admin") else {
         return;

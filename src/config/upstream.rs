@@ -9,7 +9,7 @@ use super::object::{Field, Object, or_default, refuse_repeats};
 use super::schema::{file, non_empty, time};
 use super::serving::References;
 use super::{KeepAlive, Probe, ServerAddress, Strategy, Upstream};
-use super::{address, later, material};
+use super::{address, material, proxy};
 
 /// More probes than that are not waited for.
 const MOST_PROBES: u32 = 100;
@@ -28,6 +28,8 @@ pub(super) fn read<'n>(
         "caFile",
         "caConfigMapRef",
         "proxyURL",
+        "proxyCredentialsFile",
+        "noProxy",
         "connectTimeout",
         "responseTimeout",
         "probe",
@@ -42,7 +44,7 @@ pub(super) fn read<'n>(
     });
     let ca_file = file(&object, "caFile", out);
     let ca_ref = material::read_config_map(&object, "caConfigMapRef", ca_kept_in, references, out);
-    later::proxy(&object, out);
+    let proxy = proxy::read(&object, out);
     let connect_timeout = time(&object, "connectTimeout", Duration::from_secs(2), out);
     let response_timeout = time(&object, "responseTimeout", Duration::from_secs(5), out);
     let probe = read_probe(object.get("probe"), out);
@@ -52,6 +54,7 @@ pub(super) fn read<'n>(
         strategy: strategy?,
         ca_file: ca_file?,
         ca_ref: ca_ref?,
+        proxy: proxy?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
         probe: probe?,

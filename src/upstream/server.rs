@@ -26,6 +26,8 @@ pub(super) struct Server {
     /// When the next probe is due.
     due: watch::Sender<Option<Instant>>,
     left: CancellationToken,
+    /// What was last said about the way to it.
+    obstacle: Mutex<Option<String>>,
     vitals: Arc<Vitals>,
     link: Weak<Shared>,
     metrics: UpstreamMetrics,
@@ -41,6 +43,7 @@ impl Server {
             due: watch::Sender::new(health.due()),
             health: Mutex::new((health, None)),
             left: CancellationToken::new(),
+            obstacle: Mutex::default(),
             vitals: Arc::new(Vitals::new()),
             link: Arc::downgrade(link),
             metrics: link.metrics.clone(),
@@ -133,6 +136,20 @@ impl Server {
         self.metrics.failed(&self.name, failure);
         if failure.concerns_link() {
             self.signal(Event::Failed(failure));
+        }
+    }
+
+    /// Something of the node's own network, like a proxy, is in the way, or is not any more: said once.
+    pub(super) fn way_is(&self, obstacle: Option<&str>) {
+        let mut told = self.obstacle.lock();
+        if told.as_deref() == obstacle {
+            return;
+        }
+        *told = obstacle.map(str::to_owned);
+        drop(told);
+        match obstacle {
+            Some(obstacle) => tracing::warn!(server = %self.name, obstacle, "no way to a server"),
+            None => tracing::info!(server = %self.name, "the way to a server is free again"),
         }
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::tls::{ServerName, ServerNameError};
 
+use super::proxy::HttpProxy;
+
 /// The way to the cloud, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -27,6 +29,8 @@ pub struct DialSettings {
     pub connect_timeout: Duration,
     /// When a silent connection is asked whether it is alive, and when it has failed.
     pub keep_alive: KeepAlive,
+    /// What lies on the way.
+    pub proxy: Option<HttpProxy>,
 }
 
 /// HTTP/2 PINGs: silent loss is noticed after both times together, by default within 5 s with something to spare.

@@ -345,7 +345,7 @@ impl Builder {
             let same = |member: &&Member| Arc::ptr_eq(&member.server, server) && member.pool.dials_as(dial);
             old.iter().find(same).cloned().unwrap_or_else(|| {
                 let metrics = self.transport.link.metrics().clone();
-                let dialer = Dialer::new(Arc::clone(server), dial.clone(), metrics);
+                let dialer = Dialer::new(Arc::clone(server), dial.clone(), metrics, self.tasks.clone());
                 let pool = Pool::new(dialer, connectors.clone(), self.tasks.clone());
                 Member {
                     server: Arc::clone(server),

@@ -50,6 +50,8 @@ upstream:
   caFile: /ca.crt
   caConfigMapRef: {namespace: default, name: kube-root-ca.crt, key: ca.crt, client: system:node:edge-1}
   proxyURL: \"http://proxy:3128\"
+  proxyCredentialsFile: /etc/edgehold/proxy
+  noProxy: [\"10.0.0.0/8\", .example]
   connectTimeout: 2s
   responseTimeout: 5s
   strategy: roundRobin
@@ -288,6 +290,24 @@ const LATER_MISTAKES: &str = r#"
 - http://proxy:3128
 + socks5://proxy:3128
 = upstream.proxyURL: `socks5://proxy:3128` does not start with http://
+- http://proxy:3128
++ https://me:hunter2@proxy:3128
+= upstream.proxyURL: is a proxy that is spoken to over TLS, which is not supported
+- http://proxy:3128
++ http://me:hunter2@proxy:3128
+= upstream.proxyCredentialsFile: stands beside a user name in `proxyURL`
+- proxyURL: "http://proxy:3128"\n  proxyCredentialsFile: /etc/edgehold/proxy\n  noProxy: ["10.0.0.0/8", .example]
++ proxyCredentialsFile: /etc/edgehold/proxy
+= upstream.proxyCredentialsFile: is for a proxy, and there is no `proxyURL`
+- proxyURL: "http://proxy:3128"\n  proxyCredentialsFile: /etc/edgehold/proxy\n  noProxy
++ noProxy
+= upstream.noProxy: is for a proxy, and there is no `proxyURL`
+- /etc/edgehold/proxy
++ proxy
+= upstream.proxyCredentialsFile: `proxy` is not an absolute path
+- 10.0.0.0/8
++ 10.0.0.0/80
+= upstream.noProxy[0]: `10.0.0.0/80` is neither a host, a domain, an IP address, a CIDR nor `*`
 - qps: 100
 + qps: many
 = clients[0].limits.qps: `many` is not a number
@@ -425,11 +445,10 @@ fn what_comes_later_is_checked_and_refused_by_name() {
     assert_eq!(
         problems(EVERYTHING),
         [
-            "c.yaml:12:3: upstream.proxyURL: an HTTP proxy is not supported yet; remove it",
-            "c.yaml:28:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:28:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
+            "c.yaml:30:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:30:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
              {credential: edgehold-cache-key}",
-            "c.yaml:33:1: admin: the admin listener is not supported yet; remove it",
+            "c.yaml:35:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
     let later = problems(EVERYTHING).len();
@@ -593,6 +612,8 @@ fn the_reference_names_every_field() {
         "upstream.caConfigMapRef.key",
         "upstream.caConfigMapRef.client",
         "upstream.proxyURL",
+        "upstream.proxyCredentialsFile",
+        "upstream.noProxy",
         "upstream.connectTimeout",
         "upstream.responseTimeout",
         "upstream.probe.interval",
@@ -653,6 +674,48 @@ fn the_reference_names_every_field() {
         fields.len(),
         "a row of docs/configuration.md is for no field"
     );
+}
+
+#[test]
+fn check_names_the_proxy_and_not_its_password() {
+    let password = written("me:hunter2");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    password.as_file().set_permissions(open).unwrap();
+    let path = password.path().display();
+    let with_file = format!("  proxyCredentialsFile: {path}\n  noProxy: [203.0.113.0/24]\n");
+    for (url, more, expected) in [
+        (
+            "http://me:hunter2@proxy:3128",
+            String::new(),
+            vec!["  with the user name and password of its URL".to_owned()],
+        ),
+        (
+            "http://proxy:3128",
+            with_file,
+            vec![
+                "  but https://203.0.113.10:6443 without it".to_owned(),
+                format!("warning: upstream.proxyCredentialsFile: {path} is open to everybody; chmod 600"),
+            ],
+        ),
+    ] {
+        let text = BASE.replace(
+            "upstream:\n",
+            &format!("upstream:\n  proxyURL: \"{url}\"\n{more}"),
+        );
+        let file = written(&text);
+        let (exit, out, err) = edgehold(&["check", "--config", file.path().to_str().unwrap()]);
+        assert_eq!((exit, &*err), (Exit::Ok, ""));
+        for line in expected
+            .iter()
+            .map(String::as_str)
+            .chain(["  through the proxy http://proxy:3128"])
+        {
+            assert!(out.contains(line), "{line}\nnot in\n{out}");
+        }
+        assert!(!out.contains("hunter2"), "{out}");
+        let config = config::parse(&text, "c.yaml").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
 }
 
 /// Runs the command line; `run` answers with an error that shows it was reached.

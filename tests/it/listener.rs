@@ -259,6 +259,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
         response_timeout: Duration::from_secs(5),
         dial: DialSettings {
             connect_timeout: Duration::from_secs(2),
+            proxy: None,
             keep_alive: KeepAlive::default(),
         },
     };

@@ -25,6 +25,7 @@ mod expiry;
 mod failover;
 mod fixtures;
 mod forwarding;
+mod http_proxy;
 mod identity;
 mod in_cluster;
 mod install;

@@ -21,6 +21,7 @@ fn settings(hosts: &[&str], strategy: Strategy) -> Settings {
         response_timeout: Duration::from_secs(5),
         dial: DialSettings {
             connect_timeout: Duration::from_secs(2),
+            proxy: None,
             keep_alive: KeepAlive::default(),
         },
     }

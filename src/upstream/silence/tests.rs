@@ -37,6 +37,7 @@ fn case() -> Case {
             response_timeout: Duration::from_secs(5),
             dial: DialSettings {
                 connect_timeout: Duration::from_secs(2),
+                proxy: None,
                 keep_alive: KEEP_ALIVE,
             },
         },
