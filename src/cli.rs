@@ -28,7 +28,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   it worked
   1   it failed while running
-  64  the configuration or the command line is wrong";
+  64  the configuration or the command line is wrong
+  65  check: a certificate will not do
+  69  check: a server cannot be reached";
 
 /// The arguments of the process.
 #[derive(Debug, Parser)]
@@ -50,7 +52,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the proxy until it is told to stop (SIGTERM or SIGINT)
     Run(ConfigArgs),
-    /// Check a configuration file and say what it means; warn of files that do not exist yet
+    /// Check a configuration file, its certificates and the way to the servers, and say what it all means
     Check(check::CheckArgs),
     /// Put edgehold between this node's clients and their apiserver: configuration, certificate, unit, kubeconfigs
     Install(install::InstallArgs),
@@ -77,6 +79,10 @@ pub enum Exit {
     Failed,
     /// 64 (`EX_USAGE`): the configuration or the command line is wrong; trying again will not help.
     Usage,
+    /// 65 (`EX_DATAERR`): `check` found a certificate that its peers will not take.
+    Certificate,
+    /// 69 (`EX_UNAVAILABLE`): `check` did not reach a server.
+    Unreachable,
 }
 
 impl Exit {
@@ -86,6 +92,8 @@ impl Exit {
             Self::Ok => 0,
             Self::Failed => 1,
             Self::Usage => 64,
+            Self::Certificate => 65,
+            Self::Unreachable => 69,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod error;
 mod eyeballs;
 mod health;
 pub mod link;
+pub mod look;
 pub mod metrics;
 mod pool;
 pub mod probe;

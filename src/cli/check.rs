@@ -1,7 +1,8 @@
-//! `edgehold check`: whether a configuration is right, what it means, and which of its files are not there.
+//! `edgehold check`: whether a configuration is right, what it means, which of its files are not there, and whether its
+//! servers can be reached and take the certificates of its clients.
 //!
 //! A missing file is a warning and never a failure: on a node that has not joined yet it is the normal state. What is in
-//! the others is judged as a running edgehold and its clients would. It asks no network.
+//! the others is judged as a running edgehold and its clients would. Problems have exit codes of their own.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,6 +21,7 @@ use crate::upstream::{Credentials, HttpProxy};
 use self::pairs::Judgement;
 use super::Exit;
 
+mod network;
 mod pairs;
 
 /// The arguments of `check`.
@@ -27,6 +29,9 @@ mod pairs;
 pub struct CheckArgs {
     #[command(flatten)]
     config: super::ConfigArgs,
+    /// Look at the files of this machine only, and ask no server
+    #[arg(long)]
+    offline: bool,
     /// Print the configuration that does what a lite-apiserver with this `--tls-config-file` does
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     from_lite_apiserver: Option<PathBuf>,
@@ -46,7 +51,14 @@ pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) ->
             let flags = args.lite_apiserver_args.as_deref().unwrap_or_default();
             from_lite_apiserver(path, flags, out, err)
         }
-        None => check(&args.config.config, out, err),
+        None => {
+            let reach = if args.offline {
+                Reach::Files
+            } else {
+                Reach::Servers
+            };
+            check(&args.config.config, reach, out, err)
+        }
     }
 }
 
@@ -85,14 +97,38 @@ fn from_lite_apiserver(path: &Path, flags: &str, out: &mut dyn Write, err: &mut 
     super::answered(write!(out, "{}", translation.yaml).and_then(|()| out.flush()))
 }
 
-/// Checks the file at `path`. The summary goes to `out`; problems go to `err`, one line each.
-pub fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
-    match config::load(path) {
-        Ok(config) => super::answered(Summary::new(&config).write(path, out)),
+/// How far a check goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// The files of this machine.
+    Files,
+    /// The servers too.
+    Servers,
+}
+
+/// Checks the file at `path`. The summary, with what is wrong on this node, goes to `out`; what is wrong in the file goes
+/// to `err`, one line each.
+fn check(path: &Path, reach: Reach, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let config = match config::load(path) {
+        Ok(config) => config,
         Err(errors) => {
             super::complain(err, &errors.to_string());
-            Exit::Usage
+            return Exit::Usage;
         }
+    };
+    let mut summary = Summary::new(&config);
+    if reach == Reach::Servers {
+        match network::look(&config) {
+            Ok(report) => summary.network(report),
+            Err(error) => {
+                super::complain(err, &format!("edgehold: the servers cannot be asked: {error}"));
+                return Exit::Failed;
+            }
+        }
+    }
+    match super::answered(summary.write(path, out)) {
+        Exit::Ok => summary.exit(),
+        unheard => unheard,
     }
 }
 
@@ -145,11 +181,16 @@ impl fmt::Display for Found {
     }
 }
 
-/// The lines for a person, and the warnings met on the way.
+/// The lines for a person, and what was met on the way.
 #[derive(Default)]
 struct Summary {
     lines: Vec<String>,
+    /// What may be as it should.
     warnings: Vec<String>,
+    /// Certificates that will not do.
+    certificates: Vec<String>,
+    /// Servers that cannot be reached.
+    unreachable: Vec<String>,
 }
 
 impl Summary {
@@ -170,7 +211,27 @@ impl Summary {
         for warning in &self.warnings {
             writeln!(out, "warning: {warning}")?;
         }
+        for problem in self.certificates.iter().chain(&self.unreachable) {
+            writeln!(out, "problem: {problem}")?;
+        }
         out.flush()
+    }
+
+    /// A certificate that will not do comes first: waiting does not mend it.
+    fn exit(&self) -> Exit {
+        if !self.certificates.is_empty() {
+            Exit::Certificate
+        } else if !self.unreachable.is_empty() {
+            Exit::Unreachable
+        } else {
+            Exit::Ok
+        }
+    }
+
+    fn network(&mut self, report: network::Report) {
+        self.lines.extend(report.lines);
+        self.certificates.extend(report.certificates);
+        self.unreachable.extend(report.unreachable);
     }
 
     fn listen(&mut self, config: &Config) {
@@ -219,7 +280,7 @@ impl Summary {
 
     fn judge(&mut self, judgement: Judgement) {
         self.lines.extend(judgement.lines);
-        self.warnings.extend(judgement.warnings);
+        self.certificates.extend(judgement.problems);
     }
 
     /// What comes from an object of the cluster.

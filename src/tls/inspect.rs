@@ -14,7 +14,7 @@ use rustls::server::WebPkiClientVerifier;
 use super::certificate::CertificateInfo;
 use super::client::ServerName;
 use super::handshake::TlsConfigError;
-use super::pem::{self, KeyPair, LoadError, PairPaths, Roots};
+use super::pem::{self, ClientIdentity, KeyPair, LoadError, PairPaths, Roots};
 use super::time::unix;
 
 /// A pair as it is at this moment.
@@ -47,6 +47,11 @@ impl PairInfo {
     /// The leaf.
     pub fn leaf(&self) -> &CertificateInfo {
         &self.pair.leaf
+    }
+
+    /// The identity that it shows to a server.
+    pub fn identity(&self) -> ClientIdentity {
+        self.pair.clone().into()
     }
 
     /// Whether a client that connects to `name` would find it in the leaf.

@@ -1,57 +1,107 @@
-//! `edgehold check` on a node: what is wrong with the certificates that are there, before a client finds out.
+//! `edgehold check` on a node: what is wrong with the certificates that are there and with the way to the
+//! servers, before a client finds out.
 #![allow(clippy::disallowed_methods)] // files of a node are written here
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use apiserver_standin::{Pair, Pki, Validity};
+use apiserver_standin::{Existing, Fault, Options, Pair, Pki, Standin, Validity};
 use edgehold::cli::{self, Exit};
+use tokio::io::AsyncWriteExt as _;
 
-/// A node's files, right in every way, and what `check` says after one of them was replaced.
-fn warnings(replace: impl FnOnce(&Pki, &Path)) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
-    let pki = Pki::new();
-    pki.server(&["127.0.0.2"]).write_to(dir.path(), "server");
-    let kubelet = dir.path().join("kubelet.pem");
-    pki.client(Some("system:node:edge-1"), &["system:nodes"])
-        .write_combined(&kubelet);
-    pki.write_ca(dir.path(), "ca");
-    replace(&pki, dir.path());
-    let at = dir.path().display();
-    let text = format!(
-        "apiVersion: edgehold/v1alpha1
+/// The common name of the kubelet of every node here.
+const KUBELET: &str = "system:node:edge-1";
+
+/// A node's files, right in every way.
+struct Files {
+    dir: tempfile::TempDir,
+    pki: Pki,
+}
+
+impl Files {
+    fn of(pki: &Pki) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        pki.server(&["127.0.0.2"]).write_to(dir.path(), "server");
+        pki.write_ca(dir.path(), "ca");
+        let files = Self {
+            dir,
+            pki: pki.clone(),
+        };
+        kubelet(files.path(), &pki.client(Some(KUBELET), &["system:nodes"]));
+        files
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What `check` answers, with the paths shortened.
+    fn check(&self, servers: &[String], options: &[&str]) -> (Exit, Vec<String>) {
+        let at = self.path().display().to_string();
+        let text = format!(
+            "apiVersion: edgehold/v1alpha1
 kind: ProxyConfiguration
 listen:
   addresses: [\"127.0.0.1:51003\", \"127.0.0.2:51003\"]
   tls: {{certFile: {at}/server.crt, keyFile: {at}/server.key, clientCAFile: {at}/ca.crt}}
-upstream: {{servers: [\"https://203.0.113.10:6443\"], caFile: {at}/ca.crt}}
+upstream: {{servers: {servers:?}, caFile: {at}/ca.crt, connectTimeout: 4s, probe: {{timeout: 4s}}}}
 clients:
-  - {{commonName: \"system:node:edge-1\", certFile: {at}/kubelet.pem, keyFile: {at}/kubelet.pem}}
+  - {{commonName: \"{KUBELET}\", certFile: {at}/kubelet.pem, keyFile: {at}/kubelet.pem}}
 "
-    );
-    let config = dir.path().join("config.yaml");
-    fs::write(&config, text).unwrap();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let line: [OsString; 4] = [
-        "edgehold".into(),
-        "check".into(),
-        "--config".into(),
-        config.into(),
-    ];
-    let exit = cli::execute(line, |_| unreachable!(), &mut out, &mut err);
-    let out = String::from_utf8(out).unwrap();
-    assert_eq!((exit, err.len()), (Exit::Ok, 0), "{out}");
-    assert!(!out.contains("PRIVATE"), "{out}");
-    let warnings = out.lines().filter_map(|line| line.strip_prefix("warning: "));
-    warnings.map(|line| line.replace(&at.to_string(), "")).collect()
+        );
+        let config = self.path().join("config.yaml");
+        fs::write(&config, text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut line: Vec<OsString> = vec!["edgehold".into(), "check".into()];
+        line.extend(["--config".into(), config.into()]);
+        line.extend(options.iter().map(OsString::from));
+        let exit = cli::execute(line, |_| unreachable!(), &mut out, &mut err);
+        let out = String::from_utf8(out).unwrap().replace(&at, "");
+        assert_eq!(err.len(), 0, "{out}");
+        assert!(out.starts_with("/config.yaml: ok\n"), "{out}");
+        assert!(!out.contains("PRIVATE"), "{out}");
+        (exit, out.lines().map(str::to_owned).collect())
+    }
+
+    /// What is wrong with the certificates.
+    fn problems(&self) -> Vec<String> {
+        // Nobody is there: asking would take its time and say so.
+        let (exit, lines) = self.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+        let problems = problems(&lines);
+        let expected = if problems.is_empty() {
+            Exit::Ok
+        } else {
+            Exit::Certificate
+        };
+        assert_eq!(exit, expected, "{lines:?}");
+        problems
+    }
+
+    /// As [`Files::check`] with the servers asked, which are in this test's own runtime.
+    fn ask(&self, servers: &[String]) -> (Exit, Vec<String>) {
+        tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| scope.spawn(|| self.check(servers, &[])).join().unwrap())
+        })
+    }
 }
 
-fn one(warnings: &[String]) -> &str {
-    let [warning] = warnings else {
-        panic!("one warning: {warnings:?}")
+fn problems(lines: &[String]) -> Vec<String> {
+    let problems = lines.iter().filter_map(|line| line.strip_prefix("problem: "));
+    problems.map(str::to_owned).collect()
+}
+
+fn wrong(replace: impl FnOnce(&Pki, &Path)) -> Vec<String> {
+    let files = Files::of(&Pki::new());
+    replace(&files.pki, files.path());
+    files.problems()
+}
+
+fn one(problems: &[String]) -> &str {
+    let [problem] = problems else {
+        panic!("one problem: {problems:?}")
     };
-    warning
+    problem
 }
 
 fn kubelet(dir: &Path, pair: &Pair) {
@@ -59,13 +109,13 @@ fn kubelet(dir: &Path, pair: &Pair) {
 }
 
 #[test]
-fn a_node_that_is_right_gets_no_warning() {
-    assert_eq!(warnings(|_, _| {}), Vec::<String>::new());
+fn a_node_that_is_right_has_no_problem() {
+    assert_eq!(wrong(|_, _| {}), Vec::<String>::new());
 }
 
 #[test]
 fn a_serving_certificate_without_the_listen_address_is_noticed() {
-    let found = warnings(|pki, dir| drop(pki.server(&["127.0.0.3"]).write_to(dir, "server")));
+    let found = wrong(|pki, dir| drop(pki.server(&["127.0.0.3"]).write_to(dir, "server")));
     assert_eq!(
         one(&found),
         "listen.tls.certFile: /server.crt: 127.0.0.2 is not among its names; clients that connect there will refuse it"
@@ -74,12 +124,12 @@ fn a_serving_certificate_without_the_listen_address_is_noticed() {
 
 #[test]
 fn a_certificate_of_somebody_else_or_by_somebody_else_is_noticed() {
-    let found = warnings(|pki, dir| kubelet(dir, &pki.client(Some("system:node:edge-2"), &[])));
+    let found = wrong(|pki, dir| kubelet(dir, &pki.client(Some("system:node:edge-2"), &[])));
     assert_eq!(
         one(&found),
         "clients[0].certFile: /kubelet.pem: it is the certificate of \"system:node:edge-2\", not of \"system:node:edge-1\"; it will not be used"
     );
-    let found = warnings(|_, dir| kubelet(dir, &Pki::new().client(Some("system:node:edge-1"), &[])));
+    let found = wrong(|_, dir| kubelet(dir, &Pki::new().client(Some("system:node:edge-1"), &[])));
     assert!(
         one(&found).contains("not by an authority in /ca.crt"),
         "{found:?}"
@@ -88,7 +138,7 @@ fn a_certificate_of_somebody_else_or_by_somebody_else_is_noticed() {
 
 #[test]
 fn an_expired_or_damaged_certificate_is_noticed() {
-    let found = warnings(|pki, dir| {
+    let found = wrong(|pki, dir| {
         let expired = pki.client_valid(Some("system:node:edge-1"), &[], Validity::EXPIRED);
         kubelet(dir, &expired);
     });
@@ -97,14 +147,158 @@ fn an_expired_or_damaged_certificate_is_noticed() {
         "{found:?}"
     );
     let found =
-        warnings(|_, dir| fs::write(dir.join("kubelet.pem"), "-----BEGIN CERTIFICATE-----\nMII").unwrap());
+        wrong(|_, dir| fs::write(dir.join("kubelet.pem"), "-----BEGIN CERTIFICATE-----\nMII").unwrap());
     assert!(one(&found).contains("half written"), "{found:?}");
-    let found = warnings(|pki, dir| {
+    let found = wrong(|pki, dir| {
         let other = pki.server(&["127.0.0.1"]);
         fs::write(dir.join("server.key"), other.key_pem).unwrap();
     });
     assert!(
         one(&found).contains("does not belong to the certificate"),
         "{found:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_are_there_and_take_every_client_are_said_to() {
+    let first = Standin::start(Options::default());
+    let second = Standin::start(Options {
+        cluster: Some(first.cluster()),
+        ..Options::default()
+    });
+    let files = Files::of(first.pki());
+    let (exit, lines) = files.ask(&[first.url(), second.url()]);
+    assert_eq!((exit, problems(&lines)), (Exit::Ok, vec![]), "{lines:?}");
+    for url in [first.url(), second.url()] {
+        for line in [
+            format!("  {url}: reached, ready"),
+            format!("  {url}: accepts {KUBELET}"),
+        ] {
+            assert!(lines.contains(&line), "{line:?} is not in {lines:?}");
+        }
+    }
+    let seen = first.wait_for(|seen| seen.target == "/version").await;
+    assert_eq!(seen.user.as_deref(), Some(KUBELET));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_has_an_exit_code_and_hides_no_other() {
+    let (away, there) = (
+        Standin::start(Options::default()),
+        Standin::start(Options::default()),
+    );
+    away.fault(Fault::Refuse(Existing::Cut));
+    let files = Files::of(there.pki());
+    let (exit, lines) = files.ask(&[away.url(), there.url()]);
+    assert_eq!((exit, exit.code()), (Exit::Unreachable, 69));
+    let found = problems(&lines);
+    assert!(
+        one(&found).starts_with(&format!("{}: no connection: ", away.url()))
+            && found[0].contains("check address"),
+        "{found:?}"
+    );
+    assert!(
+        lines.contains(&format!("  {}: accepts {KUBELET}", there.url())),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_but_is_no_apiserver_that_is_ready_is_told_apart() {
+    let api = Standin::start(Options::default());
+    let files = Files::of(api.pki());
+    for (fault, said) in [
+        (Fault::Status(500), "is not ready: /readyz says 500"),
+        (
+            Fault::GatewayPage(502),
+            "answers 502, but not as a kube-apiserver does",
+        ),
+        (Fault::Reset, "it broke off: "),
+    ] {
+        api.fault(fault.on("/readyz"));
+        let (exit, lines) = files.ask(&[api.url()]);
+        assert_eq!(exit, Exit::Unreachable, "{lines:?}");
+        let found = problems(&lines);
+        assert!(one(&found).contains(said), "{found:?}");
+        api.clear_faults();
+    }
+    let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", plain.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = plain.accept().await.unwrap();
+            let _gone = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let (exit, lines) = files.ask(&[url]);
+    let found = problems(&lines);
+    assert!(
+        one(&found).contains("check that it is the apiserver's https port"),
+        "{found:?}"
+    );
+    assert_eq!(exit, Exit::Unreachable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_is_given_up() {
+    let api = Standin::start(Options::default());
+    let files = Files::of(api.pki());
+    api.fault(Fault::StallHandshake);
+    let (exit, lines) = files.ask(&[api.url()]);
+    let found = problems(&lines);
+    assert!(one(&found).contains(": no TLS handshake in 4s; "), "{found:?}");
+    assert_eq!(exit, Exit::Unreachable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_the_other_side_does_not_take_come_first() {
+    let api = Standin::start(Options::default());
+    let stranger = Standin::start(Options {
+        pki: Some(Pki::named("another")),
+        ..Options::default()
+    });
+    let files = Files::of(api.pki());
+    let (exit, lines) = files.ask(&[stranger.url()]);
+    let found = problems(&lines);
+    assert!(
+        one(&found).contains("upstream.caFile (/ca.crt) must be its authority"),
+        "{found:?}"
+    );
+    assert_eq!((exit, exit.code()), (Exit::Certificate, 65));
+
+    // Whole and of the right name, and the local authority knows it: only the server can say no.
+    let other = Pki::named("other");
+    kubelet(files.path(), &other.client(Some(KUBELET), &[]));
+    let both = format!("{}{}", files.pki.ca_pem(), other.ca_pem());
+    fs::write(files.path().join("ca.crt"), both).unwrap();
+    assert_eq!(files.problems(), Vec::<String>::new());
+    api.fault(Fault::Status(500).on("/readyz"));
+    let (exit, lines) = files.ask(&[api.url()]);
+    let found = problems(&lines);
+    assert_eq!((exit, found.len()), (Exit::Certificate, 2), "{found:?}");
+    assert!(
+        found[0].contains(KUBELET) && found[0].contains("--client-ca-file of the kube-apiserver"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_yet_is_not_asked_for() {
+    let api = Standin::start(Options::default());
+    let files = Files::of(api.pki());
+    fs::remove_file(files.path().join("kubelet.pem")).unwrap();
+    let (exit, lines) = files.ask(&[api.url()]);
+    assert_eq!((exit, problems(&lines)), (Exit::Ok, vec![]), "{lines:?}");
+    assert!(
+        lines.contains(&format!("  {}: reached, ready", api.url())),
+        "{lines:?}"
+    );
+    assert!(api.requests().iter().all(|seen| seen.target == "/readyz"));
+    fs::remove_file(files.path().join("ca.crt")).unwrap();
+    let (exit, lines) = files.ask(&[api.url()]);
+    assert_eq!((exit, problems(&lines)), (Exit::Ok, vec![]), "{lines:?}");
+    assert!(
+        lines.contains(&"  servers not asked: /ca.crt cannot be used".to_owned()),
+        "{lines:?}"
     );
 }

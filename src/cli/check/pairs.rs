@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use crate::config::Config;
 use crate::tls::{CertificateInfo, LoadError, PairInfo, PairPaths, Roots, ServerName, Validity};
 
-/// Lines for a person, and warnings.
+/// Lines for a person, and what is wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgement {
     pub(super) lines: Vec<String>,
-    pub(super) warnings: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 /// The serving pair: whether clients that connect to the listen addresses would take it.
@@ -25,7 +25,7 @@ pub(super) fn serving(config: &Config, paths: &PairPaths, wall: SystemTime) -> J
     for address in &config.listen.addresses {
         let ip = address.ip();
         if !ip.is_unspecified() && !pair.is_for(&ServerName::from(ip)) {
-            judgement.warnings.push(format!(
+            judgement.problems.push(format!(
                 "listen.tls.certFile: {}: {ip} is not among its names; clients that connect there will refuse it",
                 paths.cert.display()
             ));
@@ -52,7 +52,7 @@ pub(super) fn client(config: &Config, index: usize, wall: SystemTime) -> Judgeme
     let path = paths.cert.display();
     let name = pair.leaf().common_name.as_deref().unwrap_or_default();
     if name != client.common_name {
-        judgement.warnings.push(format!(
+        judgement.problems.push(format!(
             "{field}: {path}: it is the certificate of {name:?}, not of {:?}; it will not be used",
             client.common_name
         ));
@@ -61,7 +61,7 @@ pub(super) fn client(config: &Config, index: usize, wall: SystemTime) -> Judgeme
     if let Ok(roots) = Roots::load(authority)
         && let Err(error) = pair.is_client_of(&roots, wall)
     {
-        judgement.warnings.push(format!(
+        judgement.problems.push(format!(
             "{field}: {path}: not by an authority in {}; a local client that shows it gets no connection: {error}",
             authority.display()
         ));
@@ -75,8 +75,8 @@ pub(super) fn authorities(field: &str, path: &Path, wall: SystemTime) -> Judgeme
     match Roots::load(path) {
         Ok(roots) => match roots.validity(wall) {
             Validity::Valid => {}
-            Validity::Expired => judgement.warn(field, path, "all of its authorities have expired"),
-            Validity::NotYetValid => judgement.warn(
+            Validity::Expired => judgement.wrong(field, path, "all of its authorities have expired"),
+            Validity::NotYetValid => judgement.wrong(
                 field,
                 path,
                 "none of its authorities is valid yet; check the clock",
@@ -100,12 +100,12 @@ impl Judgement {
             error,
             LoadError::Missing { .. } | LoadError::NotAFile { .. } | LoadError::Unreadable { .. }
         ) {
-            self.warnings.push(format!("{field}: {error}"));
+            self.problems.push(format!("{field}: {error}"));
         }
     }
 
-    fn warn(&mut self, field: &str, path: &Path, said: &str) {
-        self.warnings.push(format!("{field}: {}: {said}", path.display()));
+    fn wrong(&mut self, field: &str, path: &Path, said: &str) {
+        self.problems.push(format!("{field}: {}: {said}", path.display()));
     }
 
     fn period(&mut self, field: &str, leaf: &CertificateInfo, wall: SystemTime) {
@@ -116,9 +116,9 @@ impl Judgement {
         self.lines.push(format!("  valid        {start} to {end}"));
         match leaf.validity(wall) {
             Validity::Valid => {}
-            Validity::Expired => self.warnings.push(format!("{field}: it expired at {end}")),
+            Validity::Expired => self.problems.push(format!("{field}: it expired at {end}")),
             Validity::NotYetValid => {
-                self.warnings
+                self.problems
                     .push(format!("{field}: it is valid from {start} only; check the clock"));
             }
         }
