@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use apiserver_standin::{Existing, Fault, Options, Pair, Pki, Standin, Validity};
+use apiserver_standin::{Existing, Fault, Options, Pair, Pki, Standin, Validity, secrets};
 use edgehold::cli::{self, Exit};
 use tokio::io::AsyncWriteExt as _;
 
@@ -57,6 +57,7 @@ clients:
         line.extend(["--config".into(), config.into()]);
         line.extend(options.iter().map(OsString::from));
         let exit = cli::execute(line, |_| unreachable!(), &mut out, &mut err);
+        secrets::search("what a command printed", &[out.as_slice(), &err].concat());
         let out = String::from_utf8(out).unwrap().replace(&at, "");
         assert_eq!(err.len(), 0, "{out}");
         assert!(out.starts_with("/config.yaml: ok\n"), "{out}");

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault, Options, Pair, Standin};
+use apiserver_standin::{Client, Existing, Fault, Options, Pair, Standin, secrets};
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 
@@ -231,6 +231,7 @@ fn follow(stderr: ChildStderr) -> watch::Receiver<Vec<String>> {
     let (lines, log) = watch::channel(Vec::new());
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            secrets::search("the log of a process", line.as_bytes());
             lines.send_modify(|lines: &mut Vec<String>| lines.push(line));
         }
     });

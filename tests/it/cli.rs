@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault, Protocol};
+use apiserver_standin::{Client, Existing, Fault, Protocol, secrets};
 use assert_cmd::Command;
 use serde_json::json;
 
@@ -18,6 +18,8 @@ fn edgehold(args: &[&str]) -> (i32, String, String) {
         .timeout(DEADLINE)
         .output()
         .unwrap();
+    secrets::search("standard output", &output.stdout);
+    secrets::search("standard error", &output.stderr);
     (
         output.status.code().unwrap(),
         String::from_utf8(output.stdout).unwrap(),

@@ -44,6 +44,7 @@ impl Process {
             let found = found.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    apiserver_standin::secrets::search("the log of a process", line.as_bytes());
                     if let Some(address) = listening(&line) {
                         let _told_already = found.send(address);
                     }

@@ -35,6 +35,7 @@ mod kube_rs;
 mod kubectl;
 mod kubelet_tokens;
 mod layers;
+mod leaks;
 mod limits;
 mod link;
 mod listener;

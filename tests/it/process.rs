@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use apiserver_standin::secrets;
+
 use crate::support::eventually;
 
 /// `edgehold run` on a configuration; killed when dropped.
@@ -39,6 +41,7 @@ impl Process {
         let written = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
+                secrets::search("the log of a process", line.as_bytes());
                 written.lock().unwrap().push(line);
             }
         });

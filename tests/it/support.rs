@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Standin};
+use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Standin, secrets};
 use edgehold::app::{App, Running};
 use edgehold::config;
 use edgehold::runtime::clock;
@@ -30,6 +30,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::leaks;
 
 /// How long anything in a test may take before it counts as not happening.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -119,6 +121,7 @@ impl Node {
 
     /// Starts edgehold with another configuration.
     pub async fn launch_text(&mut self, text: &str) {
+        leaks::watch_log();
         let config = config::parse(text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let app = loop {
@@ -252,6 +255,7 @@ impl Node {
 
     /// Stops edgehold cleanly.
     pub async fn stop(&mut self) {
+        self.search_metrics();
         if let Some(running) = self.running.take() {
             let stopped = tokio::time::timeout(DEADLINE, running.stop()).await;
             assert!(stopped.is_ok(), "edgehold did not stop in time");
@@ -262,6 +266,22 @@ impl Node {
     pub async fn restart(&mut self) {
         self.stop().await;
         self.launch().await;
+    }
+}
+
+impl Node {
+    fn search_metrics(&self) {
+        let metrics = self
+            .running
+            .as_ref()
+            .and_then(|running| running.metrics_text().ok());
+        secrets::search("the metrics", metrics.unwrap_or_default().as_bytes());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.search_metrics();
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use http::HeaderMap;
 use parking_lot::Mutex;
 
-use crate::clock;
 use crate::status::Status;
+use crate::{clock, secrets};
 
 /// An authenticated user, as kube-apiserver would name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ struct Owner {
 impl Tokens {
     /// Registers `token`; `expires` is in seconds since 1970.
     pub(crate) fn add(&self, token: &str, name: &str, groups: Vec<String>, expires: Option<i64>) {
+        secrets::register_token(token);
         self.known.lock().insert(
             token.to_owned(),
             Owner {

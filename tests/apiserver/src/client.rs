@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::pki::Pair;
+use crate::secrets;
 use crate::seen::Protocol;
 use crate::tls::provider;
 
@@ -144,6 +145,9 @@ impl Client {
     /// If it is not a legal header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        if name == "authorization" {
+            secrets::register_token(value.rsplit(' ').next().unwrap_or_default());
+        }
         self.headers.insert(name, value.parse().expect("header value"));
         self
     }
@@ -294,10 +298,20 @@ pub async fn read(response: Response<Incoming>) -> Result<Answer, ClientError> {
         .map_err(text)?
         .map_err(text)?;
     let trailers = whole.trailers().cloned().unwrap_or_default();
+    let body = whole.to_bytes();
+    if parts.status.as_u16() >= 400 {
+        let headers = format!("{:?}", parts.headers);
+        let leaked = secrets::found_in(headers.as_bytes()).or_else(|| secrets::found_in(&body));
+        assert!(
+            leaked.is_none(),
+            "LEAKED: {leaked:?} is in an answer of {}",
+            parts.status
+        );
+    }
     Ok(Answer {
         status: parts.status.as_u16(),
         headers: parts.headers,
-        body: whole.to_bytes(),
+        body,
         trailers,
     })
 }

@@ -87,6 +87,7 @@ mod replay;
 mod request_info;
 mod resource;
 mod review;
+pub mod secrets;
 mod seen;
 mod selector;
 mod serve;

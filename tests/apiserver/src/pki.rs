@@ -17,6 +17,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 
+use crate::secrets;
+
 /// When a certificate is good, in seconds relative to now; negative is the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
@@ -161,6 +163,7 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         set_validity(&mut params, Validity::GOOD);
         let cert = params.self_signed(&key).expect("CA certificate");
+        secrets::register_key(&key.serialize_pem());
         let inner = Inner {
             ca_pem: cert.pem(),
             issuer: Issuer::new(params, key),
@@ -265,9 +268,11 @@ impl Pki {
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, validity);
         let cert = params.signed_by(&key, &self.inner.issuer).expect("certificate");
+        let key_pem = key.serialize_pem();
+        secrets::register_key(&key_pem);
         Pair {
             cert_pem: cert.pem(),
-            key_pem: key.serialize_pem(),
+            key_pem,
         }
     }
 }

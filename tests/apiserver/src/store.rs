@@ -237,6 +237,9 @@ impl State {
         self.revision += 1;
         let revision = self.revision;
         let new = new.map(|mut object| {
+            if kind.kind == "Secret" {
+                crate::secrets::register_values(&object);
+            }
             complete(&mut object, kind, revision);
             Arc::new(object)
         });

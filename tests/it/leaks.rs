@@ -1,0 +1,102 @@
+//! Nothing secret in any output, over the whole suite.
+//!
+//! Whatever edgehold says in a test is searched for the secrets that the tests have made (`apiserver_standin::secrets`):
+//! every line of its log down to trace, the log of every child process, what commands print, metrics, and in the
+//! stand-in's client every answer of 400 and more. A find ends the process at once: it may be said on any thread, where a
+//! panic would be caught.
+
+use std::io::{self, Write};
+use std::process::Command;
+use std::sync::Once;
+
+use apiserver_standin::secrets::search;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::{Node, write_secret};
+
+/// From now on every line of edgehold's log in this process is searched.
+pub fn watch_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let installed = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new("edgehold=trace"))
+            .with_ansi(false)
+            .with_writer(Lines)
+            .try_init();
+        installed.unwrap_or_else(|error| panic!("edgehold's log is not searched: {error}"));
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        search("the log", line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        *self
+    }
+}
+
+/// Set in the process that must not survive; says by what.
+const LEAK: &str = "EDGEHOLD_TEST_LEAK";
+
+const SECRET: &str = "vJ8mQx2ZrT5nWk7LbYd9";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_any_output_ends_the_suite() {
+    if let Ok(by) = std::env::var(LEAK) {
+        return leak(&by).await;
+    }
+    for by in ["log", "span", "print", "answer", "child"] {
+        let name = "leaks::a_secret_in_any_output_ends_the_suite";
+        let done = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(LEAK, by)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(!done.status.success(), "{by} was not noticed");
+        assert!(said.contains("LEAKED: "), "{by}: {said}");
+    }
+}
+
+/// What edgehold must never do.
+async fn leak(by: &str) {
+    let node = Node::start().await;
+    node.api.add_token(SECRET, "eve", &[]);
+    match by {
+        "log" => {
+            let work = move || tracing::trace!(target: "edgehold::leak", token = SECRET, "a request");
+            std::thread::spawn(work).join().unwrap();
+        }
+        "span" => tracing::info_span!(target: "edgehold::leak", "request", token = SECRET)
+            .in_scope(|| tracing::warn!(target: "edgehold::leak", "refused")),
+        "print" => search("what a command printed", format!("warning: {SECRET}").as_bytes()),
+        "answer" => {
+            let target = format!("/api/v1/namespaces/shop/configmaps/{SECRET}");
+            node.kubelet().get(&target).await;
+        }
+        "child" => {
+            // A process of its own says what is wrong with its configuration, and here that is a secret.
+            let path = node.dir.path().join("leak.yaml");
+            write_secret(&path, &format!("apiVersion: {SECRET}\n"));
+            let mut process = crate::process::Process::run(&path);
+            process.end_within(crate::support::DEADLINE).await;
+            process.logged(&["never said"]).await;
+        }
+        other => panic!("{other}?"),
+    }
+}
