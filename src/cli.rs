@@ -1,4 +1,4 @@
-//! The command line: `edgehold run | check | install | uninstall | version`.
+//! The command line: `edgehold run | check | install | uninstall | completions | version`.
 //!
 //! Owns arguments, exit codes and what a person reads on stdout and stderr. Knows the configuration, but no component:
 //! what `run` runs is handed in, so that `main.rs` is no more than
@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config};
 
 pub mod check;
+pub mod completions;
 pub mod install;
 
 const EXIT_CODES: &str = "\
@@ -58,6 +59,8 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Take edgehold away again: everything as it was
     Uninstall(install::UninstallArgs),
+    /// Print what a shell needs to complete edgehold's command lines
+    Completions(completions::CompletionsArgs),
     /// Print the version and the platform it was built for
     Version,
 }
@@ -128,6 +131,7 @@ where
             Command::Check(args) => check::run(&args, out, err),
             Command::Install(args) => install::install(args, out, err),
             Command::Uninstall(args) => install::uninstall(args, out, err),
+            Command::Completions(args) => completions::print(&args, out),
             Command::Version => answered(writeln!(out, "edgehold {}", *VERSION)),
         },
         // `--help` and `--version` are errors to clap, but answers to a person.

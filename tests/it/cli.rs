@@ -51,6 +51,51 @@ fn version_is_one_line_on_stdout() {
 }
 
 #[test]
+fn bash_completes_commands_and_options() {
+    let (code, script, err) = edgehold(&["completions", "bash"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    // As bash would: the words so far, and then what the function offers.
+    let offered = |words: &str| {
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({words}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+             _edgehold edgehold \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"\n\
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let output = Command::new("bash")
+            .args(["--norc", "-c", &ask])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(offered("edgehold un"), ["uninstall"]);
+    assert_eq!(offered("edgehold check --off"), ["--offline"]);
+    assert_eq!(offered("edgehold install --dry"), ["--dry-run"]);
+}
+
+#[test]
+fn every_shell_gets_a_script_with_every_command_and_others_are_refused() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = edgehold(&["completions", shell]);
+        assert_eq!(code, 0, "{shell}");
+        for word in [
+            "run",
+            "check",
+            "install",
+            "uninstall",
+            "version",
+            "offline",
+            "dry-run",
+        ] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let (code, out, err) = edgehold(&["completions", "csh"]);
+    assert_eq!((code, out.as_str()), (64, ""));
+    assert!(err.contains("bash, zsh, fish"), "{err}");
+}
+
+#[test]
 fn a_wrong_command_line_exits_64() {
     for args in [&["rum"][..], &[], &["run", "--confg", "x"]] {
         let (code, out, err) = edgehold(args);
