@@ -49,6 +49,8 @@ Type=notify
 ExecStart={BINARY} run --config /etc/edgehold/config.yaml
 Restart=always
 RestartSec=1
+# Fed every 20 s by the threads that serve requests: if they hang for a minute, it is started anew.
+WatchdogSec=60
 # A wrong configuration does not become right by trying again.
 RestartPreventExitStatus=64
 # The drain is given ten seconds, what is written down as many.

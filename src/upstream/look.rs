@@ -18,6 +18,7 @@ use crate::tls::{ClientTls, TlsConnectError};
 use super::effort;
 use super::error::chain;
 use super::eyeballs;
+use super::proxy::{self, Credentials, HttpProxy};
 use super::settings::Endpoint;
 
 /// What answered, and how.
@@ -47,6 +48,14 @@ pub enum Obstacle {
     /// No TCP connection.
     #[error("no connection: {0}")]
     Connect(io::Error),
+    /// No way through the proxy; it tells nothing of its credentials.
+    #[error("through the proxy {proxy}: {said}")]
+    Proxy {
+        /// Which one.
+        proxy: String,
+        /// What it or the system said.
+        said: String,
+    },
     /// No TLS session.
     #[error("{0}")]
     Tls(TlsConnectError),
@@ -66,7 +75,7 @@ pub enum Obstacle {
 /// The parts of the way that may take too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The name and TCP.
+    /// The name, TCP, and the tunnel of a proxy.
     Connection,
     /// TLS.
     Handshake,
@@ -88,23 +97,25 @@ impl Stage {
 /// How long each part of the way may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// For TCP, and again for TLS.
+    /// For TCP with a proxy's tunnel, and again for TLS.
     pub connect: Duration,
     /// For the head of the answer.
     pub answer: Duration,
 }
 
-/// Asks for `path` over a connection of its own.
+/// Asks for `path` over a connection of its own, through the proxy if the way leads there. Reads the file with the proxy's
+/// password on this very thread.
 ///
 /// # Errors
 /// Where the way ends.
 pub async fn look(
     endpoint: &Endpoint,
+    proxy: Option<&HttpProxy>,
     tls: &ClientTls,
     path: &str,
     patience: Patience,
 ) -> Result<Answered, Obstacle> {
-    let tcp = within(patience.connect, Stage::Connection, tcp(endpoint)).await?;
+    let tcp = within(patience.connect, Stage::Connection, socket(endpoint, proxy)).await?;
     let shaking = async {
         tls.connect(&endpoint.server_name, tcp)
             .await
@@ -124,10 +135,26 @@ async fn within<T>(
     done.unwrap_or(Err(Obstacle::Late { stage, limit }))
 }
 
-async fn tcp(endpoint: &Endpoint) -> Result<TcpStream, Obstacle> {
-    let addresses = eyeballs::resolve(&endpoint.host, endpoint.port)
-        .await
-        .map_err(Obstacle::Name)?;
+/// A socket that leads to the server.
+async fn socket(endpoint: &Endpoint, proxy: Option<&HttpProxy>) -> Result<TcpStream, Obstacle> {
+    let Endpoint { host, port, .. } = endpoint;
+    let Some(proxy) = proxy.filter(|proxy| proxy.serves(host, *port)) else {
+        return tcp(host, *port).await;
+    };
+    let obstacle = |said: String| Obstacle::Proxy {
+        proxy: proxy.to_string(),
+        said,
+    };
+    let authorization = proxy.credentials.as_ref().map(Credentials::authorization);
+    let authorization = authorization.transpose().map_err(|e| obstacle(e.to_string()))?;
+    let tcp = tcp(&proxy.host, proxy.port).await;
+    let tcp = tcp.map_err(|e| obstacle(e.to_string()))?;
+    let tunnel = proxy::tunnel(tcp, &endpoint.to_string(), authorization).await;
+    tunnel.map_err(|e| obstacle(e.to_string()))
+}
+
+async fn tcp(host: &str, port: u16) -> Result<TcpStream, Obstacle> {
+    let addresses = eyeballs::resolve(host, port).await.map_err(Obstacle::Name)?;
     eyeballs::race(addresses, TcpStream::connect)
         .await
         .map_err(Obstacle::Connect)

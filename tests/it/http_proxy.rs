@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_standin::{Options, Protocol, Standin};
+use assert_cmd::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edgehold::app::App;
@@ -299,6 +300,39 @@ async fn a_password_is_read_from_its_file_for_each_connection() {
     std::fs::write(&file, format!("me:{PASSWORD}\n")).unwrap();
     node.wait_link(LinkState::Online).await;
     live(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_asks_through_it_and_says_what_it_refused_but_not_its_password() {
+    let proxy = HttpProxy::start(Mode::Auth).await;
+    let node = Node::start().await;
+    let path = node.dir.path().join("checked.yaml");
+    let check = |url: String| {
+        std::fs::write(&path, through(&node, &format!("  proxyURL: \"{url}\"\n"))).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edgehold"));
+        command.args(["check", "--config", path.to_str().unwrap()]);
+        let output = tokio::task::block_in_place(|| command.output().unwrap());
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(!out.contains("hunter2"), "{out}");
+        (output.status.code(), out)
+    };
+    let with = |password: &str| proxy.url().replace("//", &format!("//me:{password}@"));
+    let (code, out) = check(with("hunter2%3A%25"));
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains(&format!("{}: accepts {KUBELET}", node.api.url())),
+        "{out}"
+    );
+    assert_eq!(proxy.heads().len(), 3, "nobody, kubelet and kube-proxy");
+    let (code, out) = check(with("hunter2"));
+    assert_eq!(code, Some(69), "{out}");
+    let said = format!(
+        "problem: {}: through the proxy {}: it answered 407",
+        node.api.url(),
+        proxy.url()
+    );
+    assert!(out.contains(&said), "{out}");
+    assert!(out.contains("check upstream.proxyURL"), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,8 +13,8 @@ use http::StatusCode;
 
 use crate::config::{Client, Config};
 use crate::tls::{Alpn, ClientTls, PairInfo, PairPaths, Roots, TlsConnectErrorKind, TrustedTime};
-use crate::upstream::Endpoint;
 use crate::upstream::look::{self, Answered, Author, Obstacle, Patience, Stage};
+use crate::upstream::{Endpoint, HttpProxy};
 
 /// Somebody waits for it, whatever is configured.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -90,13 +90,12 @@ async fn ask(config: &Config) -> Report {
     let looks = config.upstream.servers.iter().filter_map(|server| {
         // Checked when the configuration was read.
         let endpoint = Endpoint::new(&server.host, server.port).ok()?;
-        Some(one(
-            server.original.clone(),
+        let way = Way {
             endpoint,
-            &nobody,
-            &clients,
+            proxy: config.upstream.proxy.as_ref(),
             patience,
-        ))
+        };
+        Some(one(server.original.clone(), way, &nobody, &clients))
     });
     for seen in join_all(looks).await {
         report.add(&seen, ca);
@@ -117,18 +116,25 @@ fn own_pair(client: &Client) -> Option<PairInfo> {
     (pair.leaf().common_name.as_ref() == Some(&client.common_name)).then_some(pair)
 }
 
-async fn one(
-    server: String,
+/// The way to one server.
+struct Way<'c> {
     endpoint: Endpoint,
-    nobody: &ClientTls,
-    clients: &[(&str, ClientTls)],
+    proxy: Option<&'c HttpProxy>,
     patience: Patience,
-) -> Seen {
+}
+
+impl Way<'_> {
+    async fn look(&self, tls: &ClientTls, path: &str) -> Result<Answered, Obstacle> {
+        look::look(&self.endpoint, self.proxy, tls, path, self.patience).await
+    }
+}
+
+async fn one(server: String, way: Way<'_>, nobody: &ClientTls, clients: &[(&str, ClientTls)]) -> Seen {
     let shown = clients.iter().map(|(name, tls)| {
-        let looking = look::look(&endpoint, tls, VERSION, patience);
+        let looking = way.look(tls, VERSION);
         async { ((*name).to_owned(), looking.await) }
     });
-    let (nobody, clients) = tokio::join!(look::look(&endpoint, nobody, READY, patience), join_all(shown),);
+    let (nobody, clients) = tokio::join!(way.look(nobody, READY), join_all(shown));
     Seen {
         server,
         nobody,
@@ -223,6 +229,9 @@ fn hint(obstacle: &Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Name(_) => "check the name and this node's resolver, or write an IP address",
         Obstacle::Connect(_) => "check address, port and route; a firewall may refuse",
+        Obstacle::Proxy { .. } => {
+            "check upstream.proxyURL, its password, and whether the proxy lets this server through"
+        }
         Obstacle::Late {
             stage: Stage::Connection,
             ..
