@@ -26,7 +26,7 @@ use crate::proxy::{Pace, Parts, Proxy, ProxyMetrics};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::tls::{self, Certificates};
-use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, probe, upkeep};
+use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, probe, trial, upkeep};
 
 use self::certificates::Seals;
 use self::maintenance::Maintenance;
@@ -175,6 +175,7 @@ impl App {
         let transports = Transports::spawn(&link, &certificates.upstream_roots(), identities, &time, &tasks);
         probe::spawn(&link, transports.default_transport(), &tasks);
         upkeep::spawn(&transports, &tasks);
+        trial::spawn(&transports, &tasks);
         reload::spawn(&config, &link, &certificates, &tasks);
 
         let cache_config = CacheConfig {

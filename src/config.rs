@@ -108,6 +108,8 @@ pub struct Upstream {
     pub ca_ref: Option<MaterialRef>,
     /// The HTTP proxy on the way.
     pub proxy: Option<HttpProxy>,
+    /// The interfaces to go out by, the preferred one first, none twice; empty: as the routes say.
+    pub interfaces: Vec<String>,
     /// For TCP, the proxy's tunnel and TLS together.
     pub connect_timeout: Duration,
     /// Until the first byte of the answer to a read.

@@ -22,7 +22,9 @@ mod server;
 pub mod settings;
 mod silence;
 pub mod transport;
+pub mod trial;
 pub mod upkeep;
+mod uplink;
 
 pub use effort::{Effort, Origin};
 pub use error::{Failure, UpstreamError};

@@ -138,6 +138,7 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
         ca_file,
         ca_ref: _,
         proxy,
+        interfaces,
         connect_timeout,
         response_timeout,
         probe,
@@ -151,6 +152,7 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
             "upstream.proxyURL, proxyCredentialsFile or noProxy",
             *proxy == new.proxy,
         ),
+        ("upstream.interfaces", *interfaces == new.interfaces),
         ("upstream.connectTimeout", *connect_timeout == new.connect_timeout),
         (
             "upstream.responseTimeout",

@@ -31,6 +31,7 @@ pub(super) fn settings(config: &Upstream) -> Settings {
                 timeout: config.keep_alive.timeout,
             },
             proxy: config.proxy.clone(),
+            interfaces: config.interfaces.clone(),
         },
     }
 }

@@ -318,6 +318,14 @@ impl Summary {
         if let Some(proxy) = &config.upstream.proxy {
             self.proxy(proxy, &config.upstream.servers);
         }
+        for interface in &config.upstream.interfaces {
+            self.lines.push(format!("  over the interface {interface}"));
+            if !Path::new("/sys/class/net").join(interface).exists() {
+                let warning =
+                    format!("upstream.interfaces: there is no {interface} now; it is skipped until there is");
+                self.warnings.push(warning);
+            }
+        }
         self.file("upstream.caFile", &config.upstream.ca_file);
         self.judge(pairs::authorities(
             "upstream.caFile",

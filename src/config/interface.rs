@@ -75,7 +75,7 @@ fn read_addresses(field: &Field<'_>, out: &mut Problems) -> Option<Vec<IpAddr>> 
     complete.then(|| addresses.into_iter().map(|(_, address)| address).collect())
 }
 
-fn name(text: &str) -> Result<String, Fault> {
+pub(super) fn name(text: &str) -> Result<String, Fault> {
     let fits = (1..=LONGEST).contains(&text.len()) && text != "." && text != "..";
     if fits
         && text

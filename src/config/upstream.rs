@@ -9,7 +9,7 @@ use super::object::{Field, Object, or_default, refuse_repeats};
 use super::schema::{file, non_empty, time};
 use super::serving::References;
 use super::{KeepAlive, Probe, ServerAddress, Strategy, Upstream};
-use super::{address, material, proxy};
+use super::{address, interface, material, proxy};
 
 /// More probes than that are not waited for.
 const MOST_PROBES: u32 = 100;
@@ -30,6 +30,7 @@ pub(super) fn read<'n>(
         "proxyURL",
         "proxyCredentialsFile",
         "noProxy",
+        "interfaces",
         "connectTimeout",
         "responseTimeout",
         "probe",
@@ -45,6 +46,9 @@ pub(super) fn read<'n>(
     let ca_file = file(&object, "caFile", out);
     let ca_ref = material::read_config_map(&object, "caConfigMapRef", ca_kept_in, references, out);
     let proxy = proxy::read(&object, out);
+    let interfaces = or_default(object.get("interfaces"), Vec::new(), |field| {
+        read_interfaces(&field, out)
+    });
     let connect_timeout = time(&object, "connectTimeout", Duration::from_secs(2), out);
     let response_timeout = time(&object, "responseTimeout", Duration::from_secs(5), out);
     let probe = read_probe(object.get("probe"), out);
@@ -55,6 +59,7 @@ pub(super) fn read<'n>(
         ca_file: ca_file?,
         ca_ref: ca_ref?,
         proxy: proxy?,
+        interfaces: interfaces?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
         probe: probe?,
@@ -87,6 +92,19 @@ fn read_servers(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Op
     }
     refuse_repeats(&named, out);
     (!servers.is_empty()).then_some(servers)
+}
+
+fn read_interfaces(field: &Field<'_>, out: &mut Problems) -> Option<Vec<String>> {
+    let items = non_empty(field, "at least one interface, like eth0", out)?;
+    let count = items.len();
+    let read = items.into_iter().filter_map(|item| {
+        let name = item.parse(interface::name, out)?;
+        Some((item, name))
+    });
+    let named: Vec<_> = read.collect();
+    refuse_repeats(&named, out);
+    let names: Vec<String> = named.into_iter().map(|(_, name)| name).collect();
+    (names.len() == count).then_some(names)
 }
 
 fn read_probe(field: Option<Field<'_>>, out: &mut Problems) -> Option<Probe> {

@@ -22,6 +22,7 @@ use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::tls::Alpn;
 
+use super::dial::Path;
 use super::error::{Failure, UpstreamError, chain};
 use super::pulse::Pulse;
 use super::replay::{Replay, is_unprocessed};
@@ -65,6 +66,8 @@ pub(super) struct Opening {
     pub(super) drained: CancellationToken,
     /// Counts open connections, and the streams on them.
     pub(super) gauges: Gauges,
+    /// The way that it took.
+    pub(super) path: Path,
 }
 
 /// What is counted of connections.
@@ -82,6 +85,7 @@ pub(super) struct Connection {
     drained: CancellationToken,
     idle_since: Mutex<Instant>,
     pulse: Arc<Pulse>,
+    path: Path,
     gauge: Gauge,
 }
 
@@ -143,6 +147,7 @@ impl Connection {
             drained: opening.drained.clone(),
             idle_since: Mutex::new(clock::now()),
             pulse: Arc::clone(opening.silence.pulse()),
+            path: opening.path,
             gauge: opening.gauges.streams,
         });
         let own = Arc::downgrade(&connection);
@@ -199,6 +204,11 @@ impl Connection {
     /// What is heard on it.
     pub(super) fn pulse(&self) -> &Pulse {
         &self.pulse
+    }
+
+    /// The way that it took.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// How many streams are open.

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ClientStream, ClientTls};
@@ -17,6 +18,30 @@ use super::proxy::{self, HttpProxy};
 use super::pulse::{Felt, Pulse, while_heard};
 use super::server::Server;
 use super::settings::{DialSettings, Endpoint};
+use super::uplink::Seen;
+
+/// Over which of the configured interfaces a connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// That which works, as far as is known, else any other.
+    Best,
+    /// This one, to see whether it works.
+    Only(usize),
+}
+
+/// Which way a connection took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Path {
+    /// The number of its interface; 0 if none is configured.
+    pub(super) uplink: usize,
+}
+
+/// A new connection after its TLS handshake.
+pub(super) struct Dialed {
+    pub(super) stream: ClientStream<Felt<TcpStream>>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) path: Path,
+}
 
 /// Makes connections to one server.
 #[derive(Debug, Clone)]
@@ -54,35 +79,47 @@ impl Dialer {
         &self.metrics
     }
 
-    /// A connection after its TLS handshake, and its pulse. `limit` is for TCP, and for silence during the handshake:
-    /// on a slow link that takes as long as it takes.
+    /// A connection after its TLS handshake.
     pub(super) async fn connect(
         &self,
         tls: &ClientTls,
         limit: Duration,
-    ) -> Result<(ClientStream<Felt<TcpStream>>, Arc<Pulse>), UpstreamError> {
+        via: Via,
+    ) -> Result<Dialed, UpstreamError> {
         self.metrics.dialed(self.server.name());
-        let connected = async {
-            let late = || self.late(limit);
-            let tcp = tokio::time::timeout(limit, self.socket());
-            let tcp = self.impatiently(tcp).await.map_err(|_| late())??;
-            let _best_effort = tcp.set_nodelay(true);
-            let pulse = Pulse::new(self.server.vitals());
-            let felt = Felt::new(tcp, Arc::clone(&pulse));
-            let handshake = tls.connect(&self.server.endpoint().server_name, felt);
-            let stream = while_heard(&pulse, limit, handshake).await.ok_or_else(late)?;
-            let stream = stream.map_err(|error| {
-                UpstreamError::unsent(Failure::Tls, format!("{}: {}", self.way(), chain(&error)))
-            })?;
-            Ok((stream, pulse))
-        };
-        let connected = connected.await;
-        if self.proxy().is_some() {
+        let connected = self.connected(tls, limit, via).await;
+        if via == Via::Best && self.proxy().is_some() {
             let obstacle = connected.as_ref().err();
-            self.server
-                .way_is(obstacle.map(|error: &UpstreamError| error.message.as_str()));
+            self.server.way_is(obstacle.map(|error| error.message.as_str()));
         }
         connected
+    }
+
+    async fn connected(&self, tls: &ClientTls, limit: Duration, via: Via) -> Result<Dialed, UpstreamError> {
+        let late = || self.late(limit);
+        let socket = tokio::time::timeout(limit, self.socket(via));
+        let (tcp, uplink) = self.impatiently(socket).await.map_err(|_| late())??;
+        let seen = |seen| {
+            if via == Via::Best {
+                self.server.uplink(seen);
+            }
+        };
+        let _best_effort = tcp.set_nodelay(true);
+        let pulse = Pulse::new(self.server.vitals());
+        let felt = Felt::new(tcp, Arc::clone(&pulse));
+        let handshake = tls.connect(&self.server.endpoint().server_name, felt);
+        let stream = while_heard(&pulse, limit, handshake).await.ok_or_else(late);
+        let stream = stream.and_then(|stream| {
+            let message = |error| format!("{}: {}", self.way(), chain(&error));
+            stream.map_err(|error| UpstreamError::unsent(Failure::Tls, message(error)))
+        });
+        let stream = stream.inspect_err(|_| seen(Seen::Misled(uplink)))?;
+        seen(Seen::Connected(uplink));
+        Ok(Dialed {
+            stream,
+            pulse,
+            path: Path { uplink },
+        })
     }
 
     /// A probe waits for a proxy longer than a person should before the log says so.
@@ -110,13 +147,40 @@ impl Dialer {
         )
     }
 
-    /// A socket that leads to the server.
-    async fn socket(&self) -> Result<TcpStream, UpstreamError> {
-        let failed =
-            |error: String| UpstreamError::unsent(Failure::Connect, format!("{}: {error}", self.way()));
+    /// A socket that leads to the server, and the number of its interface.
+    async fn socket(&self, via: Via) -> Result<(TcpStream, usize), UpstreamError> {
+        let interfaces = &self.settings.interfaces;
+        if interfaces.is_empty() {
+            return self.socket_over(None).await.map(|socket| (socket, 0));
+        }
+        let order = match via {
+            Via::Best => self.server.uplinks().borrow().order(),
+            Via::Only(one) => vec![one],
+        };
+        let order: Vec<_> = order
+            .into_iter()
+            .filter_map(|i| Some((i, interfaces.get(i)?)))
+            .collect();
+        let ways = u32::try_from(order.len().max(1)).unwrap_or(u32::MAX);
+        // Each has its share of the time alone.
+        let stagger = self.settings.connect_timeout / ways;
+        let none = UpstreamError::unsent(Failure::Connect, format!("{}: no interface", self.way()));
+        let over = async |(i, interface): (usize, &String)| {
+            let socket = self.socket_over(Some(interface)).await?;
+            Ok((socket, i))
+        };
+        eyeballs::staggered(order, stagger, none, over).await
+    }
+
+    async fn socket_over(&self, interface: Option<&str>) -> Result<TcpStream, UpstreamError> {
+        let failed = |error: String| {
+            let over = interface.map(|name| format!(" over {name}")).unwrap_or_default();
+            UpstreamError::unsent(Failure::Connect, format!("{}{over}: {error}", self.way()))
+        };
         let Some(proxy) = self.proxy() else {
             let Endpoint { host, port, .. } = self.server.endpoint();
-            return tcp(host, *port).await.map_err(|error| failed(error.to_string()));
+            let tcp = self.tcp(host, *port, interface).await;
+            return tcp.map_err(|error| failed(error.to_string()));
         };
         let authorization = match &proxy.credentials {
             None => None,
@@ -127,11 +191,31 @@ impl Dialer {
                 Some(read.map_err(|error| failed(error.to_string()))?)
             }
         };
-        let tcp = tcp(&proxy.host, proxy.port)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let tcp = self.tcp(&proxy.host, proxy.port, interface).await;
+        let tcp = tcp.map_err(|error| failed(error.to_string()))?;
         let tunnel = proxy::tunnel(tcp, self.server.name(), authorization).await;
         tunnel.map_err(|error| failed(error.to_string()))
+    }
+
+    /// A connection to a host, which is looked up for every one: what the name leads to may have changed.
+    async fn tcp(&self, host: &str, port: u16, interface: Option<&str>) -> io::Result<TcpStream> {
+        let addresses = eyeballs::resolve(host, port).await?;
+        let Some(interface) = interface else {
+            return eyeballs::race(addresses, TcpStream::connect).await;
+        };
+        let connect = async |address: SocketAddr| {
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            let bound = socket.bind_device(Some(interface.as_bytes())).map_err(unusable);
+            let problem = bound.as_ref().err().map(ToString::to_string);
+            self.server.interface_is(interface, problem.as_deref());
+            bound?;
+            socket.connect(address).await
+        };
+        eyeballs::race(addresses, connect).await
     }
 
     /// The proxy that the way to this server leads through.
@@ -150,8 +234,16 @@ impl Dialer {
     }
 }
 
-/// A connection to a host, which is looked up for every one: what the name leads to may have changed.
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = eyeballs::resolve(host, port).await?;
-    eyeballs::race(addresses, TcpStream::connect).await
+/// Why a socket could not be bound to an interface, in words that help.
+fn unusable(error: io::Error) -> io::Error {
+    let why = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "a kernel before 5.7 lets only processes with CAP_NET_RAW choose an interface: give it to edgehold"
+        }
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
+            "there is no such interface"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), why)
 }

@@ -49,9 +49,24 @@ where
     C: Fn(SocketAddr) -> F,
     F: Future<Output = io::Result<T>>,
 {
-    let mut waiting = addresses.into_iter();
+    let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    staggered(addresses, STAGGER, none, connect).await
+}
+
+/// The same for ways of any kind, each alone for `stagger`; `none` is the failure when there is nothing to try.
+pub(super) async fn staggered<A, T, E, C, F>(
+    ways: Vec<A>,
+    stagger: Duration,
+    none: E,
+    connect: C,
+) -> Result<T, E>
+where
+    C: Fn(A) -> F,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut waiting = ways.into_iter();
     let mut running = FuturesUnordered::new();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut failure = none;
     loop {
         let next = waiting.next();
         let more = next.is_some();
@@ -64,7 +79,7 @@ where
                 Ok(connected) => return Ok(connected),
                 Err(error) => failure = error,
             },
-            () = tokio::time::sleep(STAGGER), if more => {}
+            () = tokio::time::sleep(stagger), if more => {}
         }
     }
 }

@@ -117,6 +117,7 @@ impl Link {
         }
         for server in &servers {
             server.plan(settings.probe, servers.len());
+            server.offer(&settings.dial.interfaces);
         }
         self.0.fleet.send_replace(Arc::new(Fleet { settings, servers }));
         self.0.judge();

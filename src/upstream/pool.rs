@@ -19,7 +19,7 @@ use crate::tls::{self, ClientTls};
 
 use super::Purpose;
 use super::connection::{Connection, Gauges, Lease, Opening, to_http1};
-use super::dial::Dialer;
+use super::dial::{Dialed, Dialer, Path, Via};
 use super::effort::Origin;
 use super::error::{Failure, UpstreamError, chain};
 use super::metrics::UpstreamMetrics;
@@ -100,6 +100,18 @@ impl Pool {
         old.cancel();
     }
 
+    /// Drains the connections that took such a way, and no others.
+    pub(super) fn leave(&self, such: impl Fn(&Path) -> bool) {
+        for lane in Purpose::ALL.map(|purpose| self.lane(purpose)) {
+            let left: Vec<_> = {
+                let mut connections = lane.connections.lock();
+                let left = connections.extract_if(.., |connection| such(connection.path()));
+                left.collect()
+            };
+            left.iter().for_each(|connection| connection.drained().cancel());
+        }
+    }
+
     /// Forgets every connection, so that the next requests dial: after an outage the old ones may be dead without
     /// knowing it. What is under way on them goes on.
     pub(super) fn forget_connections(&self) {
@@ -166,7 +178,8 @@ impl Pool {
     /// A new HTTP/1.1 connection of its own: for upgrades.
     pub(super) async fn open_alone(&self) -> Result<Alone<'_>, UpstreamError> {
         let limit = self.dialer.settings().connect_timeout;
-        let (stream, _) = Box::pin(self.dialer.connect(&self.connectors.http1, limit)).await?;
+        let Dialed { stream, .. } =
+            Box::pin(self.dialer.connect(&self.connectors.http1, limit, Via::Best)).await?;
         let io = hyper_util::rt::TokioIo::new(stream);
         let (sender, driver) = http1::handshake(io)
             .await
@@ -180,9 +193,11 @@ impl Pool {
     }
 
     /// Asks over a new connection, the whole way as a client's request would go. The time limit is the caller's.
-    pub(super) async fn probe(&self, request: Request<Body>) -> Result<StatusCode, UpstreamError> {
+    pub(super) async fn probe(&self, request: Request<Body>, via: Via) -> Result<StatusCode, UpstreamError> {
         let drained = CancellationToken::new();
-        let connection = self.establish(PROBE_LIMIT, drained, Gauges::default()).await?;
+        let connection = self
+            .establish(PROBE_LIMIT, drained, Gauges::default(), via)
+            .await?;
         let lease = connection.try_lease(&Arc::default());
         let mut lease = lease.ok_or_else(closed_at_once)?;
         let sent = lease.send(self.addressed(request)).await;
@@ -247,7 +262,7 @@ impl Pool {
         let generation = self.generation.lock().clone();
         let limit = self.dialer.settings().connect_timeout;
         let connection = self
-            .establish(limit, generation.child_token(), lane.gauges.clone())
+            .establish(limit, generation.child_token(), lane.gauges.clone(), Via::Best)
             .await?;
         connection.pulse().open();
         let lease = connection.try_lease(&lane.released);
@@ -263,13 +278,16 @@ impl Pool {
         limit: Duration,
         drained: CancellationToken,
         gauges: Gauges,
+        via: Via,
     ) -> Result<Arc<Connection>, UpstreamError> {
-        let (stream, pulse) = self.dialer.connect(&self.connectors.http2, limit).await?;
+        let dialed = self.dialer.connect(&self.connectors.http2, limit, via).await?;
+        let Dialed { stream, pulse, path } = dialed;
         let opening = Opening {
             version: tls::agreed(&stream),
             silence: Silence::new(self.dialer.server(), pulse, self.dialer.settings().keep_alive),
             drained,
             gauges,
+            path,
         };
         Connection::open(stream, opening, &self.tasks).await
     }

@@ -12,6 +12,7 @@ use crate::runtime::body;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 
+use super::dial::Via;
 use super::health::Event;
 use super::link::Link;
 use super::server::Server;
@@ -151,10 +152,19 @@ async fn late(
 }
 
 async fn ask(server: &Arc<Server>, transport: &Transport) -> bool {
+    asked(server, transport, Via::Best).await
+}
+
+/// Whether it is up, over this one of the configured interfaces.
+pub(super) async fn ask_over(server: &Arc<Server>, transport: &Transport, interface: usize) -> bool {
+    asked(server, transport, Via::Only(interface)).await
+}
+
+async fn asked(server: &Arc<Server>, transport: &Transport, via: Via) -> bool {
     let Ok(request) = Request::get("/readyz").body(body::empty()) else {
         return false;
     };
-    match transport.probe(server, request).await {
+    match transport.probe(server, request, via).await {
         // An apiserver that does not let anonymous callers look is up all the same.
         Ok(status) => {
             status.is_success() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)

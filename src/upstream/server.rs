@@ -1,5 +1,6 @@
 //! One apiserver: where it is and what is thought of it. Takes the signals, publishes the standing.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -16,6 +17,7 @@ use super::link::{LinkState, Shared};
 use super::metrics::UpstreamMetrics;
 use super::pulse::Vitals;
 use super::settings::{Endpoint, ProbeSettings};
+use super::uplink::{Choice, Seen, Trials};
 
 /// One of the configured servers.
 pub(super) struct Server {
@@ -28,9 +30,19 @@ pub(super) struct Server {
     left: CancellationToken,
     /// What was last said about the way to it.
     obstacle: Mutex<Option<String>>,
+    interfaces: Mutex<Interfaces>,
+    /// Which of them is used.
+    uplinks: watch::Sender<Choice>,
     vitals: Arc<Vitals>,
     link: Weak<Shared>,
     metrics: UpstreamMetrics,
+}
+
+/// The interfaces to go out by, and what was last said of those that cannot be used.
+#[derive(Default)]
+struct Interfaces {
+    names: Vec<String>,
+    unusable: HashMap<String, String>,
 }
 
 impl Server {
@@ -44,6 +56,8 @@ impl Server {
             health: Mutex::new((health, None)),
             left: CancellationToken::new(),
             obstacle: Mutex::default(),
+            interfaces: Mutex::default(),
+            uplinks: watch::Sender::new(Choice::new(0)),
             vitals: Arc::new(Vitals::new()),
             link: Arc::downgrade(link),
             metrics: link.metrics.clone(),
@@ -150,6 +164,60 @@ impl Server {
         match obstacle {
             Some(obstacle) => tracing::warn!(server = %self.name, obstacle, "no way to a server"),
             None => tracing::info!(server = %self.name, "the way to a server is free again"),
+        }
+    }
+
+    /// From now on it is reached over one of these interfaces.
+    pub(super) fn offer(&self, names: &[String]) {
+        let mut interfaces = self.interfaces.lock();
+        if interfaces.names != names {
+            *interfaces = Interfaces {
+                names: names.to_vec(),
+                unusable: HashMap::new(),
+            };
+            self.uplinks.send_replace(Choice::new(names.len()));
+        }
+    }
+
+    /// Follows which interface is used.
+    pub(super) fn uplinks(&self) -> watch::Receiver<Choice> {
+        self.uplinks.subscribe()
+    }
+
+    /// What was seen of an interface; another choice is logged and published.
+    pub(super) fn uplink(&self, seen: Seen) {
+        let Some(plan) = self.health.lock().1 else {
+            return;
+        };
+        let trials = Trials {
+            interval: plan.probe.interval,
+            threshold: plan.probe.success_threshold,
+        };
+        let mut moved = None;
+        self.uplinks.send_if_modified(|choice| {
+            let next = choice.clone().step(seen, clock::now(), trials);
+            let changed = next != *choice;
+            moved = (next.current() != choice.current()).then(|| next.current());
+            *choice = next;
+            changed
+        });
+        if let Some(to) = moved {
+            let interface = self.interfaces.lock().names.get(to).cloned();
+            let interface = interface.unwrap_or_default();
+            tracing::info!(server = %self.name, interface, ?seen, "a server is reached over another interface");
+        }
+    }
+
+    /// An interface cannot be used, or can: the former is said once.
+    pub(super) fn interface_is(&self, name: &str, problem: Option<&str>) {
+        let mut interfaces = self.interfaces.lock();
+        let Some(problem) = problem else {
+            interfaces.unusable.remove(name);
+            return;
+        };
+        if interfaces.unusable.get(name).is_none_or(|told| told != problem) {
+            interfaces.unusable.insert(name.to_owned(), problem.to_owned());
+            tracing::warn!(server = %self.name, interface = name, problem, "an interface cannot be used: it is skipped");
         }
     }
 

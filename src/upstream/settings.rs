@@ -31,6 +31,8 @@ pub struct DialSettings {
     pub keep_alive: KeepAlive,
     /// What lies on the way.
     pub proxy: Option<HttpProxy>,
+    /// The interfaces to go out by, the preferred one first; empty: as the node's routes say.
+    pub interfaces: Vec<String>,
 }
 
 /// HTTP/2 PINGs: silent loss is noticed after both times together, by default within 5 s with something to spare.

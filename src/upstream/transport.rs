@@ -13,7 +13,7 @@ use crate::runtime::tasks::Tasks;
 use crate::tls::{Alpn, ClientIdentity, ClientTls, Roots, TrustedTime};
 
 use super::Purpose;
-use super::dial::Dialer;
+use super::dial::{Dialer, Via};
 use super::effort::{self, Effort};
 use super::error::{Failure, Sent, UpstreamError};
 use super::link::{Fleet, Link};
@@ -92,11 +92,12 @@ impl Transport {
         &self,
         server: &Arc<Server>,
         request: Request<Body>,
+        via: Via,
     ) -> Result<StatusCode, UpstreamError> {
         let members = self.members.load_full();
         let member = members.iter().find(|member| Arc::ptr_eq(&member.server, server));
         let member = member.ok_or_else(|| self.no_server())?;
-        Box::pin(member.pool.probe(request)).await
+        Box::pin(member.pool.probe(request, via)).await
     }
 
     /// How long a read may wait for the first byte of its answer before the cache stands in.

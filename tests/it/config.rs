@@ -52,6 +52,7 @@ upstream:
   proxyURL: \"http://proxy:3128\"
   proxyCredentialsFile: /etc/edgehold/proxy
   noProxy: [\"10.0.0.0/8\", .example]
+  interfaces: [eth0, wwan0]
   connectTimeout: 2s
   responseTimeout: 5s
   strategy: roundRobin
@@ -305,6 +306,12 @@ const LATER_MISTAKES: &str = r#"
 - /etc/edgehold/proxy
 + proxy
 = upstream.proxyCredentialsFile: `proxy` is not an absolute path
+- eth0, wwan0
++ eth0, eth0
+= upstream.interfaces[1]: `eth0` is given twice
+- eth0, wwan0
++ eth0, "a/b"
+= upstream.interfaces[1]: `a/b`
 - 10.0.0.0/8
 + 10.0.0.0/80
 = upstream.noProxy[0]: `10.0.0.0/80` is neither a host, a domain, an IP address, a CIDR nor `*`
@@ -445,10 +452,10 @@ fn what_comes_later_is_checked_and_refused_by_name() {
     assert_eq!(
         problems(EVERYTHING),
         [
-            "c.yaml:30:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:30:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
+            "c.yaml:31:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:31:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
              {credential: edgehold-cache-key}",
-            "c.yaml:35:1: admin: the admin listener is not supported yet; remove it",
+            "c.yaml:36:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
     let later = problems(EVERYTHING).len();
@@ -614,6 +621,7 @@ fn the_reference_names_every_field() {
         "upstream.proxyURL",
         "upstream.proxyCredentialsFile",
         "upstream.noProxy",
+        "upstream.interfaces",
         "upstream.connectTimeout",
         "upstream.responseTimeout",
         "upstream.probe.interval",

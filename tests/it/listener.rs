@@ -260,6 +260,7 @@ fn proxy(certificates: &Certificates, time: &Arc<TrustedTime>, tasks: &Tasks) ->
         dial: DialSettings {
             connect_timeout: Duration::from_secs(2),
             proxy: None,
+            interfaces: Vec::new(),
             keep_alive: KeepAlive::default(),
         },
     };

@@ -57,5 +57,6 @@ mod support;
 mod tables;
 mod truth;
 mod upgrades;
+mod uplinks;
 mod views;
 mod watches;

@@ -22,6 +22,7 @@ fn settings(hosts: &[&str], strategy: Strategy) -> Settings {
         dial: DialSettings {
             connect_timeout: Duration::from_secs(2),
             proxy: None,
+            interfaces: Vec::new(),
             keep_alive: KeepAlive::default(),
         },
     }

@@ -23,6 +23,7 @@ fn suspected(hosts: &[&str]) -> (Link, Arc<Server>) {
         response_timeout: Duration::from_secs(5),
         dial: DialSettings {
             proxy: None,
+            interfaces: Vec::new(),
             connect_timeout: Duration::from_secs(2),
             keep_alive: KeepAlive::default(),
         },

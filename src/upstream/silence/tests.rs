@@ -38,6 +38,7 @@ fn case() -> Case {
             dial: DialSettings {
                 connect_timeout: Duration::from_secs(2),
                 proxy: None,
+                interfaces: Vec::new(),
                 keep_alive: KEEP_ALIVE,
             },
         },

@@ -1,0 +1,87 @@
+//! The driver of [`uplink`](super::uplink): tries better interfaces beside the one in use, and has the connections over
+//! others end when the choice moves.
+
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
+use crate::runtime::tasks::Tasks;
+
+use super::link::Link;
+use super::probe;
+use super::server::Server;
+use super::transport::{Transport, Transports};
+use super::uplink::Seen;
+
+/// Follows the choice of every configured server for as long as it is configured.
+pub fn spawn(transports: &Transports, tasks: &Tasks) {
+    let link = transports.link().clone();
+    let default = Arc::clone(transports.default_transport());
+    let all: Vec<Arc<Transport>> = transports.iter().map(Arc::clone).collect();
+    tasks.spawn_critical("uplinks", async move {
+        let mut fleets = link.fleets();
+        let mut known: Vec<Arc<Server>> = Vec::new();
+        let mut followed = FuturesUnordered::new();
+        loop {
+            let fleet = Arc::clone(&fleets.borrow_and_update());
+            known.retain(|server| !server.left().is_cancelled());
+            for server in &fleet.servers {
+                if !known.iter().any(|known| Arc::ptr_eq(known, server)) {
+                    known.push(Arc::clone(server));
+                    followed.push(follow(Arc::clone(server), &link, &default, &all));
+                }
+            }
+            tokio::select! {
+                changed = fleets.changed() => if changed.is_err() { return },
+                Some(()) = followed.next() => {}
+            }
+        }
+    });
+}
+
+async fn follow(server: Arc<Server>, link: &Link, default: &Arc<Transport>, all: &[Arc<Transport>]) {
+    let mut choices = server.uplinks();
+    let mut used = choices.borrow_and_update().current();
+    loop {
+        let choice = choices.borrow_and_update().clone();
+        if choice.current() != used {
+            used = choice.current();
+            leave_others(&server, used, all);
+        }
+        let due = async {
+            match choice.due() {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            _ = choices.changed() => continue,
+            () = server.left().cancelled() => return,
+        }
+        let timeout = link.fleet().settings.probe.timeout;
+        let mut seen = Seen::Bad;
+        for better in 0..choice.current() {
+            let asked = tokio::time::timeout(timeout, probe::ask_over(&server, default, better)).await;
+            if asked == Ok(true) {
+                seen = Seen::Good(better);
+                break;
+            }
+        }
+        tracing::debug!(%server, ?seen, "tried the better interfaces");
+        server.uplink(seen);
+    }
+}
+
+/// What goes over another interface moves to the one that is used now.
+fn leave_others(server: &Arc<Server>, used: usize, all: &[Arc<Transport>]) {
+    for transport in all {
+        let members = transport.members();
+        for member in members
+            .iter()
+            .filter(|member| Arc::ptr_eq(&member.server, server))
+        {
+            member.pool.leave(|path| path.uplink != used);
+        }
+    }
+}
