@@ -151,7 +151,7 @@ fn threshold(object: &Object<'_>, name: &str, default: u32, out: &mut Problems) 
 fn read_keep_alive(field: Option<Field<'_>>, out: &mut Problems) -> Option<KeepAlive> {
     let default = KeepAlive {
         interval: Duration::from_secs(3),
-        timeout: Duration::from_secs(2),
+        timeout: Duration::from_millis(1500),
     };
     or_default(field, default.clone(), |field| {
         let object = field.object(&["interval", "timeout"], out)?;

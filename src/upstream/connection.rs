@@ -151,6 +151,7 @@ impl Connection {
             gauge: opening.gauges.streams,
         });
         let own = Arc::downgrade(&connection);
+        let pulse = Arc::clone(&connection.pulse);
         let open = Counted::one(opening.gauges.connections);
         let drained = opening.drained;
         // HTTP/1.1 has no PINGs: there silence says nothing.
@@ -163,12 +164,14 @@ impl Connection {
                     None => std::future::pending().await,
                 }
             };
+            let mut driver = std::pin::pin!(driver);
             // Draining only drops the pool's sender: hyper then ends the connection after its last stream.
             let ended = tokio::select! {
-                ended = driver => ended,
+                ended = driver.as_mut() => ended,
                 () = silent => {
-                    tracing::debug!("an upstream connection that had gone silent was given up");
-                    Ok(())
+                    tracing::debug!("an upstream connection that has gone silent is given up");
+                    pulse.sever();
+                    driver.await
                 }
             };
             if let Some(connection) = own.upgrade() {

@@ -79,7 +79,8 @@ impl Dialer {
         &self.metrics
     }
 
-    /// A connection after its TLS handshake.
+    /// A connection after its TLS handshake. `limit` is for the silence of the server: on a link that others fill the
+    /// handshakes take as long as they take.
     pub(super) async fn connect(
         &self,
         tls: &ClientTls,
@@ -97,18 +98,19 @@ impl Dialer {
 
     async fn connected(&self, tls: &ClientTls, limit: Duration, via: Via) -> Result<Dialed, UpstreamError> {
         let late = || self.late(limit);
-        let socket = tokio::time::timeout(limit, self.socket(via));
-        let (tcp, uplink) = self.impatiently(socket).await.map_err(|_| late())??;
+        let vitals = self.server.vitals();
+        let socket = while_heard(|| vitals.heard(), limit, self.socket(via));
+        let (tcp, uplink) = self.impatiently(socket).await.ok_or_else(late)??;
         let seen = |seen| {
             if via == Via::Best {
                 self.server.uplink(seen);
             }
         };
         let _best_effort = tcp.set_nodelay(true);
-        let pulse = Pulse::new(self.server.vitals());
+        let pulse = Pulse::new(vitals);
         let felt = Felt::new(tcp, Arc::clone(&pulse));
         let handshake = tls.connect(&self.server.endpoint().server_name, felt);
-        let stream = while_heard(&pulse, limit, handshake).await.ok_or_else(late);
+        let stream = while_heard(|| vitals.heard(), limit, handshake).await.ok_or_else(late);
         let stream = stream.and_then(|stream| {
             let message = |error| format!("{}: {}", self.way(), chain(&error));
             stream.map_err(|error| UpstreamError::unsent(Failure::Tls, message(error)))

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -21,8 +22,9 @@ use crate::runtime::clock;
 /// More bytes at once than an acknowledged PING or a window update and their TLS records take: part of an answer.
 const ANSWER: usize = 128;
 
-/// A handshake in which something arrives gets so many times as long as one in which nothing does.
-const PROGRESS: u32 = 5;
+/// Connecting while something arrives may take so many times as long as in silence: by default 30 s, as client-go gives a
+/// dial.
+const PROGRESS: u32 = 15;
 
 /// A moment that many threads set and read.
 #[derive(Debug)]
@@ -78,6 +80,11 @@ impl Vitals {
         self.proven.last() > moment
     }
 
+    /// When anything last arrived.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard.last()
+    }
+
     /// Whether anything arrived after this moment.
     pub(super) fn heard_since(&self, moment: Instant) -> bool {
         self.heard.last() > moment
@@ -95,6 +102,8 @@ pub(super) struct Pulse {
     heard: Moment,
     /// Set once what arrives can only be answers, not a handshake.
     open: AtomicBool,
+    severed: AtomicBool,
+    reader: AtomicWaker,
     server: Arc<Vitals>,
 }
 
@@ -103,6 +112,8 @@ impl Pulse {
         Arc::new(Self {
             heard: Moment::new(clock::now()),
             open: AtomicBool::new(false),
+            severed: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
             server: Arc::clone(server),
         })
     }
@@ -110,6 +121,13 @@ impl Pulse {
     /// From now on clients' requests go over this connection.
     pub(super) fn open(&self) {
         self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Breaks the connection: reads fail from now on, and with them every stream on it. To drop hyper's driver would not
+    /// do that, because the connection lives in a task of its own until its streams have ended.
+    pub(super) fn sever(&self) {
+        self.severed.store(true, Ordering::Release);
+        self.reader.wake();
     }
 
     /// When something last arrived; at first, when it was made.
@@ -126,20 +144,22 @@ impl Pulse {
     }
 }
 
-/// Waits for work on a connection for as long as something arrives: `silence` without a byte ends it (`None`), and
-/// [`PROGRESS`] times as long in any case.
+/// Waits for work for as long as something is `heard`: `silence` without a byte ends it (`None`), and [`PROGRESS`]
+/// times as long in any case.
 pub(super) async fn while_heard<T>(
-    pulse: &Pulse,
+    heard: impl Fn() -> Instant,
     silence: Duration,
     work: impl Future<Output = T>,
 ) -> Option<T> {
-    let end = clock::now() + silence.saturating_mul(PROGRESS);
+    let began = clock::now();
+    let end = began + silence.saturating_mul(PROGRESS);
+    let last = || heard().max(began);
     let mut work = std::pin::pin!(work);
     loop {
-        let until = end.min(pulse.heard() + silence);
+        let until = end.min(last() + silence);
         match tokio::time::timeout_at(until, work.as_mut()).await {
             Ok(done) => return Some(done),
-            Err(_) if until < end && pulse.heard() + silence > until => {}
+            Err(_) if until < end && last() + silence > until => {}
             Err(_) => return None,
         }
     }
@@ -165,6 +185,14 @@ impl<S: AsyncRead> AsyncRead for Felt<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buf.filled().len();
+        // Registered before the flag is read, so that neither order of the two misses the other.
+        this.pulse.reader.register(cx.waker());
+        if this.pulse.severed.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "nothing arrived for too long",
+            )));
+        }
         let polled = this.inner.poll_read(cx, buf);
         let read = buf.filled().len().saturating_sub(before);
         if read > 0 {
@@ -249,7 +277,7 @@ mod tests {
         let began = clock::now();
         let pulse = Pulse::new(&Arc::new(Vitals::new()));
         assert_eq!(
-            while_heard(&pulse, silence, std::future::pending::<()>()).await,
+            while_heard(|| pulse.heard(), silence, std::future::pending::<()>()).await,
             None
         );
         assert_eq!(clock::now() - began, silence);
@@ -268,7 +296,7 @@ mod tests {
                 () = tokio::time::sleep(silence * 3) => {}
             }
         };
-        assert_eq!(while_heard(&pulse, silence, work).await, Some(()));
+        assert_eq!(while_heard(|| pulse.heard(), silence, work).await, Some(()));
         assert_eq!(clock::now() - began, silence * 3);
 
         let began = clock::now();
@@ -279,8 +307,22 @@ mod tests {
                 pulse.read(39, clock::now());
             }
         };
-        assert_eq!(while_heard::<()>(&pulse, silence, beating).await, None);
+        assert_eq!(while_heard(|| pulse.heard(), silence, beating).await, None);
         assert_eq!(clock::now() - began, silence * PROGRESS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_severed_connection_fails_whoever_reads_from_it() {
+        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        let (near, _far) = tokio::io::duplex(64);
+        let mut near = Felt::new(near, Arc::clone(&pulse));
+        let mut byte = [0];
+        let mut reading = std::pin::pin!(near.read_exact(&mut byte));
+        let waited = tokio::time::timeout(Duration::from_secs(1), reading.as_mut()).await;
+        assert!(waited.is_err(), "there is nothing to read");
+        pulse.sever();
+        let ended = tokio::time::timeout(Duration::from_secs(1), reading).await;
+        assert_eq!(ended.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]

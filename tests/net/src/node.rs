@@ -245,7 +245,11 @@ fn configure(dir: &Path, api: &Standin, kubelet: &Pair) -> anyhow::Result<PathBu
 fn follow(stderr: std::process::ChildStderr) -> watch::Receiver<Vec<(Instant, String)>> {
     let (lines, log) = watch::channel(Vec::new());
     std::thread::spawn(move || {
+        let echo = std::env::var_os("NET_ECHO").is_some();
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if echo {
+                println!("  | {line}");
+            }
             lines.send_modify(|lines: &mut Vec<_>| lines.push((Instant::now(), line)));
         }
     });
