@@ -110,7 +110,9 @@ impl Dialer {
         let pulse = Pulse::new(vitals);
         let felt = Felt::new(tcp, Arc::clone(&pulse));
         let handshake = tls.connect(&self.server.endpoint().server_name, felt);
-        let stream = while_heard(|| vitals.heard(), limit, handshake).await.ok_or_else(late);
+        let stream = while_heard(|| vitals.heard(), limit, handshake)
+            .await
+            .ok_or_else(late);
         let stream = stream.and_then(|stream| {
             let message = |error| format!("{}: {}", self.way(), chain(&error));
             stream.map_err(|error| UpstreamError::unsent(Failure::Tls, message(error)))

@@ -26,6 +26,9 @@ const AT_ONCE: usize = 8;
 /// as long.
 const PATIENCE: u32 = 3;
 
+/// A probe that takes less, three round trips or more, was answered over a good link.
+const QUICK: Duration = Duration::from_secs(1);
+
 /// Probes every configured server for as long as it is configured.
 pub fn spawn(link: &Link, transport: &Arc<Transport>, tasks: &Tasks) {
     let (link, transport, inner) = (link.clone(), Arc::clone(transport), tasks.clone());
@@ -105,6 +108,9 @@ async fn judged(server: &Arc<Server>, transport: &Transport, timeout: Duration) 
     };
     tracing::debug!(%server, good, took = ?(clock::now() - started), "probed");
     if good {
+        if clock::now() - started < QUICK {
+            server.vitals().prove_quick();
+        }
         server.signal(Event::ProbeSucceeded);
     } else {
         failed(server, started);

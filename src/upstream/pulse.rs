@@ -58,6 +58,7 @@ pub(super) struct Vitals {
     heard: Moment,
     answering: Moment,
     proven: Moment,
+    quick: Moment,
 }
 
 impl Vitals {
@@ -67,12 +68,23 @@ impl Vitals {
             heard: Moment::new(now),
             answering: Moment::new(now),
             proven: Moment::new(now),
+            quick: Moment::new(now),
         }
     }
 
     /// It has answered a request or a probe.
     pub(super) fn prove(&self) {
         self.proven.set(clock::now());
+    }
+
+    /// A new connection came about and was answered as on a good link.
+    pub(super) fn prove_quick(&self) {
+        self.quick.set(clock::now());
+    }
+
+    /// Whether a new connection was answered as on a good link after this moment.
+    pub(super) fn quick_since(&self, moment: Instant) -> bool {
+        self.quick.last() > moment
     }
 
     /// Whether it has answered a request or a probe after this moment.

@@ -102,18 +102,27 @@ async fn a_late_acknowledgement_saves_a_doubted_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_given_up_when_others_get_through() {
+async fn it_is_given_up_when_a_probe_gets_through_quickly() {
     let mut case = case();
     assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
-    case.server.signal(Event::ProbeSucceeded);
+    case.server.vitals().prove_quick();
     assert!(case.ends_within(MOMENT).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_others_had_before_the_doubt_proves_nothing() {
+async fn that_others_get_through_slowly_proves_nothing() {
+    let mut case = case();
+    assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
+    case.server.signal(Event::ProbeSucceeded);
+    case.server.signal(Event::Reached);
+    assert!(!case.ends_within(DOUBTFUL).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_probe_before_the_doubt_proves_nothing() {
     let mut case = case();
     assert!(!case.ends_within(DOUBTFUL - MOMENT).await);
-    case.server.signal(Event::Reached);
+    case.server.vitals().prove_quick();
     assert!(!case.ends_within(3 * MOMENT).await);
 }
 
