@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
+use super::paths;
 use super::root::Root;
 use super::step::Step;
 
@@ -103,7 +104,10 @@ enum Like {
 /// In one piece: a reader finds the old content or the new.
 fn replace(path: &Path, content: &[u8], like: &Like) -> io::Result<()> {
     let dir = parent(path);
-    let mut file = tempfile::Builder::new().prefix(".edgehold-").tempfile_in(&dir)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(paths::SCRATCH_PREFIX)
+        .rand_bytes(paths::SCRATCH_LETTERS)
+        .tempfile_in(&dir)?;
     file.write_all(content)?;
     match like {
         Like::Mode(mode) => file.as_file().set_permissions(Permissions::from_mode(*mode))?,

@@ -2,7 +2,8 @@
 //!
 //! Reads, never writes. What cannot be read is a fact too; the plans say what it means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ use super::host::{Host, Manager, Port};
 use super::kubeconfigs::{self, KubeconfigFile, Role};
 use super::paths;
 use super::root::{Existing, Root};
+use super::step::Step;
 
 /// Where a node's clients have connected since lite-apiserver.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 51003);
@@ -86,6 +88,8 @@ pub struct Facts {
     pub(super) client_ca: Option<(PathBuf, Existing)>,
     /// What is at the places that install writes to.
     pub(super) existing: BTreeMap<PathBuf, Existing>,
+    /// Files that an install or uninstall was writing when it was killed.
+    pub(super) leftovers: Vec<PathBuf>,
     /// Directories of edgehold's own with nothing in them: an install or uninstall that was broken off.
     pub(super) empty: Vec<PathBuf>,
     /// The configuration that is there, if it is right.
@@ -128,6 +132,7 @@ impl Facts {
                 note(root, &path, &mut existing)?;
             }
         }
+        let leftovers = leftovers(root, &kubeconfigs);
         let now = host.now();
         let client_ca = options
             .client_ca
@@ -146,12 +151,20 @@ impl Facts {
             node_name: node_name(options),
             serving: serving(&existing, address, now)?,
             client_ca: root.read(&client_ca).ok().flatten().map(|file| (client_ca, file)),
-            empty: empty_directories(root),
+            empty: empty_directories(root, &leftovers),
+            leftovers,
             kubeconfigs,
             unreadable,
             existing,
             config,
         })
+    }
+
+    /// What removes the leftovers.
+    pub(super) fn tidy(&self) -> impl Iterator<Item = Step> {
+        self.leftovers
+            .iter()
+            .map(|path| Step::Remove { path: path.clone() })
     }
 
     pub(super) fn existing_text(&self, path: &str) -> Option<&str> {
@@ -175,14 +188,43 @@ fn own_files(root: &Root) -> Result<BTreeMap<PathBuf, Existing>, FactError> {
     Ok(existing)
 }
 
-/// Inner ones first: what holds nothing but them is as good as empty.
-fn empty_directories(root: &Root) -> Vec<PathBuf> {
+/// Looked for wherever a file is written.
+fn leftovers(root: &Root, kubeconfigs: &[KubeconfigFile]) -> Vec<PathBuf> {
+    let own = [paths::PKI_DIR, paths::CONFIG_DIR, paths::UNIT_DIR];
+    let own = own.into_iter().map(Path::new);
+    let theirs = kubeconfigs.iter().filter_map(|file| file.path.parent());
+    let dirs: BTreeSet<&Path> = own.chain(theirs).collect();
+    let mut found = Vec::new();
+    for dir in dirs {
+        let entries = fs::read_dir(root.on_machine(dir)).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        let names = files.map(|entry| entry.file_name());
+        found.extend(names.filter(|name| is_scratch(name)).map(|name| dir.join(name)));
+    }
+    found.sort();
+    found
+}
+
+fn is_scratch(name: &OsStr) -> bool {
+    let letters = name
+        .to_str()
+        .and_then(|name| name.strip_prefix(paths::SCRATCH_PREFIX));
+    letters.is_some_and(|letters| {
+        letters.len() == paths::SCRATCH_LETTERS && letters.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
+}
+
+/// Inner ones first: what holds nothing but them and leftovers is as good as empty.
+fn empty_directories(root: &Root, leftovers: &[PathBuf]) -> Vec<PathBuf> {
     let mut empty: Vec<PathBuf> = Vec::new();
     for dir in [paths::PKI_DIR, paths::CONFIG_DIR].map(Path::new) {
         let Ok(mut entries) = fs::read_dir(root.on_machine(dir)) else {
             continue;
         };
-        let nothing = |entry: fs::DirEntry| empty.contains(&dir.join(entry.file_name()));
+        let nothing = |entry: fs::DirEntry| {
+            let path = dir.join(entry.file_name());
+            empty.contains(&path) || leftovers.contains(&path)
+        };
         if entries.all(|entry| entry.is_ok_and(nothing)) {
             empty.push(dir.to_owned());
         }

@@ -175,6 +175,7 @@ impl Planner<'_> {
         let start = managed && (!own.is_empty() || self.facts.manager == Manager::Inactive);
         let edits = clients.iter().any(|step| matches!(step, Step::Edit { .. }));
         let plan = &mut self.plan;
+        plan.steps.extend(self.facts.tidy());
         plan.steps.extend(own);
         if start {
             let actions = [

@@ -7,6 +7,7 @@ pub(super) const MARK: &str = "# Written by `edgehold install`";
 
 pub(super) const CONFIG_DIR: &str = "/etc/edgehold";
 pub(super) const PKI_DIR: &str = "/etc/edgehold/pki";
+pub(super) const UNIT_DIR: &str = "/etc/systemd/system";
 pub(super) const UNIT: &str = "/etc/systemd/system/edgehold.service";
 
 /// The local authority that kubelet then trusts besides the cluster's. Its key is thrown away once it has signed.
@@ -34,6 +35,10 @@ pub(super) const KUBE_PROXY: [&str; 4] = [
     "/var/lib/kube-proxy/kubeconfig",
     "/var/lib/kube-proxy/kubeconfig.conf",
 ];
+
+/// How the name of a file begins that is written and not yet in its place; [`SCRATCH_LETTERS`] at random follow.
+pub(super) const SCRATCH_PREFIX: &str = ".edgehold-";
+pub(super) const SCRATCH_LETTERS: usize = 6;
 
 /// Where the file is kept as it was before.
 pub(super) fn backup_of(path: &Path) -> PathBuf {

@@ -38,6 +38,7 @@ pub fn uninstall(options: &Options, facts: &Facts, data: Data) -> Result<Plan, V
             "let root read it",
         ));
     }
+    plan.steps.extend(facts.tidy());
     for file in &facts.kubeconfigs {
         match back(file, facts) {
             Ok(steps) => plan.steps.extend(steps),

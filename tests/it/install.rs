@@ -110,6 +110,35 @@ fn uninstall_leaves_every_byte_and_mode_as_it_was() {
 }
 
 #[test]
+fn what_a_kill_left_half_written_goes_with_the_next_run() {
+    let node = Scratch::joined();
+    node.write("etc/kubernetes/.edgehold-notes", "not install's", 0o600);
+    let before = node.tree();
+    let half = [
+        "etc/edgehold/pki/.edgehold-aB3dE6",
+        "etc/systemd/system/.edgehold-0q1w2E",
+        "etc/kubernetes/.edgehold-zzzzzz",
+    ];
+    let leave = || half.map(|path| node.write(path, "-----BEGIN PRIV", 0o600));
+    for command in ["install", "uninstall"] {
+        node.done(&["install"]);
+        leave();
+        let said = node.done(&[command]);
+        for path in half {
+            assert!(said.contains(&format!("remove /{path}")), "{said}");
+            assert!(!node.at(path).exists(), "{command} {path}");
+        }
+    }
+    assert_eq!(node.tree(), before);
+    // Killed at the very first file.
+    node.write(half[0], "-----BEGIN PRIV", 0o600);
+    node.done(&["uninstall"]);
+    assert!(!node.at("etc/edgehold").exists());
+    let said = node.done(&["uninstall"]);
+    assert!(said.contains("nothing to do"), "{said}");
+}
+
+#[test]
 fn uninstall_keeps_what_was_changed_in_the_kubeconfig_since() {
     let node = Scratch::joined();
     let before = node.read(KUBELET_CONF);
