@@ -38,6 +38,7 @@ mod layers;
 mod leaks;
 mod limits;
 mod link;
+mod links;
 mod listener;
 mod lite_apiserver;
 mod material;

@@ -97,6 +97,10 @@ async fn ask(config: &Config) -> Report {
         };
         Some(one(server.original.clone(), way, &nobody, &clients))
     });
+    if !config.upstream.interfaces.is_empty() {
+        let line = "servers asked by the routes of this node, not by upstream.interfaces";
+        report.lines.push(line.to_owned());
+    }
     for seen in join_all(looks).await {
         report.add(&seen, ca);
     }
