@@ -5,6 +5,7 @@ mod clients;
 mod issuer;
 mod logging;
 mod maintenance;
+mod memory;
 mod node;
 mod notify;
 mod reload;
@@ -51,6 +52,7 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(25);
 /// do without. No certificate, upstream or client is among them.
 pub fn run(config: Config) -> anyhow::Result<()> {
     logging::init(&config.log);
+    memory::keep_from_disk();
     tls::warm_up();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

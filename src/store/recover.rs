@@ -39,7 +39,7 @@ pub(super) fn survey(shared: &Shared) -> Result<(), StoreError> {
     locked::bring_back(shared);
     let mut found = Vec::new();
     for (dir, kind) in list("")? {
-        if kind != Kind::Directory || !is_hash(&dir) {
+        if !is_hash(&dir) || set_aside(shared, &dir, kind) {
             continue;
         }
         // One directory that cannot be read must not take the others with it.
@@ -66,6 +66,36 @@ pub(super) fn survey(shared: &Shared) -> Result<(), StoreError> {
         shared.slots.lock().insert(slot.id.clone(), slot);
     }
     Ok(())
+}
+
+/// Moves away what has the name of a principal's directory and is not one of ours: a link, or another user's. Left
+/// there it would keep this principal from being cached.
+fn set_aside(shared: &Shared, dir: &str, kind: Kind) -> bool {
+    let found = match kind {
+        Kind::Directory => shared.disk.create_dir(dir),
+        Kind::File | Kind::Other => Err(ErrorKind::NotADirectory.into()),
+    };
+    let error = match found {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+            ) =>
+        {
+            error
+        }
+        // Anything else is for the survey to judge.
+        _ => return false,
+    };
+    shared.counters.skipped.fetch_add(1, SeqCst);
+    let aside = format!("foreign-{dir}");
+    match shared.disk.rename(dir, &aside) {
+        Ok(()) => {
+            tracing::warn!(dir, %error, aside, "what is no directory of edgehold's was moved aside, unread")
+        }
+        Err(cause) => tracing::warn!(dir, %error, %cause, "a directory of the store is not used"),
+    }
+    true
 }
 
 fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<Arc<Slot>>) -> io::Result<()> {

@@ -300,3 +300,21 @@ async fn a_log_that_no_terminal_reads_has_no_colours_and_no_secrets() {
         assert!(!log.contains(secret), "the key of {key}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_leaves_no_core_file() {
+    use std::os::unix::process::ExitStatusExt;
+    let node = stopped_node().await;
+    let mut process = Process::run_after("ulimit -S -c $(ulimit -H -c)", &node.write_config());
+    process.address().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    let limits: Vec<&str> = line.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(limits, ["1", "1"], "soft and hard");
+    process.signal("ABRT");
+    let status = process.end_within(DEADLINE).await;
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
+}

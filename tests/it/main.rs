@@ -49,6 +49,7 @@ mod pods;
 mod process;
 mod reload;
 mod returning;
+mod reviews;
 mod scripted;
 mod serving;
 mod signing;

@@ -74,6 +74,11 @@ impl Process {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name (`TERM`).
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")

@@ -1,13 +1,13 @@
 //! The real disk: a root directory that is ours alone, locked against a second process.
 //!
-//! The only file of edgehold that writes, renames and removes files. Files are 0600, directories 0700, and a
-//! symbolic link is never followed below the root.
+//! The only file of edgehold that writes, renames and removes files. Files are 0600, directories 0700; below the root a
+//! symbolic link is never followed, and nothing that another user owns is read or written.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the one place where the store writes files"
 )]
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -77,25 +77,33 @@ impl Files {
     fn at(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
-}
 
-impl Disk for Files {
-    fn create_dir(&self, dir: &str) -> io::Result<()> {
+    /// A directory below the root that is ours, and where it is: what others can write to says nothing.
+    fn own_dir(&self, dir: &str) -> io::Result<(PathBuf, Metadata)> {
         let path = self.at(dir);
-        match DirBuilder::new().mode(DIR_MODE).create(&path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
         let found = fs::symlink_metadata(&path)?;
         if !found.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
+        ours(&found)?;
+        Ok((path, found))
+    }
+}
+
+impl Disk for Files {
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        match DirBuilder::new().mode(DIR_MODE).create(self.at(dir)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let (path, found) = self.own_dir(dir)?;
         restrict(&path, found.mode(), DIR_MODE)
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<(String, Kind)>> {
         let mut entries = Vec::new();
-        for entry in fs::read_dir(self.at(dir))? {
+        let (path, _) = self.own_dir(dir)?;
+        for entry in fs::read_dir(path)? {
             let entry = entry?;
             let kind = match entry.file_type()? {
                 t if t.is_file() => Kind::File,
@@ -116,7 +124,9 @@ impl Disk for Files {
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = options().open(self.at(path))?;
-        if file.metadata()?.mode() & 0o7777 != FILE_MODE {
+        let found = file.metadata()?;
+        ours(&found)?;
+        if found.mode() & 0o7777 != FILE_MODE {
             file.set_permissions(Permissions::from_mode(FILE_MODE))?;
         }
         Ok(Arc::new(file))
@@ -173,6 +183,18 @@ fn options() -> OpenOptions {
         .mode(FILE_MODE)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
+}
+
+/// Refuses what another user owns: it says what that user wants, and may change at any time.
+fn ours(found: &Metadata) -> io::Result<()> {
+    let uid = found.uid();
+    if uid == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("it belongs to another user (uid {uid})"),
+    ))
 }
 
 fn restrict(path: &Path, mode: u32, wanted: u32) -> io::Result<()> {
