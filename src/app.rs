@@ -27,7 +27,7 @@ use crate::proxy::{Pace, Parts, Proxy, ProxyMetrics};
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::tls::{self, Certificates};
-use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, probe, trial, upkeep};
+use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, names, probe, trial, upkeep};
 
 use self::certificates::Seals;
 use self::maintenance::Maintenance;
@@ -178,6 +178,7 @@ impl App {
         probe::spawn(&link, transports.default_transport(), &tasks);
         upkeep::spawn(&transports, &tasks);
         trial::spawn(&transports, &tasks);
+        names::spawn(&transports, &tasks);
         reload::spawn(&config, &link, &certificates, &tasks);
 
         let cache_config = CacheConfig {

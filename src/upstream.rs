@@ -13,6 +13,7 @@ mod health;
 pub mod link;
 pub mod look;
 pub mod metrics;
+pub mod names;
 mod pool;
 pub mod probe;
 mod proxy;

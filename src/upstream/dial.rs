@@ -34,6 +34,8 @@ pub(super) enum Via {
 pub(super) struct Path {
     /// The number of its interface; 0 if none is configured.
     pub(super) uplink: usize,
+    /// The other end: the server, or the proxy on the way to it.
+    pub(super) address: Option<SocketAddr>,
 }
 
 /// A new connection after its TLS handshake.
@@ -107,6 +109,7 @@ impl Dialer {
             }
         };
         let _best_effort = tcp.set_nodelay(true);
+        let address = tcp.peer_addr().ok();
         let pulse = Pulse::new(vitals);
         let felt = Felt::new(tcp, Arc::clone(&pulse));
         let handshake = tls.connect(&self.server.endpoint().server_name, felt);
@@ -122,7 +125,7 @@ impl Dialer {
         Ok(Dialed {
             stream,
             pulse,
-            path: Path { uplink },
+            path: Path { uplink, address },
         })
     }
 
@@ -227,6 +230,13 @@ impl Dialer {
         let Endpoint { host, port, .. } = self.server.endpoint();
         let proxy = self.settings.proxy.as_ref();
         proxy.filter(|proxy| proxy.serves(host, *port))
+    }
+
+    /// The host that is looked up for a connection, and the port there.
+    pub(super) fn looked_up(&self) -> (&str, u16) {
+        let Endpoint { host, port, .. } = self.server.endpoint();
+        self.proxy()
+            .map_or((host, *port), |proxy| (&proxy.host, proxy.port))
     }
 
     /// For messages: the server, and what lies on the way to it.

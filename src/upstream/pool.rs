@@ -1,6 +1,7 @@
 //! The connections of one identity to one server: streams spread under the apiserver's limit; watches,
 //! large answers and the rest apart from each other.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,22 @@ impl Pool {
         let old = std::mem::replace(&mut *self.generation.lock(), CancellationToken::new());
         self.forget_connections();
         old.cancel();
+    }
+
+    /// The host that is looked up for its connections, and the port there.
+    pub(super) fn looked_up(&self) -> (&str, u16) {
+        self.dialer.looked_up()
+    }
+
+    /// The other ends of its connections.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let lanes = Purpose::ALL.map(|purpose| self.lane(purpose));
+        let addresses = lanes.iter().flat_map(|lane| {
+            let connections = lane.connections.lock();
+            let addresses = connections.iter().filter_map(|c| c.path().address);
+            addresses.collect::<Vec<_>>()
+        });
+        addresses.collect()
     }
 
     /// Drains the connections that took such a way, and no others.

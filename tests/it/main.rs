@@ -43,6 +43,7 @@ mod listener;
 mod lite_apiserver;
 mod material;
 mod memory;
+mod names;
 mod offline;
 mod pod_network;
 mod pods;
