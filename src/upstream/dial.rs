@@ -102,7 +102,7 @@ impl Dialer {
         let late = || self.late(limit);
         let vitals = self.server.vitals();
         let socket = while_heard(|| vitals.heard(), limit, self.socket(via));
-        let (tcp, uplink) = self.impatiently(socket).await.ok_or_else(late)??;
+        let (tcp, uplink) = self.impatiently(socket, via).await.ok_or_else(late)??;
         let seen = |seen| {
             if via == Via::Best {
                 self.server.uplink(seen);
@@ -130,10 +130,10 @@ impl Dialer {
     }
 
     /// A probe waits for a proxy longer than a person should before the log says so.
-    async fn impatiently<T>(&self, socket: impl Future<Output = T>) -> T {
+    async fn impatiently<T>(&self, socket: impl Future<Output = T>, via: Via) -> T {
         let late = async {
             tokio::time::sleep(self.settings.connect_timeout).await;
-            if self.proxy().is_some() {
+            if via == Via::Best && self.proxy().is_some() {
                 let late = self.late(self.settings.connect_timeout);
                 self.server.way_is(Some(&late.message));
             }
