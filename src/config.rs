@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(config.upstream.probe.success_threshold, 3);
         assert_eq!(config.upstream.strategy, super::Strategy::Priority);
         assert_eq!(config.upstream.keep_alive.interval, Duration::from_secs(3));
-        assert_eq!(config.upstream.keep_alive.timeout, Duration::from_secs(2));
+        assert_eq!(config.upstream.keep_alive.timeout, Duration::from_millis(1500));
         assert_eq!(config.clients, []);
         assert_eq!(config.certificates.reload_interval, Duration::from_secs(1800));
         assert_eq!(config.certificates.retry_interval, Duration::from_secs(1));
