@@ -19,6 +19,7 @@ mod handshake;
 mod inspect;
 mod pem;
 mod request;
+mod revocation;
 mod schedule;
 mod seal;
 mod server;
@@ -26,6 +27,7 @@ mod status;
 #[cfg(test)]
 mod testing;
 mod time;
+mod trust;
 mod verify;
 
 pub use certificate::{CertificateInfo, CertificateParseError, Validity};
@@ -39,13 +41,15 @@ pub use pem::{
     ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial, check_bundle, check_pair,
 };
 pub use request::{AltName, NotAName, RequestError, RequestKey, RequestSubject, ServingLeaf};
+pub use revocation::RevocationLists;
 pub use seal::FileSeal;
 pub use server::{
     HandshakeError, HandshakeErrorKind, PeerCertificate, ServerStream, ServerTls, accept, alpn,
-    peer_certificate,
+    peer_certificate, shown_chain,
 };
 pub use status::{CertificateKind, CertificateState, CertificateStatus};
 pub use time::{Expiry, TrustedTime};
+pub use trust::{ClientTrust, ShownChain};
 
 /// Draws once from the random generator, so that the first client does not wait for its seeding (about 30 ms).
 ///

@@ -52,6 +52,7 @@ pub(super) fn config(config: &Config, seals: &Seals) -> tls::Config {
         serving_before: before.map(|(cert, key)| paths(cert, key)),
         client_ca: serving.client_ca_file.clone(),
         client_ca_more: kept(&serving.client_ca_ref),
+        client_crl: serving.client_crl_file.clone(),
         upstream_ca: Some(config.upstream.ca_file.clone()),
         upstream_ca_more: kept(&config.upstream.ca_ref),
         clients: clients.collect(),

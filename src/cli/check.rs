@@ -276,6 +276,11 @@ impl Summary {
         self.file("listen.tls.clientCAFile", &tls.client_ca_file);
         let field = "listen.tls.clientCAFile";
         self.judge(pairs::authorities(field, &tls.client_ca_file, clock::wall()));
+        if let Some(path) = &tls.client_crl_file {
+            let field = "listen.tls.clientCRLFile";
+            self.file(field, path);
+            self.judge(pairs::revoked(field, path, clock::wall()));
+        }
     }
 
     fn judge(&mut self, judgement: Judgement) {

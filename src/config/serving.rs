@@ -38,6 +38,8 @@ pub struct ServingPair {
     pub key_file: PathBuf,
     /// The authorities that client certificates are verified with.
     pub client_ca_file: PathBuf,
+    /// The lists of revoked client certificates.
+    pub client_crl_file: Option<PathBuf>,
     /// `certFile` and `keyFile` when the certificate comes from the cluster: served with until it is there.
     pub before: Option<(PathBuf, PathBuf)>,
     /// How to get the certificate from the cluster by a request.
@@ -116,12 +118,16 @@ pub(super) fn read<'n>(
         "certFile",
         "keyFile",
         "clientCAFile",
+        "clientCRLFile",
         "csr",
         "secretRef",
         "clientCAConfigMapRef",
     ];
     let object = field.object(&known, out)?;
     let client_ca_file = file(&object, "clientCAFile", out);
+    let client_crl_file = or_default(object.get("clientCRLFile"), None, |field| {
+        field.parse(path, out).map(Some)
+    });
     let kept = cache_path.join("material");
     let to = kept.join("client-ca.crt");
     let client_ca_ref = material::read_config_map(&object, "clientCAConfigMapRef", to, references, out);
@@ -158,6 +164,7 @@ pub(super) fn read<'n>(
         cert_file,
         key_file,
         client_ca_file: client_ca_file?,
+        client_crl_file: client_crl_file?,
         before,
         csr,
         secret_ref,

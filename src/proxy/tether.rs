@@ -1,9 +1,9 @@
 //! What a request knows of the connection that it came on: when that has to end, and that it lasts as long as what was
 //! upgraded from it.
 //!
-//! A connection ends when the process stops or when the authority behind its client certificate is replaced. Then its
+//! A connection ends when the process stops or when the outage is over that its expired certificate was good for. Then its
 //! watches end cleanly at once, so that clients ask again on another connection; short requests and upgraded
-//! connections have until the end of the drain.
+//! connections have until the end of the drain. When its certificate is withdrawn, all of it is cut.
 
 use std::future::Future;
 

@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use crate::proxy::{Peer, Proxy, Tether};
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
-use crate::tls::{self, Alpn, ServerTls, TrustedTime};
+use crate::tls::{self, Alpn, ServerStream, ServerTls, TrustedTime};
 
 use super::metrics::ServerMetrics;
 use super::patience::{self, Streams, Taking};
-use super::serving::ClientCa;
+use super::serving::Clients;
 
 /// Time limits of one connection.
 #[derive(Debug, Clone)]
@@ -61,35 +61,72 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
-    (tls, mut client_ca, time): (ServerTls, ClientCa, Arc<TrustedTime>),
+    (tls, mut clients, time): (ServerTls, Clients, Arc<TrustedTime>),
     proxy: Arc<Proxy>,
     config: ConnectionConfig,
     (metrics, tasks): (ServerMetrics, Tasks),
 ) {
-    let stream = match tokio::time::timeout(config.handshake_timeout, tls::accept(stream, &tls)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            metrics.reject(error.kind.as_str());
-            tracing::debug!(peer = %address, kind = error.kind.as_str(), %error, "handshake failed");
-            return;
-        }
-        Err(_) => {
-            metrics.reject("timeout");
-            tracing::debug!(peer = %address, "handshake timed out");
-            return;
-        }
-    };
+    let stream =
+        match tokio::time::timeout(config.handshake_timeout, Box::pin(tls::accept(stream, &tls))).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                metrics.reject(error.kind.as_str());
+                tracing::debug!(peer = %address, kind = error.kind.as_str(), %error, "handshake failed");
+                return;
+            }
+            Err(_) => {
+                metrics.reject("timeout");
+                tracing::debug!(peer = %address, "handshake timed out");
+                return;
+            }
+        };
     metrics.accepted.inc();
     let _open = Open::count(&metrics.open);
 
-    let http2 = tls::alpn(&stream) == Some(Alpn::H2);
+    let shown = tls::shown_chain(&stream, &time);
     let tether = Tether::new(tasks.cancelled());
     let peer = Arc::new(Peer {
         certificate: tls::peer_certificate(&stream),
         address,
         tether: tether.clone(),
     });
-    let verified = peer.certificate.is_some();
+    // In a place of its own: while hands are shaken there is none.
+    let converse = Box::pin(converse(
+        stream,
+        Arc::clone(&peer),
+        proxy,
+        config,
+        time,
+        (metrics, tasks),
+    ));
+    let Some(shown) = shown else { return converse.await };
+    tokio::select! {
+        () = converse => {}
+        // At once, not with a drain: whoever holds a key that was withdrawn gets no further byte.
+        error = clients.refuse(&shown) => {
+            tether.leave();
+            tether.cut();
+            let name = peer.certificate.as_ref().and_then(|certificate| certificate.common_name.as_deref());
+            tracing::info!(
+                peer = %address, name, %error,
+                "the certificate of a client is not good any more, its connection was cut"
+            );
+            tether.tunnels_ended().await;
+        }
+    }
+}
+
+/// HTTP, until the client ends it or it has been drained.
+async fn converse(
+    stream: ServerStream,
+    peer: Arc<Peer>,
+    proxy: Arc<Proxy>,
+    config: ConnectionConfig,
+    time: Arc<TrustedTime>,
+    (metrics, tasks): (ServerMetrics, Tasks),
+) {
+    let http2 = tls::alpn(&stream) == Some(Alpn::H2);
+    let (address, tether) = (peer.address, peer.tether.clone());
     let expired = peer
         .certificate
         .as_ref()
@@ -115,13 +152,9 @@ pub(super) async fn serve(
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let mut silence = pin!(tokio::time::sleep(config.header_timeout));
     let mut silent = true;
-    // A certificate is good for no longer than its authority: the client verifies anew on another connection.
     let mut leaving = pin!(async {
         tokio::select! {
             () = tasks.cancelled().cancelled() => {}
-            () = client_ca.replaced(), if verified => {
-                tracing::debug!(peer = %address, "the client CA was replaced, draining the connection");
-            }
             () = time.in_touch(), if expired => {
                 tracing::debug!(peer = %address, "the outage is over, draining the connection of an expired certificate");
             }
@@ -219,6 +252,7 @@ mod tests {
 
     #[test]
     fn the_task_of_a_connection_is_small() {
-        assert!(size(serve) < 8 << 10, "{} bytes", size(serve));
+        let sizes = size(serve) + size(converse);
+        assert!(sizes < 9 << 10, "{} and {} bytes", size(serve), size(converse));
     }
 }

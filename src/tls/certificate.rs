@@ -63,8 +63,8 @@ impl CertificateInfo {
                 .filter(|name| !name.is_empty()),
             organizations: names(&certificate, &OID_X509_ORGANIZATION_NAME)?,
             fingerprint: sha256_hex(&[der]),
-            not_before: moment(validity.not_before),
-            not_after: moment(validity.not_after),
+            not_before: system_time(validity.not_before),
+            not_after: system_time(validity.not_after),
         })
     }
 
@@ -92,7 +92,7 @@ fn names(certificate: &X509Certificate<'_>, oid: &Oid<'_>) -> Result<Vec<String>
         .collect()
 }
 
-fn moment(time: ASN1Time) -> SystemTime {
+pub(super) fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = time.timestamp();
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let moment = if seconds < 0 {

@@ -4,7 +4,7 @@
 //! immutable snapshots that are replaced only when their content changed. What a file means is `pem`'s, when it is
 //! looked at is `schedule`'s, what was taken from it is `item`'s.
 //!
-//! Until both the serving pair and the client CA have loaded there is no [`ServerMaterial`]: a listener then has
+//! Until the serving pair, the client CA and, where configured, its lists of revoked certificates have loaded there is no [`ServerMaterial`]: a listener then has
 //! nothing to shake hands with and refuses connections. A serving pair without a client CA would take every client
 //! for anonymous.
 
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::pem::{ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial};
 use super::schedule::{Action, Event, Pace, Schedule};
 use super::status::CertificateStatus;
+use super::trust::ClientTrust;
 use crate::runtime::clock;
 use crate::runtime::files::{self, Coverage, Entry, FileEvents};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub client_ca: PathBuf,
     /// More of them, if the file is there: from the cluster.
     pub client_ca_more: Option<PathBuf>,
+    /// The lists of revoked client certificates.
+    pub client_crl: Option<PathBuf>,
     /// The authorities of the apiservers; without it nothing upstream is trusted.
     pub upstream_ca: Option<PathBuf>,
     /// More of them, if the file is there: from the cluster.
@@ -101,7 +104,7 @@ impl Certificates {
         self.upstream_ca.send_replace(Some(path));
     }
 
-    /// What a listener needs; `None` until both the serving pair and the client CA have loaded.
+    /// What a listener needs; `None` until the serving pair, the client CA and, where configured, its CRL have loaded.
     pub fn server_material(&self) -> watch::Receiver<Option<Arc<ServerMaterial>>> {
         self.published.server.subscribe()
     }
@@ -120,7 +123,7 @@ impl Certificates {
         self.published.upstream.subscribe()
     }
 
-    /// Every file as of its last look, in the order: serving, client CA, upstream CA, clients as configured.
+    /// Every file as of its last look, in the order: serving, client CA, client CRL, upstream CA, clients as configured.
     pub fn statuses(&self) -> Vec<CertificateStatus> {
         self.published.statuses.borrow().clone()
     }
@@ -186,6 +189,7 @@ fn sources(config: Config) -> Vec<Source> {
         Source::Serving(config.serving, config.serving_before),
         Source::ClientCa(config.client_ca, config.client_ca_more),
     ];
+    sources.extend(config.client_crl.map(Source::ClientCrl));
     let more = config.upstream_ca_more;
     sources.extend(config.upstream_ca.map(|path| Source::UpstreamCa(path, more)));
     let mut names = HashSet::new();
@@ -218,7 +222,7 @@ impl Published {
         self.show(items, index);
         let Some(item) = items.get(index) else { return };
         match (item.source(), item.value()) {
-            (Source::Serving(..) | Source::ClientCa(..), Some(_)) => {
+            (Source::Serving(..) | Source::ClientCa(..) | Source::ClientCrl(..), Some(_)) => {
                 if let Some(material) = server_material(items) {
                     self.server.send_replace(Some(Arc::new(material)));
                 }
@@ -244,17 +248,35 @@ impl Published {
     }
 }
 
+/// `None` too while configured lists of revoked certificates have never loaded: somebody on them would be let in.
 fn server_material(items: &[Item]) -> Option<ServerMaterial> {
     let mut serving = None;
     let mut client_ca = None;
+    let (mut listed, mut revoked) = (false, None);
     for item in items {
         match (item.source(), item.value()) {
             (Source::Serving(..), Some(Value::Pair(pair))) => serving = Some(pair.clone()),
             (Source::ClientCa(..), Some(Value::Bundle(roots))) => client_ca = Some(Arc::clone(roots)),
+            (Source::ClientCrl(..), value) => {
+                listed = true;
+                if let Some(Value::Lists(lists)) = value {
+                    revoked = Some(Arc::clone(lists));
+                }
+            }
             _ => {}
         }
     }
-    Some(ServerMaterial::new(serving?, client_ca?))
+    let (serving, client_ca) = (serving?, client_ca?);
+    if listed && revoked.is_none() {
+        return None;
+    }
+    match ClientTrust::new(&client_ca, revoked.as_deref()) {
+        Ok(clients) => Some(ServerMaterial::new(serving, Arc::new(clients))),
+        Err(error) => {
+            tracing::warn!(%error, "clients cannot be verified with what has loaded");
+            None
+        }
+    }
 }
 
 /// What a load brought.

@@ -19,6 +19,7 @@ use rustls::sign::CertifiedKey;
 use super::certificate::{CertificateInfo, CertificateParseError, Validity, sha256_hex};
 use super::seal::FileSeal;
 use super::status::CertificateState;
+use super::trust::ClientTrust;
 
 /// Far above any real bundle (Mozilla's is 0.25 MB), far below what a wrong path could cost.
 const SIZE_LIMIT: u64 = 4 << 20;
@@ -150,6 +151,12 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// Readable, without a list of revoked certificates.
+    #[error("{}: no list of revoked certificates (X509 CRL) in it", path.display())]
+    NoList {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file ends inside a PEM section.
     #[error("{}: half written: it ends inside a PEM section", path.display())]
     HalfWritten {
@@ -199,7 +206,9 @@ impl LoadError {
             | Self::TooLarge { .. }
             | Self::Unreadable { .. }
             | Self::Interrupted { .. } => CertificateState::Unreadable,
-            Self::NoCertificate { .. } | Self::NoKey { .. } => CertificateState::Incomplete,
+            Self::NoCertificate { .. } | Self::NoKey { .. } | Self::NoList { .. } => {
+                CertificateState::Incomplete
+            }
             Self::HalfWritten { .. } | Self::Damaged { .. } => CertificateState::Damaged,
             Self::KeyMismatch { .. } => CertificateState::KeyMismatch,
             Self::WrongName { .. } => CertificateState::WrongName,
@@ -250,16 +259,16 @@ impl From<KeyPair> for ClientIdentity {
     }
 }
 
-/// What a listener needs: its own pair and the authorities of its clients.
+/// What a listener needs: its own pair and which clients to trust.
 #[derive(Debug, Clone)]
 pub struct ServerMaterial {
     serving: KeyPair,
-    client_ca: Arc<Roots>,
+    clients: Arc<ClientTrust>,
 }
 
 impl ServerMaterial {
-    pub(super) fn new(serving: KeyPair, client_ca: Arc<Roots>) -> Self {
-        Self { serving, client_ca }
+    pub(super) fn new(serving: KeyPair, clients: Arc<ClientTrust>) -> Self {
+        Self { serving, clients }
     }
 
     /// The serving leaf.
@@ -267,10 +276,10 @@ impl ServerMaterial {
         &self.serving.leaf
     }
 
-    /// The authorities that client certificates are verified against. When its fingerprint changes, connections that
-    /// were verified against the old one should be drained.
-    pub fn client_ca(&self) -> &Roots {
-        &self.client_ca
+    /// What client certificates are verified against. When its fingerprint changes, open connections are to be judged
+    /// again.
+    pub fn clients(&self) -> &Arc<ClientTrust> {
+        &self.clients
     }
 
     pub(super) fn serving(&self) -> &KeyPair {
@@ -476,7 +485,7 @@ fn private_key(pem: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, LoadEr
 }
 
 /// Never prints the parser's own text: it quotes lines, and a line may be of a key.
-fn broken(path: &Path, error: &PemError) -> LoadError {
+pub(super) fn broken(path: &Path, error: &PemError) -> LoadError {
     let path = path.to_owned();
     match error {
         PemError::MissingSectionEnd { .. } => LoadError::HalfWritten { path },

@@ -4,7 +4,8 @@
 //! There is no session resumption: a resumed session would carry a client certificate past its expiry and past the
 //! removal of its authority, and Kubernetes clients do not resume (client-go sets no session cache).
 //!
-//! A listener builds a new [`ServerTls`] for each new [`ServerMaterial`]; connections keep the one they began with.
+//! A listener builds a new [`ServerTls`] for each new [`ServerMaterial`]; connections keep the one they began with, and
+//! what their client showed, so that it can be judged again ([`shown_chain`]).
 
 use std::fmt;
 use std::io;
@@ -23,7 +24,9 @@ use super::client::Alpn;
 use super::handshake::{TlsConfigError, is_closed, tls_error};
 use super::pem::ServerMaterial;
 use super::time::TrustedTime;
+use super::trust::ShownChain;
 use super::verify::ClientVerifier;
+use crate::runtime::clock;
 
 /// A connection after its handshake.
 pub type ServerStream<IO = TcpStream> = tokio_rustls::server::TlsStream<IO>;
@@ -39,7 +42,7 @@ impl ServerTls {
     pub fn new(material: &ServerMaterial, time: &Arc<TrustedTime>) -> Result<Self, TlsConfigError> {
         let provider = super::provider();
         time.issued(material.leaf().not_before);
-        let verifier = Arc::new(ClientVerifier::new(material.client_ca(), time)?);
+        let verifier = Arc::new(ClientVerifier::new(material.clients(), time));
         let mut config = ServerConfig::builder_with_details(provider, Arc::clone(time) as _)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_client_cert_verifier(verifier)
@@ -168,6 +171,16 @@ pub fn peer_certificate<IO>(stream: &ServerStream<IO>) -> Option<PeerCertificate
         organizations: info.organizations,
         fingerprint: info.fingerprint,
         not_after: info.not_after,
+    })
+}
+
+/// What the client showed, to be judged again later; `None` if it showed nothing.
+pub fn shown_chain<IO>(stream: &ServerStream<IO>, time: &TrustedTime) -> Option<ShownChain> {
+    let chain = stream.get_ref().1.peer_certificates()?;
+    Some(ShownChain {
+        chain: chain.to_vec(),
+        at: time.floored(clock::wall()),
+        or_at: time.second_look(),
     })
 }
 

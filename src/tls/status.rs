@@ -10,6 +10,8 @@ pub enum CertificateKind {
     Serving,
     /// The authorities of client certificates.
     ClientCa,
+    /// The lists of revoked client certificates.
+    ClientCrl,
     /// The authorities of the apiservers.
     UpstreamCa,
     /// The pair that re-originates one common name.
@@ -22,6 +24,7 @@ impl CertificateKind {
         match self {
             Self::Serving => "serving",
             Self::ClientCa => "client_ca",
+            Self::ClientCrl => "client_crl",
             Self::UpstreamCa => "upstream_ca",
             Self::Client => "client",
         }
@@ -45,7 +48,7 @@ pub enum CertificateState {
     KeyMismatch,
     /// The certificate's common name is not the configured one.
     WrongName,
-    /// Loaded, but its time is over.
+    /// Loaded, but its time is over. A list of revoked certificates counts all the same.
     Expired,
     /// Loaded, but its time has not come: usually a wrong clock.
     NotYetValid,
@@ -84,7 +87,7 @@ impl CertificateState {
 /// One watched file or pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateStatus {
-    /// `serving`, `client-ca`, `upstream-ca`, or the configured common name.
+    /// `serving`, `client-ca`, `client-crl`, `upstream-ca`, or the configured common name.
     pub name: String,
     /// What it is for; names are unique within a kind.
     pub kind: CertificateKind,
@@ -92,9 +95,10 @@ pub struct CertificateStatus {
     pub path: PathBuf,
     /// The file as of the last look.
     pub state: CertificateState,
-    /// SHA-256 of the leaf in use (of a CA bundle: of all its certificates); `None` while nothing is in use.
+    /// SHA-256 of the leaf in use (of a CA bundle or lists: of all of them); `None` while nothing is in use.
     pub fingerprint: Option<String>,
-    /// End of validity of the value in use; of a CA bundle, the moment from which none of it is valid.
+    /// End of validity of the value in use; of a CA bundle, the moment from which none of it is valid; of
+    /// lists, the first `nextUpdate`.
     pub not_after: Option<SystemTime>,
     /// Why the state is not `Current`.
     pub last_error: Option<String>,

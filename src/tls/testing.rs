@@ -5,13 +5,15 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use crate::runtime::clock;
 use crate::tls::pem::{self, PairPaths};
-use crate::tls::{ClientIdentity, Roots, ServerMaterial};
+use crate::tls::{ClientIdentity, ClientTrust, RevocationLists, Roots, ServerMaterial};
 
 /// The moment so many seconds after (before) 1970.
 pub(crate) fn at(seconds: i64) -> SystemTime {
@@ -157,10 +159,33 @@ impl Authority {
     }
 
     pub(crate) fn roots(&self) -> Roots {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        write(&path, &self.pem);
-        pem::load_bundles(&path, None).unwrap()
+        Self::bundle(&[self])
+    }
+
+    pub(crate) fn bundle(authorities: &[&Self]) -> Roots {
+        let pem: String = authorities.iter().map(|authority| &*authority.pem).collect();
+        Roots::parse(pem.as_bytes(), Path::new("ca.pem")).unwrap()
+    }
+
+    /// A list (PEM) that revokes these, to be replaced at `next_update`.
+    pub(crate) fn revoke(&self, revoked: &[&Issued], next_update: SystemTime) -> String {
+        let revoked = revoked.iter().map(|issued| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(
+                X509Certificate::from_der(&issued.der).unwrap().1.raw_serial(),
+            ),
+            revocation_time: days(-20).into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: days(-20).into(),
+            next_update: next_update.into(),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 }
 
@@ -168,8 +193,16 @@ impl Authority {
 pub(crate) fn material(server: &Issued, clients: &Authority) -> ServerMaterial {
     ServerMaterial::new(
         server.identity().into_pair(),
-        std::sync::Arc::new(clients.roots()),
+        std::sync::Arc::new(ClientTrust::new(&clients.roots(), None).unwrap()),
     )
+}
+
+/// These lists in one file.
+pub(crate) fn lists(texts: &[String]) -> RevocationLists {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("crl.pem");
+    write(&path, &texts.concat());
+    RevocationLists::load(&path).unwrap()
 }
 
 #[allow(clippy::disallowed_methods)] // tests stand for the programs that write certificates

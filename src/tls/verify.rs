@@ -8,7 +8,6 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
@@ -16,38 +15,36 @@ use super::certificate::CertificateInfo;
 use super::handshake::TlsConfigError;
 use super::pem::Roots;
 use super::time::{TrustedTime, unix};
+use super::trust::ClientTrust;
 
 /// Verifies clients, and during an outage gives an expired certificate a second look at the last contact.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
-    inner: Arc<dyn ClientCertVerifier>,
+    trust: Arc<ClientTrust>,
     time: Arc<TrustedTime>,
 }
 
 impl ClientVerifier {
     /// A certificate is asked for and not required.
-    pub(super) fn new(roots: &Roots, time: &Arc<TrustedTime>) -> Result<Self, TlsConfigError> {
-        let inner = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots.store()), super::provider())
-            .allow_unauthenticated()
-            .build()?;
-        Ok(Self {
-            inner,
+    pub(super) fn new(trust: &Arc<ClientTrust>, time: &Arc<TrustedTime>) -> Self {
+        Self {
+            trust: Arc::clone(trust),
             time: Arc::clone(time),
-        })
+        }
     }
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
+        self.trust.plain().offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
+        self.trust.plain().client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        self.trust.plain().root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -57,12 +54,11 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self
-            .inner
-            .verify_client_cert(end_entity, intermediates, now)
+            .trust
+            .verify(end_entity, intermediates, now)
             .or_else(|error| match self.time.second_look() {
                 Some(then) if is_about_time(&error) => {
-                    self.inner
-                        .verify_client_cert(end_entity, intermediates, unix(then))
+                    self.trust.verify(end_entity, intermediates, unix(then))
                 }
                 _ => Err(error),
             })?;
@@ -77,7 +73,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        self.trust.plain().verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -86,11 +82,11 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        self.trust.plain().verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.trust.plain().supported_verify_schemes()
     }
 }
 

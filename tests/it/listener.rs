@@ -200,6 +200,7 @@ impl Front {
             serving_before: None,
             client_ca: pki.write_ca(dir.path(), "ca"),
             client_ca_more: None,
+            client_crl: None,
             upstream_ca: None,
             upstream_ca_more: None,
             clients: Vec::new(),

@@ -51,6 +51,7 @@ mod process;
 mod reload;
 mod returning;
 mod reviews;
+mod revocation;
 mod scripted;
 mod serving;
 mod signing;

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::config::Config;
-use crate::tls::{CertificateInfo, LoadError, PairInfo, PairPaths, Roots, ServerName, Validity};
+use crate::tls::{
+    CertificateInfo, LoadError, PairInfo, PairPaths, RevocationLists, Roots, ServerName, Validity,
+};
 
 /// Lines for a person, and what is wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -82,6 +84,29 @@ pub(super) fn authorities(field: &str, path: &Path, wall: SystemTime) -> Judgeme
                 "none of its authorities is valid yet; check the clock",
             ),
         },
+        Err(error) => judgement.unusable(field, &error),
+    }
+    judgement
+}
+
+/// A file with lists of revoked certificates.
+pub(super) fn revoked(field: &str, path: &Path, wall: SystemTime) -> Judgement {
+    let mut judgement = Judgement::default();
+    match RevocationLists::load(path) {
+        Ok(lists) => {
+            judgement.lines.push(format!(
+                "{}: {} client certificates are revoked",
+                path.display(),
+                lists.revoked()
+            ));
+            if lists.next_update().is_some_and(|end| end < wall) {
+                judgement.wrong(
+                    field,
+                    path,
+                    "a list in it is overdue; it counts, but lacks what was revoked since",
+                );
+            }
+        }
         Err(error) => judgement.unusable(field, &error),
     }
     judgement

@@ -1,6 +1,6 @@
 //! One watched file or pair: the value in use, and what is said about it. No I/O but the load itself.
 //!
-//! Invariant: a value that is valid is only ever replaced by one that is valid.
+//! Invariant: a pair or a bundle that is valid is only ever replaced by one that is valid.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::tls::certificate::Validity;
 use crate::tls::expiry::Notices;
 use crate::tls::pem::{self, KeyPair, LoadError, PairPaths, PairSource, Roots};
+use crate::tls::revocation::RevocationLists;
 use crate::tls::schedule::Verdict;
 use crate::tls::status::{CertificateKind, CertificateState, CertificateStatus};
 
@@ -19,6 +20,8 @@ pub(super) enum Source {
     Serving(PairSource, Option<PairPaths>),
     /// The file, and one that adds to it if it is there.
     ClientCa(PathBuf, Option<PathBuf>),
+    /// Lists of revoked client certificates.
+    ClientCrl(PathBuf),
     UpstreamCa(PathBuf, Option<PathBuf>),
     /// With the common name that the leaf must have.
     Client(String, PairSource),
@@ -38,6 +41,7 @@ impl Source {
             Self::ClientCa(path, more) | Self::UpstreamCa(path, more) => {
                 pem::load_bundles(path, more.as_deref()).map(|roots| Value::Bundle(Arc::new(roots)))
             }
+            Self::ClientCrl(path) => RevocationLists::load(path).map(|lists| Value::Lists(Arc::new(lists))),
             Self::Client(expected, source) => {
                 let pair = source.load()?;
                 let found = pair.leaf.common_name.as_deref().unwrap_or_default();
@@ -62,6 +66,7 @@ impl Source {
                 paths.extend([&*before.cert, &*before.key]);
                 paths
             }
+            Self::ClientCrl(path) => vec![path],
             Self::ClientCa(path, more) | Self::UpstreamCa(path, more) => {
                 std::iter::once(path).chain(more).map(PathBuf::as_path).collect()
             }
@@ -71,7 +76,7 @@ impl Source {
     fn path(&self) -> &Path {
         match self {
             Self::Serving(source, _) | Self::Client(_, source) => source.cert(),
-            Self::ClientCa(path, _) | Self::UpstreamCa(path, _) => path,
+            Self::ClientCa(path, _) | Self::UpstreamCa(path, _) | Self::ClientCrl(path) => path,
         }
     }
 
@@ -79,6 +84,7 @@ impl Source {
         match self {
             Self::Serving(..) => "serving",
             Self::ClientCa(..) => "client-ca",
+            Self::ClientCrl(..) => "client-crl",
             Self::UpstreamCa(..) => "upstream-ca",
             Self::Client(common_name, _) => common_name,
         }
@@ -88,6 +94,7 @@ impl Source {
         match self {
             Self::Serving(..) => CertificateKind::Serving,
             Self::ClientCa(..) => CertificateKind::ClientCa,
+            Self::ClientCrl(..) => CertificateKind::ClientCrl,
             Self::UpstreamCa(..) => CertificateKind::UpstreamCa,
             Self::Client(..) => CertificateKind::Client,
         }
@@ -99,6 +106,7 @@ impl Source {
 pub(super) enum Value {
     Pair(KeyPair),
     Bundle(Arc<Roots>),
+    Lists(Arc<RevocationLists>),
 }
 
 impl Value {
@@ -107,6 +115,7 @@ impl Value {
         match self {
             Self::Pair(pair) => &pair.chain_digest,
             Self::Bundle(roots) => roots.fingerprint(),
+            Self::Lists(lists) => lists.fingerprint(),
         }
     }
 
@@ -114,6 +123,7 @@ impl Value {
         match self {
             Self::Pair(pair) => &pair.leaf.fingerprint,
             Self::Bundle(roots) => roots.fingerprint(),
+            Self::Lists(lists) => lists.fingerprint(),
         }
     }
 
@@ -121,6 +131,8 @@ impl Value {
         match self {
             Self::Pair(pair) => pair.leaf.validity(wall),
             Self::Bundle(roots) => roots.validity(wall),
+            Self::Lists(lists) if lists.next_update().is_some_and(|end| end < wall) => Validity::Expired,
+            Self::Lists(_) => Validity::Valid,
         }
     }
 
@@ -128,12 +140,13 @@ impl Value {
         match self {
             Self::Pair(pair) => Some(pair.leaf.not_after),
             Self::Bundle(roots) => roots.not_after(),
+            Self::Lists(lists) => lists.next_update(),
         }
     }
 
     fn skipped(&self) -> usize {
         match self {
-            Self::Pair(_) => 0,
+            Self::Pair(_) | Self::Lists(_) => 0,
             Self::Bundle(roots) => roots.skipped(),
         }
     }
@@ -233,10 +246,12 @@ impl Item {
                 }
             }
             Validity::Expired => {
-                self.fail(
-                    CertificateState::Expired,
-                    format!("{path}: expired since {shown}"),
-                );
+                let error = if self.status.kind == CertificateKind::ClientCrl {
+                    format!("{path}: to be replaced since {shown}; what it revokes stays revoked")
+                } else {
+                    format!("{path}: expired since {shown}")
+                };
+                self.fail(CertificateState::Expired, error);
                 Taken {
                     change,
                     verdict: Verdict::Bad,
@@ -260,6 +275,8 @@ impl Item {
         match &self.value {
             None => true,
             Some(held) if held.digest() == value.digest() => false,
+            // What a newer list revokes is revoked, whatever else in the file is overdue.
+            Some(Value::Lists(_)) => true,
             Some(held) => value.validity(wall) == Validity::Valid || held.validity(wall) != Validity::Valid,
         }
     }
@@ -318,6 +335,10 @@ impl Item {
     }
 
     fn speak_of_expiry(&mut self, wall: SystemTime) {
+        // Lists are replaced every few days; one that is overdue has been spoken of.
+        if self.status.kind == CertificateKind::ClientCrl {
+            return;
+        }
         let (Some(fingerprint), Some(not_after)) = (&self.status.fingerprint, self.status.not_after) else {
             return;
         };

@@ -44,6 +44,7 @@ impl Files {
             serving: self.pair_paths("tls.crt", "tls.key"),
             serving_before: None,
             client_ca: self.path("ca.crt"),
+            client_crl: None,
             client_ca_more: None,
             upstream_ca: Some(self.path("ca.crt")),
             upstream_ca_more: None,
@@ -179,6 +180,7 @@ fn a_serving_pair_without_client_ca_serves_nobody() {
     files.put_all();
     let certificates = Certificates::bind(Config {
         client_ca: files.path("other.crt"),
+        client_crl: None,
         ..files.config()
     });
     assert_eq!(status(&certificates, "serving").state, CertificateState::Current);
@@ -512,7 +514,7 @@ async fn a_new_client_ca_publishes_new_server_material() {
         files.swap("ca.crt", &Authority::new("successor").pem);
         material.changed().await.unwrap();
         let after = material.borrow_and_update().clone().unwrap();
-        assert_ne!(before.client_ca().fingerprint(), after.client_ca().fingerprint());
+        assert_ne!(before.clients().fingerprint(), after.clients().fingerprint());
         assert_eq!(before.leaf(), after.leaf());
     })
     .await;

@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use crate::secrets;
 
@@ -237,6 +240,39 @@ impl Pki {
         params.distinguished_name = subject(cn, orgs);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(params, validity)
+    }
+
+    /// A list (PEM) that revokes these pairs of this authority, good for a day.
+    #[must_use]
+    pub fn revoke(&self, revoked: &[&Pair]) -> String {
+        self.revoke_valid(revoked, 86_400)
+    }
+
+    /// As [`Pki::revoke`], to be replaced so many seconds from now.
+    #[must_use]
+    pub fn revoke_valid(&self, revoked: &[&Pair], next_update: i64) -> String {
+        let now = OffsetDateTime::from(std::time::SystemTime::now());
+        let long_ago = now - time::Duration::days(9);
+        let revoked = revoked.iter().map(|pair| {
+            let chain = pair.chain();
+            let (_, leaf) = X509Certificate::from_der(&chain[0]).expect("own certificate");
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(leaf.raw_serial()),
+                revocation_time: long_ago,
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let params = CertificateRevocationListParams {
+            this_update: long_ago,
+            next_update: now + time::Duration::seconds(next_update),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.inner.issuer).expect("list");
+        list.pem().expect("PEM")
     }
 
     /// Signs a certificate request (PEM) for `validity`, keeping the names it asks for; the answer is PEM.
