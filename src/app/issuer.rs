@@ -42,9 +42,7 @@ pub(super) fn keep_current(config: &Issuer, proxy: &Arc<Proxy>, tasks: &Tasks) {
             match read {
                 Ok(()) => {
                     retry = FIRST_RETRY;
-                    let pause = UNWANTED.min(interval);
-                    tokio::time::sleep(pause).await;
-                    let _time_or_wanted = tokio::time::timeout(interval - pause, issuer.wanted()).await;
+                    due(interval, issuer.wanted()).await;
                 }
                 Err(error) => {
                     tracing::warn!(error, retry = ?retry, "the keys of service account tokens could not be read");
@@ -54,6 +52,13 @@ pub(super) fn keep_current(config: &Issuer, proxy: &Arc<Proxy>, tasks: &Tasks) {
             }
         }
     });
+}
+
+/// Resolves when the keys are to be read again: after the interval, or earlier when a token has named one that is not known.
+async fn due(interval: Duration, wanted: impl Future<Output = ()>) {
+    let pause = UNWANTED.min(interval);
+    tokio::time::sleep(pause).await;
+    let _time_or_wanted = tokio::time::timeout(interval - pause, wanted).await;
 }
 
 async fn reader(credential: &IssuerCredential, tasks: &Tasks) -> Result<IssuerReader, String> {
@@ -73,4 +78,34 @@ fn token(path: &Path) -> Result<BearerToken, String> {
         .and_then(|file| file.take(LARGEST_TOKEN).read_to_string(&mut text))
         .map_err(|error| format!("{}: {error}", path.display()))?;
     BearerToken::new(text.trim().to_owned()).ok_or_else(|| format!("{}: no token in it", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_with_an_unknown_key_has_the_keys_read_again_once_a_minute_at_most() {
+        let hour = Duration::from_secs(3600);
+        for (interval, is_wanted, expected) in [
+            (hour, true, UNWANTED),
+            (hour, false, hour),
+            (Duration::from_secs(10), true, Duration::from_secs(10)),
+            (Duration::from_secs(10), false, Duration::from_secs(10)),
+        ] {
+            let began = clock::now();
+            let wanted = async {
+                if !is_wanted {
+                    std::future::pending::<()>().await;
+                }
+            };
+            due(interval, wanted).await;
+            let took = clock::now() - began;
+            assert!(
+                took >= expected && took < expected + Duration::from_secs(1),
+                "{took:?}"
+            );
+        }
+    }
 }

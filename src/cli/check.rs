@@ -13,7 +13,7 @@ use clap::Args;
 
 use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef, ServerAddress};
 use crate::runtime::clock;
-use crate::runtime::exposure::exposure;
+use crate::runtime::exposure::{exposure, is_open_to_all};
 use crate::setup::lite_apiserver::{self, Flags, Pair};
 use crate::tls::{PairInfo, PairPaths};
 use crate::upstream::{Credentials, HttpProxy};
@@ -266,7 +266,7 @@ impl Summary {
         let own = (tls.csr.is_none() && tls.secret_ref.is_none()).then_some((&tls.cert_file, &tls.key_file));
         if let Some((cert, key)) = own.or(tls.before.as_ref().map(|(cert, key)| (cert, key))) {
             self.file("listen.tls.certFile", cert);
-            self.file("listen.tls.keyFile", key);
+            self.key("listen.tls.keyFile", key);
             self.judge(pairs::serving(config, &pair(cert, key), clock::wall()));
         }
         if tls.csr.is_some() {
@@ -368,7 +368,7 @@ impl Summary {
             match &client.secret_ref {
                 None => {
                     self.file(&format!("clients[{i}].certFile"), &client.cert_file);
-                    self.file(&format!("clients[{i}].keyFile"), &client.key_file);
+                    self.key(&format!("clients[{i}].keyFile"), &client.key_file);
                     self.judge(pairs::client(config, i, clock::wall()));
                 }
                 from => self.taken("  certificate", from.as_ref()),
@@ -392,10 +392,21 @@ impl Summary {
         }
         match &cache.encryption {
             None => {}
-            Some(Encryption::KeyFile(path)) => self.file("cache.encryption.keyFile", path),
+            Some(Encryption::KeyFile(path)) => self.key("cache.encryption.keyFile", path),
             Some(Encryption::Credential(name)) => self
                 .lines
                 .push(format!("  encrypted with the credential {name} of systemd")),
+        }
+    }
+
+    /// A file of secrets.
+    fn key(&mut self, field: &str, path: &Path) {
+        self.file(field, path);
+        if fs::metadata(path).is_ok_and(|found| found.is_file() && is_open_to_all(&found)) {
+            let path = path.display();
+            let warning =
+                format!("{field}: {path}: every user of this node may read it; run chmod 600 {path}");
+            self.warnings.push(warning);
         }
     }
 

@@ -16,3 +16,8 @@ pub fn exposure(found: &Metadata) -> Option<&'static str> {
         _ => Some("is open to a group"),
     }
 }
+
+/// Whether every user of the node may read it.
+pub fn is_open_to_all(found: &Metadata) -> bool {
+    found.mode() & 0o004 != 0
+}

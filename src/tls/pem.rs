@@ -20,6 +20,7 @@ use super::certificate::{CertificateInfo, CertificateParseError, Validity, sha25
 use super::seal::FileSeal;
 use super::status::CertificateState;
 use super::trust::ClientTrust;
+use crate::runtime::exposure::is_open_to_all;
 
 /// Far above any real bundle (Mozilla's is 0.25 MB), far below what a wrong path could cost.
 const SIZE_LIMIT: u64 = 4 << 20;
@@ -223,6 +224,8 @@ pub(super) struct KeyPair {
     pub(super) leaf: CertificateInfo,
     /// Over the whole chain: a new intermediate under the same leaf is a change too.
     pub(super) chain_digest: String,
+    /// The key's file, if every user of the node may read it.
+    pub(super) exposed: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for KeyPair {
@@ -337,11 +340,14 @@ impl Roots {
 /// Loads a chain and its key.
 pub(super) fn load_pair(paths: &PairPaths) -> Result<KeyPair, LoadError> {
     let cert_pem = read(&paths.cert)?;
-    if paths.key == paths.cert {
-        parse_pair(&cert_pem, &cert_pem, paths)
+    let mut pair = if paths.key == paths.cert {
+        parse_pair(&cert_pem, &cert_pem, paths)?
     } else {
-        parse_pair(&cert_pem, &read(&paths.key)?, paths)
-    }
+        parse_pair(&cert_pem, &read(&paths.key)?, paths)?
+    };
+    let exposed = std::fs::metadata(&paths.key).is_ok_and(|found| is_open_to_all(&found));
+    pair.exposed = exposed.then(|| paths.key.clone());
+    Ok(pair)
 }
 
 /// The same from what the files hold; `paths` stands in messages.
@@ -372,6 +378,7 @@ pub(super) fn parse_pair(cert_pem: &[u8], key_pem: &[u8], paths: &PairPaths) -> 
         certified: Arc::new(certified),
         leaf,
         chain_digest,
+        exposed: None,
     })
 }
 

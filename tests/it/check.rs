@@ -115,6 +115,36 @@ fn a_node_that_is_right_has_no_problem() {
 }
 
 #[test]
+fn a_key_that_every_user_may_read_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let files = Files::of(&Pki::new());
+    let offline = || {
+        files
+            .check(&["https://203.0.113.10:6443".into()], &["--offline"])
+            .1
+    };
+    let said = |lines: &[String]| -> Vec<String> {
+        let said = lines.iter().filter(|line| line.contains("every user"));
+        said.cloned().collect()
+    };
+    assert_eq!(said(&offline()), Vec::<String>::new());
+    for (file, field) in [
+        ("kubelet.pem", "clients[0].keyFile"),
+        ("server.key", "listen.tls.keyFile"),
+    ] {
+        let path = files.path().join(file);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(
+            said(&offline()),
+            [format!(
+                "warning: {field}: /{file}: every user of this node may read it; run chmod 600 /{file}"
+            )]
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
 fn a_serving_certificate_without_the_listen_address_is_noticed() {
     let found = wrong(|pki, dir| drop(pki.server(&["127.0.0.3"]).write_to(dir, "server")));
     assert_eq!(

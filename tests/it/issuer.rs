@@ -289,3 +289,25 @@ async fn only_an_apiserver_itself_publishes_keys() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_names_an_unknown_key_asks_for_the_keys_and_one_of_a_known_key_does_not() {
+    let node = node().await;
+    read_documents(&node.client(None)).await;
+    read_pods(&node).await;
+    eventually("the keys are known", || async {
+        node.running().proxy().issuer().is_known()
+    })
+    .await;
+    let known = token(&node, "web-0", "pu");
+    // As after the cluster has changed its keys.
+    let other = Standin::start(apiserver_standin::Options::default()).issue(&spec("web-0", "pu"));
+    node.cut().await;
+    let issuer = node.running().proxy().issuer();
+    let mut wanted = std::pin::pin!(issuer.wanted());
+    assert_served(&node, &known, "a known key").await;
+    assert!(futures_util::poll!(wanted.as_mut()).is_pending());
+    assert_nothing(&node, &other, "an unknown key").await;
+    let told = tokio::time::timeout(crate::support::DEADLINE, wanted).await;
+    assert!(told.is_ok(), "nobody asks for the keys");
+}

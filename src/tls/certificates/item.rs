@@ -144,6 +144,13 @@ impl Value {
         }
     }
 
+    fn exposed(&self) -> Option<&Path> {
+        match self {
+            Self::Pair(pair) => pair.exposed.as_deref(),
+            Self::Bundle(_) | Self::Lists(_) => None,
+        }
+    }
+
     fn skipped(&self) -> usize {
         match self {
             Self::Pair(_) | Self::Lists(_) => 0,
@@ -299,6 +306,13 @@ impl Item {
                 path = %self.status.path.display(),
                 skipped = value.skipped(),
                 "some certificates of the bundle cannot be used as an authority"
+            );
+        }
+        if let Some(key) = value.exposed() {
+            tracing::warn!(
+                certificate = self.status.name,
+                key = %key.display(),
+                "every user of this node may read the private key: it should be open to edgehold alone (chmod 600)"
             );
         }
         self.value = Some(value);
@@ -506,6 +520,34 @@ mod tests {
             lines[0].contains("half written") && lines[1].contains("no private key"),
             "{lines:#?}"
         );
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // an administrator sets the mode
+    fn a_key_that_every_user_may_read_is_used_and_warned_about_once() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let issued = Authority::shared().issue(&LeafSpec::client("system:node:edge-1"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pair.pem");
+        crate::tls::testing::write(&path, &issued.joined());
+        let paths = PairPaths {
+            cert: path.clone(),
+            key: path.clone(),
+        };
+        for (mode, expected) in [(0o600, 0), (0o640, 0), (0o644, 1)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut item = item();
+            let lines = warnings(|| {
+                for _ in 0..2 {
+                    item.take(pem::load_pair(&paths).map(Value::Pair), days(0));
+                }
+            });
+            let said = lines
+                .iter()
+                .filter(|line| line.contains("every user") && line.contains("chmod 600"));
+            assert_eq!(said.count(), expected, "{mode:o}: {lines:?}");
+            assert!(item.value().is_some());
+        }
     }
 
     #[test]
