@@ -43,7 +43,7 @@ kind: ProxyConfiguration
 listen:
   addresses: [\"127.0.0.1:51003\", \"169.254.20.11:51003\"]
   writeTimeout: 15m
-  tls: {certFile: /s.crt, keyFile: /s.key, clientCAFile: /ca.crt, clientCAConfigMapRef: {namespace: kube-system, name: extension-apiserver-authentication, key: client-ca-file, client: system:node:edge-1}, csr: {client: system:node:edge-1, signerName: kubernetes.io/kubelet-serving, usages: [digital signature, server auth], expirationSeconds: 2592000, clusterDomain: cluster.local, names: [edge-1.example], directory: /var/lib/edgehold/serving}}
+  tls: {certFile: /s.crt, keyFile: /s.key, clientCAFile: /ca.crt, clientCRLFile: /clients.crl, clientCAConfigMapRef: {namespace: kube-system, name: extension-apiserver-authentication, key: client-ca-file, client: system:node:edge-1}, csr: {client: system:node:edge-1, signerName: kubernetes.io/kubelet-serving, usages: [digital signature, server auth], expirationSeconds: 2592000, clusterDomain: cluster.local, names: [edge-1.example], directory: /var/lib/edgehold/serving}}
   dummyInterface: {name: edgehold0, addresses: [\"169.254.20.11\"], removeOnExit: true}
 upstream:
   servers: [\"https://203.0.113.10:6443\", \"https://203.0.113.11:6443\"]
@@ -593,6 +593,7 @@ fn the_reference_names_every_field() {
         "listen.tls.certFile",
         "listen.tls.keyFile",
         "listen.tls.clientCAFile",
+        "listen.tls.clientCRLFile",
         "listen.tls.csr.client",
         "listen.tls.csr.signerName",
         "listen.tls.csr.usages",
