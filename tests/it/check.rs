@@ -50,6 +50,15 @@ clients:
   - {{commonName: \"{KUBELET}\", certFile: {at}/kubelet.pem, keyFile: {at}/kubelet.pem}}
 "
         );
+        let text = if self.path().join("clients.crl").exists() {
+            let authority = format!("clientCAFile: {at}/ca.crt");
+            text.replace(
+                &authority,
+                &format!("{authority}, clientCRLFile: {at}/clients.crl"),
+            )
+        } else {
+            text
+        };
         let config = self.path().join("config.yaml");
         fs::write(&config, text).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -142,6 +151,26 @@ fn a_key_that_every_user_may_read_is_warned_about() {
         );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
+}
+
+#[test]
+fn a_list_of_revoked_certificates_is_counted_and_one_that_is_overdue_or_none_is_noticed() {
+    let files = Files::of(&Pki::new());
+    let write = |text: &str| fs::write(files.path().join("clients.crl"), text).unwrap();
+    let revoked = files.pki.client(Some("a"), &[]);
+    write(&files.pki.revoke(&[&revoked]));
+    let (exit, lines) = files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+    assert_eq!(exit, Exit::Ok, "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("/clients.crl: 1 client certificates are revoked")),
+        "{lines:?}"
+    );
+    write(&files.pki.revoke_valid(&[], -60));
+    assert!(one(&files.problems()).contains("a list in it is overdue"));
+    write(files.pki.ca_pem());
+    assert!(one(&files.problems()).contains("no list of revoked certificates"));
 }
 
 #[test]
