@@ -594,7 +594,6 @@ fn the_reference_names_every_field() {
         "listen.tls.keyFile",
         "listen.tls.clientCAFile",
         "listen.tls.clientCRLFile",
-        "listen.tls.clientCRLFile",
         "listen.tls.csr.client",
         "listen.tls.csr.signerName",
         "listen.tls.csr.usages",
