@@ -126,16 +126,19 @@ impl Told {
     /// Fails if it was told too little, or what did not happen.
     pub(super) fn check(&self, truth: &Changes, relists: usize) -> anyhow::Result<()> {
         let mut told: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
+        // What it has of each object, from its first list on.
+        let mut known: BTreeMap<&str, u64> = BTreeMap::new();
         for event in &self.events {
             let mut words = event.split(' ');
             let (Some(operation), Some(name), Some(revision)) = (words.next(), words.next(), words.next())
             else {
                 bail!("not an event: {event}");
             };
-            let (revision, heard) = (revision.parse()?, told.entry(name).or_default());
+            let revision: u64 = revision.parse()?;
+            let before = known.insert(name, revision);
             // A list tells of everything again, changed or not.
-            let repeated =
-                relists > 0 && operation == "U" && heard.last().is_some_and(|(_, last)| *last == revision);
+            let repeated = relists > 0 && operation == "U" && before == Some(revision);
+            let heard = told.entry(name).or_default();
             if operation != "I" && !repeated {
                 heard.push((operation, revision));
             }
