@@ -282,6 +282,9 @@ impl Pool {
             .establish(limit, generation.child_token(), lane.gauges.clone(), Via::Best)
             .await?;
         connection.pulse().open();
+        if std::ptr::eq(lane, &raw const self.watch) {
+            connection.pulse().carries_watches();
+        }
         let lease = connection.try_lease(&lane.released);
         if !generation.is_cancelled() {
             lane.connections.lock().push(connection);

@@ -114,6 +114,8 @@ pub(super) struct Pulse {
     heard: Moment,
     /// Set once what arrives can only be answers, not a handshake.
     open: AtomicBool,
+    /// Set where every stream can go on elsewhere without its client noticing.
+    resumable: AtomicBool,
     severed: AtomicBool,
     reader: AtomicWaker,
     server: Arc<Vitals>,
@@ -124,6 +126,7 @@ impl Pulse {
         Arc::new(Self {
             heard: Moment::new(clock::now()),
             open: AtomicBool::new(false),
+            resumable: AtomicBool::new(false),
             severed: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             server: Arc::clone(server),
@@ -133,6 +136,15 @@ impl Pulse {
     /// From now on clients' requests go over this connection.
     pub(super) fn open(&self) {
         self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Only watches go over this connection: they are held and resumed when it breaks.
+    pub(super) fn carries_watches(&self) {
+        self.resumable.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_resumable(&self) -> bool {
+        self.resumable.load(Ordering::Relaxed)
     }
 
     /// Breaks the connection: reads fail from now on, and with them every stream on it. To drop hyper's driver would not

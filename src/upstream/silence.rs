@@ -4,7 +4,8 @@
 //! server is suspected and probed at once. The connection stays: on a bad link the acknowledgement may only be late,
 //! and to begin anew would make it worse. It is given up when a probe gets through quickly, so that the link is good and it
 //! is not, when the server is away, or when it has been silent for [`LONGEST`] times as long. That others get through
-//! slowly proves nothing: on a narrow link they are what it waits for.
+//! slowly proves nothing: on a narrow link they are what it waits for. And where answers are under way, not only watches that
+//! can be resumed, a quick probe proves too little to break them: TCP may only be waiting to send again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +96,7 @@ impl Silence {
         if self.pulse.heard() > heard {
             Verdict::Alive
         } else if self.server.is_away()
-            || self.server.vitals().quick_since(doubted)
+            || (self.pulse.is_resumable() && self.server.vitals().quick_since(doubted))
             || clock::now() >= heard + self.longest()
         {
             Verdict::Dead

@@ -46,6 +46,7 @@ fn case() -> Case {
     );
     let server = Arc::clone(link.fleet().servers.first().unwrap());
     let pulse = Pulse::new(server.vitals());
+    pulse.carries_watches();
     let (near, far) = tokio::io::duplex(64);
     Case {
         end: Box::pin(Silence::new(&server, Arc::clone(&pulse), KEEP_ALIVE).end()),
@@ -107,6 +108,18 @@ async fn it_is_given_up_when_a_probe_gets_through_quickly() {
     assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
     case.server.vitals().prove_quick();
     assert!(case.ends_within(MOMENT).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_probe_does_not_break_answers_that_cannot_be_resumed() {
+    let mut case = case();
+    case.end = Box::pin({
+        let pulse = Pulse::new(case.server.vitals());
+        Silence::new(&case.server, pulse, KEEP_ALIVE).end()
+    });
+    assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
+    case.server.vitals().prove_quick();
+    assert!(!case.ends_within(DOUBTFUL).await);
 }
 
 #[tokio::test(start_paused = true)]
