@@ -1,7 +1,7 @@
 //! Kubeconfig files: what one says about its current context, and the smallest edit that points it elsewhere.
 //!
 //! Owns the part of the format that a node's own clients use (`clientcmd/api/v1` of client-go). An edit replaces the text
-//! of two scalars and leaves every other byte alone: comments, order, other clusters. It is read back before it is given
+//! of two scalars, or three, and leaves every other byte alone: comments, order, other clusters. It is read back before it is given
 //! out: whatever the parser and this module understand differently is an error and never a broken file.
 
 use std::ops::Range;
@@ -129,7 +129,7 @@ struct ClusterBody {
     certificate_authority: Option<Spanned<String>>,
     certificate_authority_data: Option<Spanned<String>>,
     tls_server_name: Option<String>,
-    proxy_url: Option<String>,
+    proxy_url: Option<Spanned<String>>,
     #[serde(default)]
     insecure_skip_tls_verify: bool,
 }
@@ -178,23 +178,37 @@ impl Kubeconfig {
             authority,
             credentials,
             tls_server_name: cluster.tls_server_name.filter(|name| !name.is_empty()),
-            proxy_url: cluster.proxy_url.filter(|url| !url.is_empty()),
+            proxy_url: cluster
+                .proxy_url
+                .map(|url| url.value)
+                .filter(|url| !url.is_empty()),
             skips_verification: cluster.insecure_skip_tls_verify,
         })
     }
 }
 
-/// `text` with another server and other authorities in the cluster of its current context.
+/// Where the cluster of a kubeconfig is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'t> {
+    /// `server`.
+    pub server: &'t str,
+    /// The authorities that it is verified with, named in the way in which the file names its own.
+    pub authority: &'t Authority,
+    /// `proxy-url`, empty for none. For files that have the field; to others none is added.
+    pub proxy: &'t str,
+}
+
+/// `text` with the cluster of its current context at `target`.
 ///
 /// # Errors
 /// As [`Kubeconfig::parse`]; [`KubeconfigError::NotEditable`] if the file names its authorities in another way than
-/// `authority` does, or is written so that the edit does not read back as meant.
-pub fn edit(text: &str, server: &str, authority: &Authority) -> Result<String, KubeconfigError> {
+/// `target` does, or is written so that the edit does not read back as meant.
+pub fn edit(text: &str, target: &Target<'_>) -> Result<String, KubeconfigError> {
     let (cluster, _) = read(text)?.current()?;
     let (field, old, new) = match (
         cluster.certificate_authority_data,
         cluster.certificate_authority,
-        authority,
+        target.authority,
     ) {
         (Some(old), _, Authority::Data(data)) => ("certificate-authority-data", old, STANDARD.encode(data)),
         (None, Some(old), Authority::File(path)) => {
@@ -203,18 +217,22 @@ pub fn edit(text: &str, server: &str, authority: &Authority) -> Result<String, K
         }
         _ => return Err(KubeconfigError::NotEditable),
     };
-    let mut places = [
-        ("server", place(text, &cluster.server)?, server),
+    let mut places = vec![
+        ("server", place(text, &cluster.server)?, target.server),
         (field, place(text, &old)?, &*new),
     ];
-    // From the back, so that the first edit does not move the second.
+    if let Some(proxy) = cluster.proxy_url.filter(|old| old.value != target.proxy) {
+        places.push(("proxy-url", place(text, &proxy)?, target.proxy));
+    }
+    // From the back, so that one edit does not move the next.
     places.sort_by_key(|(_, at, _)| std::cmp::Reverse(at.start));
     let mut edited = text.to_owned();
     for (_, at, value) in &places {
         let written = scalar(text.get(at.clone()).unwrap_or_default(), value);
         edited.replace_range(at.clone(), &written);
     }
-    if same_but(text, &edited, places.map(|(field, _, value)| (field, value)))? {
+    let fields: Vec<_> = places.iter().map(|(field, _, value)| (*field, *value)).collect();
+    if same_but(text, &edited, &fields)? {
         Ok(edited)
     } else {
         Err(KubeconfigError::NotEditable)
@@ -295,7 +313,7 @@ fn scalar(old: &str, value: &str) -> String {
 }
 
 /// Whether the two texts mean the same but for these fields of the current cluster, which have these values in `edited`.
-fn same_but(text: &str, edited: &str, fields: [(&str, &str); 2]) -> Result<bool, KubeconfigError> {
+fn same_but(text: &str, edited: &str, fields: &[(&str, &str)]) -> Result<bool, KubeconfigError> {
     let value =
         |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).map_err(|error| malformed(&error));
     let mut expected = value(text)?;
@@ -314,7 +332,7 @@ fn same_but(text: &str, edited: &str, fields: [(&str, &str); 2]) -> Result<bool,
     };
     for (field, value) in fields {
         match expected.pointer_mut(&format!("/clusters/{at}/cluster/{field}")) {
-            Some(place) => *place = value.into(),
+            Some(place) => *place = (*value).into(),
             None => return Ok(false),
         }
     }
@@ -349,6 +367,26 @@ users:
     client-certificate: pki/kubelet-client-current.pem
     client-key: /var/lib/kubelet/pki/kubelet-client-current.pem
 ";
+
+    fn edit(text: &str, server: &str, authority: &Authority) -> Result<String, KubeconfigError> {
+        edit_through(text, server, authority, "")
+    }
+
+    fn edit_through(
+        text: &str,
+        server: &str,
+        authority: &Authority,
+        proxy: &str,
+    ) -> Result<String, KubeconfigError> {
+        super::edit(
+            text,
+            &Target {
+                server,
+                authority,
+                proxy,
+            },
+        )
+    }
 
     fn parsed(text: &str) -> Result<Kubeconfig, KubeconfigError> {
         Kubeconfig::parse(text, Path::new("/etc/kubernetes/kubelet.conf"))
@@ -417,6 +455,25 @@ users:
             ),
             Err(error) => assert_eq!(error, KubeconfigError::NotEditable),
         }
+    }
+
+    #[test]
+    fn a_proxy_is_left_out_and_put_back_where_there_is_one() {
+        let url = "http://user:pass@proxy.example:3128";
+        let through = KUBELET.replacen(
+            "  name: kubernetes",
+            &format!("    proxy-url: {url}\n  name: kubernetes"),
+            1,
+        );
+        assert_eq!(parsed(&through).unwrap().proxy_url.as_deref(), Some(url));
+        let ca = Authority::Data(b"ca".to_vec());
+        let edited = edit(&through, "https://127.0.0.1:51003", &ca).unwrap();
+        assert!(edited.contains("    proxy-url: \"\"\n"), "{edited}");
+        assert_eq!(parsed(&edited).unwrap().proxy_url, None);
+        let back = edit_through(&edited, "https://203.0.113.10:6443", &ca, url).unwrap();
+        assert_eq!(parsed(&back).unwrap(), parsed(&through).unwrap());
+        let none = edit_through(KUBELET, "https://203.0.113.10:6443", &ca, url).unwrap();
+        assert_eq!(none, KUBELET, "none is added");
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::paths::{self, MARK};
+use super::proxy::Proxy;
 
 /// What of a configuration differs from node to node.
 #[derive(Debug)]
 pub(super) struct Configuration {
     pub(super) address: SocketAddr,
     pub(super) server: String,
-    pub(super) proxy: Option<String>,
+    pub(super) proxy: Option<Proxy>,
     pub(super) upstream_ca: PathBuf,
     pub(super) client_ca: PathBuf,
     pub(super) clients: Vec<Client>,
@@ -106,7 +107,11 @@ impl Configuration {
         writeln!(out, "  servers: [{}]", quoted(&self.server))?;
         writeln!(out, "  caFile: {}", path(&self.upstream_ca))?;
         if let Some(proxy) = &self.proxy {
-            writeln!(out, "  proxyURL: {}", quoted(proxy))?;
+            writeln!(out, "  proxyURL: {}", quoted(&proxy.url))?;
+            if proxy.credentials.is_some() {
+                let file = path(Path::new(paths::PROXY_CREDENTIALS));
+                writeln!(out, "  proxyCredentialsFile: {file}")?;
+            }
         }
         writeln!(
             out,

@@ -182,6 +182,7 @@ fn own_files(root: &Root) -> Result<BTreeMap<PathBuf, Existing>, FactError> {
         paths::SERVER_CERT,
         paths::SERVER_KEY,
         paths::CLUSTER_CA,
+        paths::PROXY_CREDENTIALS,
     ] {
         note(root, Path::new(path), &mut existing)?;
     }

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::kubeconfig::{self, Authority, Credentials, Kubeconfig, KubeconfigError};
+use crate::config::kubeconfig::{self, Authority, Credentials, Kubeconfig, KubeconfigError, Target};
 use crate::tls::{PairInfo, PairPaths};
 
 use super::paths;
@@ -188,7 +188,13 @@ impl Original<'_> {
             }
             _ => (Authority::Data(bundle), None),
         };
-        let text = kubeconfig::edit(self.text, local, &authority)?;
+        // The way to edgehold leads through no proxy: edgehold's own does, if there is one.
+        let target = Target {
+            server: local,
+            authority: &authority,
+            proxy: "",
+        };
+        let text = kubeconfig::edit(self.text, &target)?;
         Ok(Pointed { text, trust })
     }
 }

@@ -16,6 +16,8 @@ pub(super) const SERVER_CERT: &str = "/etc/edgehold/pki/server.crt";
 pub(super) const SERVER_KEY: &str = "/etc/edgehold/pki/server.key";
 /// The cluster's authorities, where the kubeconfig embeds them.
 pub(super) const CLUSTER_CA: &str = "/etc/edgehold/pki/cluster-ca.crt";
+/// User and password of the proxy that a kubeconfig names.
+pub(super) const PROXY_CREDENTIALS: &str = "/etc/edgehold/pki/proxy-credentials";
 
 /// kubeadm's, on every node that has joined.
 pub(super) const KUBEADM_CA: &str = "/etc/kubernetes/pki/ca.crt";

@@ -156,6 +156,8 @@ impl Step {
     /// What changes in the file, line by line, for a person; nothing for files that no person reads.
     pub fn changes(&self) -> Vec<String> {
         match self {
+            // What is for root alone holds a secret.
+            Self::Write { mode, .. } if mode & 0o077 == 0 => Vec::new(),
             Self::Write { content, before, .. } => {
                 let texts = (readable(content), before.as_deref().map_or(Some(""), readable));
                 let (Some(after), Some(before)) = texts else {
@@ -248,7 +250,8 @@ fn shown(line: &str) -> String {
     const KEPT: usize = 60;
     let secret = ["token:", "password:", "client-key-data:"]
         .iter()
-        .any(|field| line.contains(field));
+        .any(|field| line.contains(field))
+        || (line.contains("proxy-url:") && line.contains('@'));
     if line.chars().count() <= LONGEST && !secret {
         return line.to_owned();
     }
@@ -289,6 +292,14 @@ mod tests {
             (Vec::new(), "write /k (mode 0600)".to_owned())
         );
         assert_eq!(shown("    token: hunter2"), "    token: ... (not shown)");
+        assert_eq!(
+            shown("    proxy-url: http://me:hunter2@proxy:3128"),
+            "    proxy-url: ... (not shown)"
+        );
+        assert_eq!(
+            shown("    proxy-url: http://proxy:3128"),
+            "    proxy-url: http://proxy:3128"
+        );
         let long = format!("certificate-authority-data: {}", "A".repeat(1000));
         assert_eq!(
             shown(&long),

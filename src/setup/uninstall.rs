@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::config;
-use crate::config::kubeconfig::{self, Authority, Kubeconfig};
+use crate::config::kubeconfig::{self, Authority, Kubeconfig, Target};
 
 use super::facts::{Facts, Kubelet, Options};
 use super::host::Manager;
@@ -109,13 +109,18 @@ fn back(file: &KubeconfigFile, facts: &Facts) -> Result<Vec<Step>, Problem> {
         }
     }
     let by_hand = |wrong: String| Problem::new(wrong, "put its `server` and authority back by hand");
-    let (server, authority) = target(file, facts, ca).ok_or_else(|| {
+    let (server, authority, proxy) = target(file, facts, ca).ok_or_else(|| {
         by_hand(format!(
             "{}: where its apiserver was is not known",
             file.path.display()
         ))
     })?;
-    let after = kubeconfig::edit(&file.text, &server, &authority)
+    let target = Target {
+        server: &server,
+        authority: &authority,
+        proxy: &proxy,
+    };
+    let after = kubeconfig::edit(&file.text, &target)
         .map_err(|error| by_hand(format!("{} {error}", file.path.display())))?;
     let edit = Step::Edit {
         path: file.path.clone(),
@@ -126,13 +131,24 @@ fn back(file: &KubeconfigFile, facts: &Facts) -> Result<Vec<Step>, Problem> {
 }
 
 /// Where a kubeconfig that was changed since, or came to be since, is to point.
-fn target(file: &KubeconfigFile, facts: &Facts, ca: &str) -> Option<(String, Authority)> {
+fn target(file: &KubeconfigFile, facts: &Facts, ca: &str) -> Option<(String, Authority, String)> {
     let now = file.current.as_ref().ok()?;
     let before = file.before().map(|(_, before)| before);
     let server = before.as_ref().map(|before| before.server.clone());
     let server =
         server.or_else(|| Some(facts.config.as_ref()?.upstream.servers.first()?.original.clone()))?;
-    Some((server, authority(now, before, facts, ca)?))
+    let proxy = match &before {
+        Some(before) => before.proxy_url.clone(),
+        None => facts
+            .config
+            .as_ref()
+            .and_then(|config| Some(config.upstream.proxy.as_ref()?.to_string())),
+    };
+    Some((
+        server,
+        authority(now, before, facts, ca)?,
+        proxy.unwrap_or_default(),
+    ))
 }
 
 fn authority(now: &Kubeconfig, before: Option<Kubeconfig>, facts: &Facts, ca: &str) -> Option<Authority> {

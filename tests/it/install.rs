@@ -662,12 +662,63 @@ fn a_kubeconfig_that_edgehold_could_not_stand_in_for_is_refused() {
             "    tls-server-name: kubernetes\n    server: https://2",
             "tls-server-name kubernetes",
         ),
+        (
+            "    server: https://2",
+            "    proxy-url: socks5://me:hunter2@proxy:1080\n    server: https://2",
+            "a proxy-url that begins with socks5://, and edgehold goes through HTTP proxies (http://) only; name an HTTP proxy",
+        ),
+        (
+            "    server: https://2",
+            "    proxy-url: https://proxy:3128\n    server: https://2",
+            "a proxy-url that begins with https://",
+        ),
         ("kind: Config", "kind: [", "is not a kubeconfig"),
     ] {
         node.write(KUBELET_CONF, &good.replacen(from, to, 1), 0o600);
         let err = node.refused(&["install"]);
-        assert!(err.contains(said), "{said}: {err}");
+        assert!(err.contains(said) && !err.contains("hunter2"), "{said}: {err}");
     }
+}
+
+#[test]
+fn the_proxy_of_a_kubeconfig_becomes_edgeholds_and_its_password_stays_private() {
+    let node = Scratch::joined();
+    let url = "http://edge:hunt%2Der2@proxy.example:3128";
+    let text = node.read(KUBELET_CONF).replacen(
+        "    server: https://2",
+        &format!("    proxy-url: {url}\n    server: https://2"),
+        1,
+    );
+    node.write(KUBELET_CONF, &text, 0o600);
+    let before = node.tree();
+    let said = node.done(&["install", "--dry-run"]);
+    assert!(!said.contains("hunt"), "{said}");
+    node.done(&["install"]);
+    assert_eq!(
+        node.kubeconfig(KUBELET_CONF).proxy_url,
+        None,
+        "the way to edgehold leads through no proxy"
+    );
+    let config = edgehold::config::load(&node.at("etc/edgehold/config.yaml")).unwrap();
+    let proxy = config.upstream.proxy.unwrap();
+    assert_eq!(proxy.to_string(), "http://proxy.example:3128");
+    let credentials = "etc/edgehold/pki/proxy-credentials";
+    assert_eq!(node.read(credentials), "edge:hunt-er2");
+    assert_eq!(node.mode(credentials), 0o600);
+    assert!(!node.read("etc/edgehold/config.yaml").contains("hunt"));
+    assert!(node.done(&["install"]).contains("nothing to do"));
+
+    // Changed since: edited back, and not put back.
+    let changed = node
+        .read(KUBELET_CONF)
+        .replace("preferences: {}", "preferences: {colors: true}");
+    node.write(KUBELET_CONF, &changed, 0o600);
+    let said = node.done(&["uninstall", "--dry-run"]);
+    assert!(!said.contains("hunt"), "{said}");
+    node.done(&["uninstall"]);
+    assert_eq!(node.kubeconfig(KUBELET_CONF).proxy_url.as_deref(), Some(url));
+    node.write(KUBELET_CONF, &text, 0o600);
+    assert_eq!(node.tree(), before);
 }
 
 #[test]

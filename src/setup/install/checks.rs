@@ -10,6 +10,7 @@ use super::{Planner, upstream_ca};
 use crate::setup::host::{Manager, Port};
 use crate::setup::kubeconfigs::{Identity, KubeconfigFile, Role};
 use crate::setup::paths;
+use crate::setup::proxy::Proxy;
 
 /// 2025: a clock before it is not set, and a certificate made by it would be long over.
 const CLOCK_IS_SET: Duration = Duration::from_secs(1_735_689_600);
@@ -107,6 +108,12 @@ impl Planner<'_> {
             self.problem(
                 format!("{path} has tls-server-name {name}, which edgehold's certificate is not for"),
                 "use a server URL whose host is in the apiserver's certificate",
+            );
+        }
+        if let Some(Err(error)) = current.proxy_url.as_deref().map(Proxy::parse) {
+            self.problem(
+                format!("{path} has {error}"),
+                "name an HTTP proxy there: what goes through it is TLS from end to end",
             );
         }
         match (&current.authority, file.trusts()) {

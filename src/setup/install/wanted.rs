@@ -11,6 +11,7 @@ use crate::setup::configuration::{Client, Configuration, Pods};
 use crate::setup::facts::Replace;
 use crate::setup::kubeconfigs::{self, Identity, KubeconfigFile, Role};
 use crate::setup::paths;
+use crate::setup::proxy::Proxy;
 use crate::setup::step::Step;
 
 impl Planner<'_> {
@@ -46,6 +47,18 @@ impl Planner<'_> {
             )
         {
             self.write(&mut files, paths::CLUSTER_CA, data, 0o644);
+        }
+        let credentials = wanted
+            .proxy
+            .as_ref()
+            .and_then(|proxy| proxy.credentials.as_deref());
+        if let Some(credentials) = credentials {
+            self.write(
+                &mut files,
+                paths::PROXY_CREDENTIALS,
+                credentials.as_bytes(),
+                0o600,
+            );
         }
         for file in &self.facts.kubeconfigs {
             if let Identity::Embedded { cert, key, .. } = &file.identity {
@@ -116,7 +129,8 @@ impl Planner<'_> {
         Some(Configuration {
             address: self.facts.address,
             server: original.server,
-            proxy: original.proxy_url,
+            // Any other kind is a problem that was reported.
+            proxy: original.proxy_url.and_then(|url| Proxy::parse(&url).ok()),
             client_ca: client_ca.unwrap_or_else(|| upstream_ca.clone()),
             upstream_ca,
             clients,
