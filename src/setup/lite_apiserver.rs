@@ -206,14 +206,17 @@ impl Writer {
                 "  # --insecure has no counterpart: the server is always verified with caFile."
             )?;
         }
-        if let Some(interfaces) = flags.value("network-interface") {
-            self.todo.push(format!(
-                "--network-interface={interfaces}: see `upstream` in docs/configuration.md"
-            ));
-            writeln!(
-                self.yaml,
-                "  # --network-interface={interfaces}: see docs/migration.md."
-            )?;
+        let mut interfaces: Vec<String> = Vec::new();
+        let given = flags.values("network-interface").into_iter();
+        for name in given.flat_map(|value| value.split(',')).map(str::trim) {
+            let name = quoted(name);
+            if name != "\"\"" && !interfaces.contains(&name) {
+                interfaces.push(name);
+            }
+        }
+        if !interfaces.is_empty() {
+            let interfaces = interfaces.join(", ");
+            writeln!(self.yaml, "  interfaces: [{interfaces}]  # --network-interface")?;
         }
         writeln!(self.yaml)
     }

@@ -146,6 +146,16 @@ fn what_has_no_counterpart_is_said_in_a_comment_and_on_stderr_if_something_is_le
 }
 
 #[test]
+fn its_uplinks_are_tried_in_the_same_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let more =
+        format!("{ARGS} --network-interface=wwan0,eth0 --network-interface eth1 --network-interface=eth0,");
+    let (exit, yaml, err) = run(&node(dir.path()), Some(&more));
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""), "nothing is left to do");
+    assert_eq!(accepted(&yaml).upstream.interfaces, ["wwan0", "eth0", "eth1"]);
+}
+
+#[test]
 fn without_its_flags_the_file_is_whole_and_says_what_to_fill_in() {
     let dir = tempfile::tempdir().unwrap();
     let (exit, yaml, err) = run(&node(dir.path()), None);
