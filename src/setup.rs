@@ -16,6 +16,7 @@ mod install;
 mod kubeconfigs;
 pub mod lite_apiserver;
 mod paths;
+mod proxy;
 mod root;
 mod step;
 mod uninstall;

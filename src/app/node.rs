@@ -57,6 +57,11 @@ impl NodeParts {
         registry: &mut Registry,
         tasks: &Tasks,
     ) -> Self {
+        if let Some(in_cluster) = &config.in_cluster {
+            for warning in in_cluster.unserved(&config.listen.addresses) {
+                tracing::warn!("{warning}");
+            }
+        }
         if let Some(csr) = &config.listen.tls.csr
             && let Some(transport) = transports.named(&csr.client)
         {

@@ -199,6 +199,7 @@ impl Summary {
         summary.listen(config);
         summary.upstream(config);
         summary.clients(config);
+        summary.in_cluster(config);
         summary.cache(config);
         summary
     }
@@ -376,6 +377,31 @@ impl Summary {
         }
         self.lines
             .push("clients without a certificate speak with their own tokens".to_owned());
+    }
+
+    fn in_cluster(&mut self, config: &Config) {
+        let Some(in_cluster) = &config.in_cluster else {
+            return;
+        };
+        for address in &in_cluster.addresses {
+            self.lines.push(format!("pods find the API at {address}"));
+        }
+        for (what, users) in [
+            ("Service", &in_cluster.service_for),
+            ("endpoints", &in_cluster.endpoints_for),
+        ] {
+            if !users.is_empty() {
+                self.lines
+                    .push(format!("  as its {what}, for {}", users.join(", ")));
+            }
+        }
+        if in_cluster.service_for.is_empty() && in_cluster.endpoints_for.is_empty() {
+            let warning =
+                "inCluster: nobody is told; name kubelet in serviceFor, or kube-proxy in endpointsFor";
+            self.warnings.push(warning.to_owned());
+        }
+        self.warnings
+            .extend(in_cluster.unserved(&config.listen.addresses));
     }
 
     fn cache(&mut self, config: &Config) {

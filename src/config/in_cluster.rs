@@ -21,6 +21,24 @@ pub struct InCluster {
     pub endpoints_for: Vec<String>,
 }
 
+impl InCluster {
+    /// A sentence for each address that pods are told of and nothing listens at, given where edgehold listens.
+    pub fn unserved(&self, listen: &[SocketAddr]) -> Vec<String> {
+        let serves = |own: &SocketAddr, address: &SocketAddr| {
+            // `[::]` takes IPv4 too.
+            let any = own.ip().is_unspecified() && (own.is_ipv6() || address.is_ipv4());
+            own.port() == address.port() && (own.ip() == address.ip() || any)
+        };
+        let unserved = self
+            .addresses
+            .iter()
+            .filter(|address| !listen.iter().any(|own| serves(own, address)));
+        unserved
+            .map(|address| format!("inCluster: nothing listens at {address}; add it to listen.addresses"))
+            .collect()
+    }
+}
+
 pub(super) fn read(
     field: Option<Field<'_>>,
     clients: Option<&[Client]>,
@@ -170,6 +188,27 @@ mod tests {
         );
         let both = both.unwrap();
         assert_eq!((both.addresses.len(), both.endpoints_for.len()), (2, 1));
+    }
+
+    #[test]
+    fn an_address_that_nothing_listens_at_is_named() {
+        let both = read("{addresses: [\"169.254.20.11:51003\", \"[fd00::b]:51003\"], serviceFor: [kubelet]}")
+            .unwrap();
+        let unserved = |listen: &[&str]| {
+            let listen: Vec<SocketAddr> = listen.iter().map(|address| address.parse().unwrap()).collect();
+            both.unserved(&listen)
+        };
+        assert_eq!(
+            unserved(&["127.0.0.1:51003", "169.254.20.11:51003"]),
+            ["inCluster: nothing listens at [fd00::b]:51003; add it to listen.addresses"]
+        );
+        assert_eq!(
+            unserved(&["169.254.20.11:443", "[fd00::b]:443"]).len(),
+            2,
+            "another port"
+        );
+        assert_eq!(unserved(&["[::]:51003"]), Vec::<String>::new());
+        assert_eq!(unserved(&["0.0.0.0:51003"]).len(), 1);
     }
 
     #[test]

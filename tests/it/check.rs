@@ -50,6 +50,8 @@ clients:
   - {{commonName: \"{KUBELET}\", certFile: {at}/kubelet.pem, keyFile: {at}/kubelet.pem}}
 "
         );
+        let more = fs::read_to_string(self.path().join("more.yaml")).unwrap_or_default();
+        let text = text + &more;
         let text = if self.path().join("clients.crl").exists() {
             let authority = format!("clientCAFile: {at}/ca.crt");
             text.replace(
@@ -171,6 +173,38 @@ fn a_list_of_revoked_certificates_is_counted_and_one_that_is_overdue_or_none_is_
     assert!(one(&files.problems()).contains("a list in it is overdue"));
     write(files.pki.ca_pem());
     assert!(one(&files.problems()).contains("no list of revoked certificates"));
+}
+
+#[test]
+fn an_address_for_pods_that_nothing_listens_at_is_warned_about() {
+    let files = Files::of(&Pki::new());
+    let check = |in_cluster: &str| {
+        fs::write(
+            files.path().join("more.yaml"),
+            format!("inCluster: {in_cluster}\n"),
+        )
+        .unwrap();
+        let (exit, lines) = files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+        assert_eq!(exit, Exit::Ok, "{lines:?}");
+        lines
+    };
+    let lines = check(&format!(
+        "{{address: \"127.0.0.2:51003\", serviceFor: [\"{KUBELET}\"]}}"
+    ));
+    for line in [
+        "  pods find the API at 127.0.0.2:51003".to_owned(),
+        format!("    as its Service, for {KUBELET}"),
+    ] {
+        assert!(lines.contains(&line), "{lines:?}");
+    }
+    assert!(!lines.iter().any(|line| line.contains("inCluster")), "{lines:?}");
+    let lines = check("{address: \"169.254.20.11:51003\"}");
+    for line in [
+        "warning: inCluster: nothing listens at 169.254.20.11:51003; add it to listen.addresses",
+        "warning: inCluster: nobody is told; name kubelet in serviceFor, or kube-proxy in endpointsFor",
+    ] {
+        assert!(lines.iter().any(|one| one == line), "{line}: {lines:?}");
+    }
 }
 
 #[test]
