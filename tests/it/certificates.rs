@@ -424,7 +424,8 @@ async fn a_replaced_client_ca_refuses_its_clients_and_ends_their_connections_onl
     let mut by_token = node.token_client(&token).connect().await.unwrap();
     assert_eq!(by_token.send("GET", "/version", "").await.unwrap().status, 200);
     assert!(welcome.send("GET", "/version", "").await.is_err(), "not yet");
-    assert_eq!(node.running().metrics().open.get(), 3);
+    let open = || async { node.running().metrics().open.get() == 3 };
+    eventually("the refused connection is gone", open).await;
 
     let before = fingerprint(&node, CertificateKind::ClientCa, "client-ca");
     new.write_ca(node.dir.path(), "clients");

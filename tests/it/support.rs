@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Standin, secrets};
@@ -83,6 +84,8 @@ pub struct Node {
     pub dir: tempfile::TempDir,
     setup: Setup,
     running: Option<Running>,
+    /// Whether the cloud was cut off and has not come back.
+    away: AtomicBool,
 }
 
 impl Node {
@@ -108,6 +111,7 @@ impl Node {
             dir,
             setup,
             running: None,
+            away: AtomicBool::new(false),
         };
         node.launch().await;
         node
@@ -242,13 +246,25 @@ impl Node {
     pub async fn cut(&self) {
         self.settle().await;
         self.api.fault(Fault::Refuse(Existing::Cut));
-        // Something has to fail for edgehold to notice; this fails whoever asks.
-        let _any = self.client(None).get("/version?cut").await;
+        self.away.store(true, Ordering::Relaxed);
+        self.notice().await;
+    }
+
+    /// Returns when edgehold knows that the cloud is away.
+    async fn notice(&self) {
+        if *self.running().link().borrow() != LinkState::Offline {
+            // Something has to fail for edgehold to notice; this fails whoever asks.
+            let _any = self.client(None).send("GET", "/version?cut", "").await;
+        }
         self.wait_link(LinkState::Offline).await;
     }
 
     /// The cloud is back. Returns when edgehold knows.
     pub async fn heal(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            // One that was started meanwhile believes in the cloud until something fails.
+            self.notice().await;
+        }
         self.api.clear_faults();
         self.wait_link(LinkState::Online).await;
     }
