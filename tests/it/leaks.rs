@@ -15,6 +15,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::{Node, write_secret};
 
+/// Set to see edgehold's whole log with what a test prints.
+const SHOW: &str = "EDGEHOLD_TEST_LOG";
+
 /// From now on every line of edgehold's log in this process is searched.
 pub fn watch_log() {
     static ONCE: Once = Once::new();
@@ -34,6 +37,9 @@ struct Lines;
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         search("the log", line);
+        if std::env::var_os(SHOW).is_some() {
+            io::stderr().write_all(line)?;
+        }
         Ok(line.len())
     }
 

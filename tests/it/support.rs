@@ -411,10 +411,14 @@ pub async fn event(watch: &mut Lines) -> Value {
     }
 }
 
-/// Type and name of the next event, which must not be a bookmark.
+/// Type and name of the next change; a bookmark may come at any time before it.
 pub async fn change(watch: &mut Lines) -> (String, String) {
-    let (change, name, _) = told(&event(watch).await);
-    (change, name)
+    loop {
+        let (change, name, _) = told(&event(watch).await);
+        if change != "BOOKMARK" {
+            return (change, name);
+        }
+    }
 }
 
 /// What is left of a stream up to its clean end.
