@@ -11,6 +11,16 @@ use crate::view::event::{Action, Actions, Discard, Freshness, StreamId, Ticket};
 pub(super) struct Asked {
     freshness: Freshness,
     version: Option<ResourceVersion>,
+    /// It was asked before history was seen to be restarted: of which history the answer tells must be proved.
+    is_ambiguous: bool,
+}
+
+impl Asked {
+    /// A consistent read that is below what was known when it was asked for tells of a history that was restarted meanwhile.
+    fn proves_restart(&self, version: &ResourceVersion) -> bool {
+        self.freshness == Freshness::Latest
+            && self.version.as_ref().is_some_and(|known| known.is_after(version))
+    }
 }
 
 enum Verdict {
@@ -24,6 +34,7 @@ impl<P> View<P> {
         Asked {
             freshness,
             version: self.version.clone(),
+            is_ambiguous: false,
         }
     }
 
@@ -33,7 +44,8 @@ impl<P> View<P> {
         version: ResourceVersion,
         actions: &mut Actions<P>,
     ) {
-        let Some(asked) = self.tickets.remove(&ticket) else {
+        let proven = |asked: &Asked| !asked.is_ambiguous || asked.proves_restart(&version);
+        let Some(asked) = self.tickets.remove(&ticket).filter(proven) else {
             return self.discard(ticket, Discard::Unknown, actions);
         };
         match self.judge(&asked, &version) {
@@ -103,9 +115,9 @@ impl<P> View<P> {
     }
 
     fn judge_older(&self, asked: &Asked, version: &ResourceVersion) -> Verdict {
-        let was_ahead = |then: &ResourceVersion| then.is_after(version);
         match asked.freshness {
-            Freshness::Latest if asked.version.as_ref().is_some_and(was_ahead) => Verdict::Restarted,
+            // A restart that is known already is not another one.
+            _ if asked.proves_restart(version) && !asked.is_ambiguous => Verdict::Restarted,
             _ if self.expired => Verdict::Commit,
             Freshness::Latest => Verdict::Discard(Discard::Overtaken),
             Freshness::Cached => Verdict::Discard(Discard::Lagging),
@@ -133,9 +145,14 @@ impl<P> View<P> {
     }
 
     /// Nothing that was asked for or opened before this moment may touch the view again: it may tell of the
-    /// history that was lost, and the versions of the two do not compare.
+    /// history that was lost, and the versions of the two do not compare. A list may if its answer proves that it does not;
+    /// of two restarts it cannot prove the later one.
     pub(super) fn leave_history(&mut self, actions: &mut Actions<P>) {
-        self.tickets.clear();
+        self.tickets.retain(|_, asked| {
+            let may_prove = !asked.is_ambiguous;
+            asked.is_ambiguous = true;
+            may_prove && asked.freshness == Freshness::Latest && asked.version.is_some()
+        });
         self.driver = None;
         self.expired = false;
         self.broken = false;

@@ -433,6 +433,32 @@ fn nothing_from_before_a_restart_touches_the_view() {
 }
 
 #[test]
+fn a_consistent_list_asked_for_before_a_restart_was_noticed_counts_if_it_is_below_the_lost_history() {
+    let mut bench = Bench::at("40", &["a"]);
+    bench
+        .begin(1, Latest)
+        .begin(2, Latest)
+        .begin(3, Freshness::Cached);
+    bench.list(Latest, "7", &["b"]).complete(1, "8", &["b", "c"]);
+    bench.did(&["commit"]).is("b c", "8");
+    // An older one of the same history is not another restart, and what may lag proves nothing.
+    bench
+        .complete(2, "7", &["b"])
+        .because(Discard::Overtaken)
+        .complete(3, "9", &["d"])
+        .because(Discard::Unknown)
+        .is("b c", "8");
+}
+
+#[test]
+fn a_list_asked_for_before_two_restarts_cannot_prove_which_history_it_tells_of() {
+    let mut bench = Bench::at("40", &["a"]);
+    bench.begin(1, Latest).list(Latest, "7", &["b"]);
+    bench.list(Latest, "6", &["c"]).complete(1, "8", &["b"]);
+    bench.because(Discard::Unknown).is("c", "6");
+}
+
+#[test]
 fn a_restart_seen_elsewhere_drops_this_view() {
     let mut bench = Bench::at("40", &["a"]);
     bench
