@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Context as _;
 use apiserver_standin::{Client, Pair, Pki};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
@@ -31,9 +31,17 @@ pub(crate) struct Cluster {
     admin: Pair,
     etcd: Option<Process>,
     etcd_url: String,
-    apiserver: Option<Process>,
-    apiserver_address: SocketAddr,
+    apiserver: Apiserver,
+    /// On the same etcd, once a scenario has asked for it.
+    second: Option<Apiserver>,
     controllers: Option<Process>,
+}
+
+/// A kube-apiserver that may run; its address stays.
+struct Apiserver {
+    name: &'static str,
+    address: SocketAddr,
+    process: Option<Process>,
 }
 
 impl Cluster {
@@ -63,8 +71,8 @@ impl Cluster {
             admin,
             etcd,
             etcd_url,
-            apiserver: None,
-            apiserver_address: free_address()?,
+            apiserver: Apiserver::new("kube-apiserver")?,
+            second: None,
             controllers: None,
         };
         cluster.start_apiserver().await?;
@@ -73,25 +81,37 @@ impl Cluster {
 
     /// Starts the apiserver on its old port and store.
     pub(crate) async fn start_apiserver(&mut self) -> anyhow::Result<()> {
-        let mut command = self.apiserver_command();
-        self.apiserver = Some(Process::start("kube-apiserver", &mut command, &self.dir)?);
+        let mut command = self.apiserver_command(self.apiserver.address);
+        self.apiserver.start(&mut command, &self.dir)?;
         let client = self.direct();
-        until("kube-apiserver is ready", START, async || {
-            for process in self.etcd.iter_mut().chain(&mut self.apiserver) {
-                process.check()?;
-            }
-            Ok(match client.send("GET", "/readyz", "").await {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(answer.text()),
-                Err(error) => Err(error.0),
-            })
-        })
-        .await
+        ready(&client, [self.etcd.as_mut(), self.apiserver.process.as_mut()]).await
+    }
+
+    /// Starts a second apiserver on the same etcd, or starts it again, and gives its address.
+    pub(crate) async fn start_second(&mut self) -> anyhow::Result<SocketAddr> {
+        let mut second = match self.second.take() {
+            Some(second) => second,
+            None => Apiserver::new("kube-apiserver-2")?,
+        };
+        let mut command = self.apiserver_command(second.address);
+        second.start(&mut command, &self.dir)?;
+        let second = self.second.insert(second);
+        let client = Client::new(second.address, self.pki.ca_pem(), Some(&self.admin));
+        ready(&client, [self.etcd.as_mut(), second.process.as_mut()]).await?;
+        Ok(second.address)
+    }
+
+    /// Kills the second apiserver as a power cut would.
+    pub(crate) async fn kill_second(&mut self) -> anyhow::Result<()> {
+        match &mut self.second {
+            Some(second) => second.kill().await,
+            None => Ok(()),
+        }
     }
 
     /// Starts the apiserver unless it runs.
     pub(crate) async fn ensure_apiserver(&mut self) -> anyhow::Result<()> {
-        match self.apiserver {
+        match self.apiserver.process {
             Some(_) => Ok(()),
             None => self.start_apiserver().await,
         }
@@ -99,10 +119,7 @@ impl Cluster {
 
     /// Kills the apiserver as a power cut would.
     pub(crate) async fn kill_apiserver(&mut self) -> anyhow::Result<()> {
-        match self.apiserver.take() {
-            Some(process) => process.kill().await,
-            None => Ok(()),
-        }
+        self.apiserver.kill().await
     }
 
     /// Kills apiserver and etcd and keeps a copy of what etcd holds; starts them again.
@@ -153,7 +170,7 @@ impl Cluster {
     /// Starts kube-controller-manager, once, with these flags more, and waits until namespaces get their service accounts.
     pub(crate) async fn controllers(&mut self, flags: &[&str]) -> anyhow::Result<()> {
         if self.controllers.is_none() {
-            let kubeconfig = self.kubeconfig("controllers", self.apiserver_address, &self.admin)?;
+            let kubeconfig = self.kubeconfig("controllers", self.apiserver.address, &self.admin)?;
             let mut command = Command::new(self.tools.path(Tool::KubeControllerManager));
             command
                 .arg(format!("--kubeconfig={}", kubeconfig.display()))
@@ -212,12 +229,12 @@ impl Cluster {
 
     /// Where the apiserver listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.apiserver_address
+        self.apiserver.address
     }
 
     /// The administrator's client, straight to the apiserver.
     pub(crate) fn direct(&self) -> Client {
-        Client::new(self.apiserver_address, self.pki.ca_pem(), Some(&self.admin))
+        Client::new(self.apiserver.address, self.pki.ca_pem(), Some(&self.admin))
     }
 
     /// A GET straight from the apiserver.
@@ -242,6 +259,29 @@ impl Cluster {
             answer.text()
         );
         Ok(answer.json())
+    }
+
+    /// Waits until this user may list the ConfigMaps of a namespace: RBAC follows its bindings with a delay.
+    pub(crate) async fn allows(&self, user: &str, namespace: &str) -> anyhow::Result<()> {
+        let attributes =
+            json!({"namespace": namespace, "verb": "list", "version": "v1", "resource": "configmaps"});
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {"user": user, "resourceAttributes": attributes},
+        });
+        let (target, review) = (
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            review.to_string(),
+        );
+        until(&format!("{user} may list ConfigMaps"), 60, async || {
+            let said = self.request("POST", target, &review).await?["status"].take();
+            Ok(if said["allowed"] == true {
+                Ok(())
+            } else {
+                Err(said.to_string())
+            })
+        })
+        .await
     }
 
     /// Writes a kubeconfig that shows `pair` to `server`, and gives its path.
@@ -278,11 +318,11 @@ impl Cluster {
         Ok(path)
     }
 
-    fn apiserver_command(&self) -> Command {
+    fn apiserver_command(&self, address: SocketAddr) -> Command {
         let mut command = Command::new(self.tools.path(Tool::KubeApiserver));
         command
             .arg(format!("--etcd-servers={}", self.etcd_url))
-            .arg(format!("--secure-port={}", self.apiserver_address.port()))
+            .arg(format!("--secure-port={}", address.port()))
             .args(["--bind-address=127.0.0.1", "--endpoint-reconciler-type=none"])
             .args([
                 "--authorization-mode=Node,RBAC",
@@ -312,6 +352,43 @@ impl Cluster {
     fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
+}
+
+impl Apiserver {
+    fn new(name: &'static str) -> anyhow::Result<Self> {
+        Ok(Self {
+            name,
+            address: free_address()?,
+            process: None,
+        })
+    }
+
+    fn start(&mut self, command: &mut Command, dir: &Path) -> anyhow::Result<()> {
+        self.process = Some(Process::start(self.name, command, dir)?);
+        Ok(())
+    }
+
+    async fn kill(&mut self) -> anyhow::Result<()> {
+        match self.process.take() {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Waits until an apiserver is ready; fails if one of these has ended.
+async fn ready(client: &Client, mut processes: [Option<&mut Process>; 2]) -> anyhow::Result<()> {
+    until("kube-apiserver is ready", START, async || {
+        for process in processes.iter_mut().flatten() {
+            process.check()?;
+        }
+        Ok(match client.send("GET", "/readyz", "").await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(answer.text()),
+            Err(error) => Err(error.0),
+        })
+    })
+    .await
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

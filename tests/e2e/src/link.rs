@@ -4,12 +4,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use crate::cluster::free_address;
+
+/// Between two tries to listen.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What the link does with connections, those open and those to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +45,9 @@ struct State {
 impl Link {
     /// Listens on a port of `here` and forwards to `target`.
     pub(crate) async fn to(target: SocketAddr, here: IpAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((here, 0)).await.context("the link's port")?;
-        let address = listener.local_addr()?;
+        // Not one that the kernel gives to connections: it has to be free again when the listener comes back.
+        let address = SocketAddr::new(here, free_address()?.port());
+        let listener = listen(address).await?;
         let (state, changes) = watch::channel(State {
             mode: Mode::Up,
             cuts: 0,
@@ -71,6 +78,12 @@ impl Link {
     }
 }
 
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("the link's address {address}"))
+}
+
 async fn accept(
     mut listener: Option<TcpListener>,
     address: SocketAddr,
@@ -82,10 +95,11 @@ async fn accept(
         if state.mode == Mode::Refuse {
             listener = None;
         } else if listener.is_none() {
-            listener = Some(TcpListener::bind(address).await.expect("the link's own port"));
+            listener = listen(address).await.ok();
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(AGAIN), if state.mode != Mode::Refuse && listener.is_none() => {}
             Ok((client, _)) = next(listener.as_ref()) => {
                 tokio::spawn(forward(client, target, state.cuts, changes.clone()));
             }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Cluster;
+use crate::process::ends_of_logs;
 use crate::scenarios::Scenario;
 use crate::tools::{Tool, Tools};
 
@@ -153,6 +154,11 @@ fn run_all(arguments: &Arguments, tools: &Tools, dir: &Path) -> Vec<Outcome> {
                         println!("{}: FAILED, it has panicked", scenario.as_str());
                         Outcome::Failed
                     });
+                    if outcome == Outcome::Failed {
+                        let name = scenario.as_str();
+                        let logs = ends_of_logs(&dir.join(name));
+                        println!("{name}: what was said last:\n{logs}--- end of the logs of {name}");
+                    }
                     outcomes.lock().expect("the outcomes").push(outcome);
                 }
             });

@@ -4,15 +4,20 @@
 //! black hole is made of that first subnet only: each side believes the other's address at hardware that nobody has, so
 //! packets vanish without any sign, on open connections and on new ones, while clients on the node notice nothing.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command as Blocking;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::process::Command;
 
 /// Hardware that nobody has.
 const NOWHERE: &str = "02:de:ad:00:00:01";
+
+/// How long the first packet through a new cable may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The network of one scenario; it goes with its handle.
 pub(crate) struct Network {
@@ -102,6 +107,7 @@ impl Namespace {
                 Ok(()) => {
                     let made = Self(number);
                     made.configure()?;
+                    made.try_out()?;
                     return Ok(made);
                 }
                 Err(error) => {
@@ -132,6 +138,15 @@ impl Namespace {
             ip(&line)?;
         }
         Ok(())
+    }
+
+    /// Nothing listens at the other end yet, and says so at once, unless a firewall is in between.
+    fn try_out(&self) -> anyhow::Result<()> {
+        let there = SocketAddr::new(self.address(6), 9);
+        match TcpStream::connect_timeout(&there, PATIENCE) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+            other => bail!("no packet gets to {there} and back: {other:?}"),
+        }
     }
 
     /// Options, interface and the other side's address: of the cloud's end and of the node's.

@@ -1,9 +1,12 @@
 //! The edge node: the real edgehold, a link to the cloud that can be broken, and the clients' certificates.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use apiserver_standin::{Client, Pair};
 
 use crate::cluster::{Cluster, free_address};
@@ -73,10 +76,27 @@ impl Node {
         clients: &[(&str, PathBuf, PathBuf)],
         more: &str,
     ) -> anyhow::Result<Self> {
+        let link = Link::to(cluster.address(), cluster.network().cloud()).await?;
+        Self::start_behind(cluster, name, clients, more, link, &[]).await
+    }
+
+    /// As [`Node::start_with`], with servers that go before the one behind `link`.
+    pub(crate) async fn start_behind(
+        cluster: &Cluster,
+        name: &str,
+        clients: &[(&str, PathBuf, PathBuf)],
+        more: &str,
+        link: Link,
+        preferred: &[SocketAddr],
+    ) -> anyhow::Result<Self> {
         let dir = cluster.dir().join(name);
         std::fs::create_dir_all(&dir)?;
         let network = cluster.network();
-        let link = Link::to(cluster.address(), network.cloud()).await?;
+        let servers: Vec<_> = preferred
+            .iter()
+            .chain([&link.address()])
+            .map(|server| format!("\"https://{server}\""))
+            .collect();
         // Free on the loopback of the cloud's side, and nothing else listens in a namespace.
         let address = SocketAddr::new(network.node(), free_address()?.port());
         let ca = cluster.dir().join("ca.crt");
@@ -84,12 +104,12 @@ impl Node {
         let (cert, key) = cluster.pki().server(&[&names[0]]).write_to(&dir, "serving");
         let mut config = format!(
             "apiVersion: edgehold/v1alpha1\nkind: ProxyConfiguration\nlisten:\n  addresses: [\"{address}\"]\n  tls: \
-             {{certFile: {}, keyFile: {}, clientCAFile: {ca}}}\nupstream:\n  servers: [\"https://{}\"]\n  caFile: {ca}\n  \
+             {{certFile: {}, keyFile: {}, clientCAFile: {ca}}}\nupstream:\n  servers: [{}]\n  caFile: {ca}\n  \
              connectTimeout: 1s\n  responseTimeout: 2s\n  probe: {{interval: 500ms, timeout: 1s}}\ncache: {{path: \
              {}}}\nlog: {{level: debug}}\n",
             cert.display(),
             key.display(),
-            link.address(),
+            servers.join(", "),
             dir.join("cache").display(),
             ca = ca.display(),
         );
@@ -216,6 +236,28 @@ impl Node {
     /// A client of edgehold with this certificate, or none.
     pub(crate) fn client(&self, pair: Option<&Pair>) -> Client {
         Client::new(self.address, &self.ca_pem, pair)
+    }
+
+    /// What edgehold has logged, over all its starts.
+    pub(crate) fn log(&self) -> String {
+        self.edgehold.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// From its next start on edgehold encrypts what it keeps.
+    pub(crate) fn encrypt(&self) -> anyhow::Result<()> {
+        let (file, key) = (self.dir.join("edgehold.yaml"), self.dir.join("cache.key"));
+        std::fs::write(&key, format!("{}\n", "5a".repeat(32)))?;
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600))?;
+        let plain = format!("cache: {{path: {}}}", self.cache().display());
+        let sealed = plain.replace('}', &format!(", encryption: {{keyFile: {}}}}}", key.display()));
+        let text = std::fs::read_to_string(&file)?;
+        ensure!(text.contains(&plain), "no {plain:?} in {}", file.display());
+        Ok(std::fs::write(file, text.replace(&plain, &sealed))?)
+    }
+
+    /// Where edgehold keeps things.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.dir.join("cache")
     }
 
     /// The node's own directory, for what its clients keep.

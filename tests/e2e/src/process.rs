@@ -10,6 +10,9 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+/// A report that is much longer hides what it says.
+const MOST_SEEN: usize = 2000;
+
 /// A running program. Dropped, it is killed.
 pub(crate) struct Process {
     name: String,
@@ -47,9 +50,7 @@ impl Process {
     /// Fails, with the end of its log, if it has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(15)..].join("\n");
+            let end = end_of(&self.log, 15).unwrap_or_else(|error| error.to_string());
             bail!("{} has ended ({status}):\n{end}", self.name);
         }
         Ok(())
@@ -109,6 +110,34 @@ impl Driven {
     }
 }
 
+/// The end of every log below a directory, for whoever cannot look into it any more.
+pub(crate) fn ends_of_logs(dir: &Path) -> String {
+    let mut text = String::new();
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            text.push_str(&ends_of_logs(&path));
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            let lines = if path.ends_with("edgehold.log") { 60 } else { 12 };
+            let end = end_of(&path, lines).unwrap_or_else(|error| error.to_string());
+            text.push_str(&format!("--- the end of {}\n{end}\n", path.display()));
+        }
+    }
+    text
+}
+
+/// The last lines of a file, each cut where nobody reads on.
+fn end_of(path: &Path, lines: usize) -> std::io::Result<String> {
+    let bytes = std::fs::read(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<_> = text.lines().collect();
+    let end = &all[all.len().saturating_sub(lines)..];
+    let cut: Vec<String> = end.iter().map(|line| line.chars().take(400).collect()).collect();
+    Ok(cut.join("\n"))
+}
+
 /// How much clients log: `E2E_VERBOSITY`; from 8 on, every request with its headers.
 pub(crate) fn verbosity() -> String {
     std::env::var("E2E_VERBOSITY").unwrap_or_else(|_| "2".to_owned())
@@ -122,6 +151,16 @@ fn append(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("opening {}", path.display()))
 }
 
+fn both_ends(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= 2 * MOST_SEEN {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(MOST_SEEN).collect();
+    let tail: String = text.chars().skip(count - MOST_SEEN).collect();
+    format!("{head}\n[...]\n{tail}")
+}
+
 /// Asks again and again until `ready` gives something; says at the deadline what was still missing.
 pub(crate) async fn until<T, F>(what: &str, seconds: u64, mut ready: F) -> anyhow::Result<T>
 where
@@ -132,7 +171,8 @@ where
         match ready().await? {
             Ok(value) => return Ok(value),
             Err(missing) if Instant::now() > deadline => {
-                bail!("{what}: not within {seconds} s; last seen: {missing}")
+                let seen = both_ends(&missing);
+                bail!("{what}: not within {seconds} s; last seen: {seen}")
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }

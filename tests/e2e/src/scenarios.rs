@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod convergence;
+mod failover;
 mod foreign;
 mod hollow_kubelet;
 mod in_cluster;
@@ -32,18 +33,21 @@ pub(crate) enum Scenario {
     Proxy,
     /// kubectl, online and offline.
     People,
+    /// Two apiservers, of which one goes.
+    Failover,
     /// A pod's client with a service account token.
     InCluster,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Convergence,
         Self::HollowKubelet,
         Self::Bootstrap,
         Self::TimeTravel,
         Self::Leader,
+        Self::Failover,
         Self::Foreign,
         Self::Proxy,
         Self::People,
@@ -58,6 +62,7 @@ impl Scenario {
             Self::Leader => "leader",
             Self::Bootstrap => "bootstrap",
             Self::TimeTravel => "time-travel",
+            Self::Failover => "failover",
             Self::Foreign => "foreign",
             Self::Proxy => "kube-proxy",
             Self::People => "kubectl",
@@ -68,7 +73,7 @@ impl Scenario {
     /// What it needs beside etcd and kube-apiserver.
     pub(crate) fn needs(self) -> &'static [Tool] {
         match self {
-            Self::Convergence | Self::TimeTravel | Self::InCluster => &[Tool::Client],
+            Self::Convergence | Self::TimeTravel | Self::Failover | Self::InCluster => &[Tool::Client],
             Self::Bootstrap => &[Tool::KubeControllerManager, Tool::Kubemark, Tool::Client],
             Self::HollowKubelet => &[Tool::KubeControllerManager, Tool::Kubemark],
             // kube-rs is in the runner; without Python its part is skipped.
@@ -83,7 +88,7 @@ impl Scenario {
     pub(crate) fn apiserver_flags(self) -> &'static [&'static str] {
         match self {
             // CBOR is offered behind a gate.
-            Self::Convergence => &["--feature-gates=CBORServingAndStorage=true"],
+            Self::Convergence | Self::Failover => &["--feature-gates=CBORServingAndStorage=true"],
             _ => &[],
         }
     }
@@ -96,6 +101,7 @@ impl Scenario {
             Self::Leader => leader::run(cluster).await,
             Self::Bootstrap => bootstrap::run(cluster).await,
             Self::TimeTravel => time_travel::run(cluster).await,
+            Self::Failover => failover::run(cluster).await,
             Self::Foreign => foreign::run(cluster).await,
             Self::Proxy => proxy::run(cluster).await,
             Self::People => people::run(cluster).await,

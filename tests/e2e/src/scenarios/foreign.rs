@@ -90,6 +90,9 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
     cluster
         .request("POST", &format!("{ROLES}/rolebindings"), &binding.to_string())
         .await?;
+    cluster
+        .allows("system:serviceaccount:foreign:reader", "foreign")
+        .await?;
     create(cluster, "settings").await
 }
 

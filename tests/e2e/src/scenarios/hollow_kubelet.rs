@@ -2,7 +2,7 @@
 //! goes away, kubelet and edgehold are killed and started again: the pod stays, and is the same when the cloud is back.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -18,6 +18,10 @@ use crate::tools::Tool;
 const KUBELET: &str = "system:node:edge-1";
 const NODE: &str = "/api/v1/nodes/edge-1";
 const NAMESPACE: &str = "/api/v1/namespaces/edge";
+
+/// What the pod's Secret holds, as protobuf and as JSON have it.
+const WORD: &str = "open-sesame-0451";
+const WORD_IN_JSON: &str = "b3Blbi1zZXNhbWUtMDQ1MQ";
 
 /// Within so many seconds of its start, and offline, kubelet runs its pod again.
 const AGAIN: u64 = 60;
@@ -78,6 +82,15 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         kubelet.restart(&uid).await?;
 
         step("edgehold is killed and started again offline, kubelet after it");
+        if cut == Cut::Killed {
+            step("its cache, which has shown the Secret until now, is encrypted from this start on");
+            let readable = readable(&node.cache())?;
+            ensure!(
+                !readable.is_empty(),
+                "the Secret is nowhere in the cache: what does kubelet run the pod with?"
+            );
+            node.encrypt()?;
+        }
         node.kill_and_launch(cluster).await?;
         kubelet.wait_pod(&uid, "Running").await?;
         kubelet.restart(&uid).await?;
@@ -111,7 +124,34 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         )
         .await?;
     }
-    Ok(())
+    step("nobody can read the Secret in the encrypted cache");
+    until("the cache is encrypted", 120, async || {
+        node.check()?;
+        let readable = readable(&node.cache())?;
+        Ok(if readable.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{readable:?}"))
+        })
+    })
+    .await
+}
+
+/// The files below a directory in which the Secret can be read.
+fn readable(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(readable(&path)?);
+        } else if let Ok(bytes) = std::fs::read(&path) {
+            let shows = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            if shows(WORD) || shows(WORD_IN_JSON) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// A new pod runs, and goes again.
@@ -159,7 +199,7 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
     .await?;
     make(
         format!("{NAMESPACE}/secrets"),
-        json!({"metadata": metadata("hidden"), "stringData": {"word": "sesame"}}),
+        json!({"metadata": metadata("hidden"), "stringData": {"word": WORD}}),
     )
     .await?;
     let ports = json!({"ports": [{"port": 80}], "selector": {"app": "web"}});

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use super::step;
 use crate::cluster::Cluster;
 use crate::node::{Cut, Node};
-use crate::process::Driven;
+use crate::process::{Driven, until};
 use crate::tools::Tool;
 
 const NAMESPACE: &str = "/api/v1/namespaces/in-cluster";
@@ -31,16 +31,19 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     expect(&mut other, "list configmaps in-cluster", 403).await?;
 
     let mut forged = pod(cluster, &node, "forged", &forge(&reader_token)?)?;
+    let mut unseen = pod(cluster, &node, "unseen", &token(cluster, "reader").await?)?;
     let mut nobody = pod(cluster, &node, "nobody", "")?;
     for cut in Cut::ALL {
         step(format!(
-            "offline ({}): the reader has what it read, no more; the other and a forged token have nothing",
+            "offline ({}): the reader has what it read, no more; the other, a forged token and one never seen before have nothing",
             cut.as_str()
         ));
         node.go_offline(cluster, cut).await?;
         offline(&mut reader, &mut other).await?;
         refused(&mut forged, "list configmaps in-cluster").await?;
         refused(&mut nobody, "list configmaps in-cluster").await?;
+        // Without the issuer's keys nobody knows whose it is.
+        refused(&mut unseen, "list configmaps in-cluster").await?;
         step("offline: the same after edgehold was killed and started again");
         node.kill_and_launch(cluster).await?;
         offline(&mut reader, &mut other).await?;
@@ -54,7 +57,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster
         .request("DELETE", &format!("{ROLES}/rolebindings/reader"), "")
         .await?;
-    crate::process::until("the apiserver refuses the reader", 30, async || {
+    until("the apiserver refuses the reader", 30, async || {
         let answer = reader.ask("list configmaps in-cluster").await?;
         Ok(if answer["code"] == 403 {
             Ok(())
@@ -64,7 +67,49 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     })
     .await?;
     node.go_offline(cluster, Cut::Refused).await?;
-    refused(&mut reader, "list configmaps in-cluster").await
+    refused(&mut reader, "list configmaps in-cluster").await?;
+    node.go_online(cluster).await?;
+    never_seen(cluster).await
+}
+
+/// With the issuer's keys edgehold tells whose a token is that it never saw.
+async fn never_seen(cluster: &mut Cluster) -> anyhow::Result<()> {
+    step("an edgehold that reads the keys of the issuer, and the reader behind it");
+    bind(cluster).await?;
+    let file = cluster.dir().join("edgehold.token");
+    std::fs::write(&file, token(cluster, "edgehold").await?)?;
+    let more = format!("offline: {{issuer: {{tokenFile: {}}}}}\n", file.display());
+    let mut node = Node::start_with(cluster, "issuer", &[], &more).await?;
+    until("edgehold knows the keys of the issuer", 60, async || {
+        node.check()?;
+        let log = node.log();
+        let known = log.contains("the keys of service account tokens are known");
+        Ok(if known { Ok(()) } else { Err(log) })
+    })
+    .await?;
+    let mut reader = pod(cluster, &node, "reader", &token(cluster, "reader").await?)?;
+    expect(&mut reader, "list configmaps in-cluster", 200).await?;
+    expect(&mut reader, "get configmaps in-cluster settings", 200).await?;
+    for cut in Cut::ALL {
+        step(format!(
+            "offline ({}): the reader's next token, never seen before, has what the reader read; forged it has nothing",
+            cut.as_str()
+        ));
+        let (next, others) = (token(cluster, "reader").await?, token(cluster, "other").await?);
+        node.go_offline(cluster, cut).await?;
+        let mut next_reader = pod(cluster, &node, "next-reader", &next)?;
+        let mut other = pod(cluster, &node, "other", &others)?;
+        let mut forged = pod(cluster, &node, "forged", &forge(&next)?)?;
+        for restart in [false, true] {
+            if restart {
+                node.kill_and_launch(cluster).await?;
+            }
+            offline(&mut next_reader, &mut other).await?;
+            refused(&mut forged, "list configmaps in-cluster").await?;
+        }
+        node.go_online(cluster).await?;
+    }
+    Ok(())
 }
 
 async fn offline(reader: &mut Driven, other: &mut Driven) -> anyhow::Result<()> {
@@ -106,7 +151,7 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
     cluster
         .request("POST", "/api/v1/namespaces", &named("Namespace", "in-cluster"))
         .await?;
-    for account in ["reader", "other"] {
+    for account in ["reader", "other", "edgehold"] {
         let target = format!("{NAMESPACE}/serviceaccounts");
         cluster
             .request("POST", &target, &named("ServiceAccount", account))
@@ -122,13 +167,20 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
     let role = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role","metadata":{"name":"reader"},
         "rules":[{"apiGroups":[""],"resources":["configmaps"],"verbs":["get","list","watch"]}]}"#;
     cluster.request("POST", &format!("{ROLES}/roles"), role).await?;
+    bind(cluster).await
+}
+
+/// Gives the reader its right, and waits until it has it: what decides follows the bindings with a delay.
+async fn bind(cluster: &Cluster) -> anyhow::Result<()> {
     let binding = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding","metadata":{"name":"reader"},
         "roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"reader"},
         "subjects":[{"kind":"ServiceAccount","name":"reader","namespace":"in-cluster"}]}"#;
     cluster
         .request("POST", &format!("{ROLES}/rolebindings"), binding)
         .await?;
-    Ok(())
+    cluster
+        .allows("system:serviceaccount:in-cluster:reader", "in-cluster")
+        .await
 }
 
 async fn token(cluster: &Cluster, account: &str) -> anyhow::Result<String> {

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use apiserver_standin::Pair;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tokio::process::Command;
 
 use super::step;
@@ -19,6 +20,9 @@ const NAMESPACE: &str = "/api/v1/namespaces/leader";
 
 /// Its renew deadline is 6 s; the rest is the patience of a busy machine. Were a write acknowledged offline, it would never end.
 const LOST_WITHIN: u64 = 60;
+
+/// Its lease (`manager/main.go`): after that anybody may lead.
+const LEASE_MILLISECONDS: i64 = 12_000;
 
 pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     make(cluster, "/api/v1/namespaces", "Namespace", "leader").await?;
@@ -51,8 +55,17 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
             manager.log()
         );
 
-        step("started again offline, it does not lead; one in the cloud does");
         node.cloud_without_node(cluster).await?;
+        let (renewed, ended) = (renewed(cluster).await?, ended(&manager)?);
+        ensure!(
+            ended - renewed < LEASE_MILLISECONDS,
+            "it believed that it leads for {} ms after its last renewal: another one may lead by then",
+            ended - renewed
+        );
+        step(format!(
+            "it ended {} ms after its last renewal; started again offline, it does not lead; one in the cloud does",
+            ended - renewed
+        ));
         let mut again = through.start(node.dir())?;
         let mut elsewhere = direct.start(node.dir())?;
         says(&mut elsewhere, "leading").await?;
@@ -71,6 +84,22 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         manager = again;
     }
     Ok(())
+}
+
+/// When the lease was renewed last, in milliseconds of Unix time.
+async fn renewed(cluster: &Cluster) -> anyhow::Result<i64> {
+    let lease = cluster
+        .read("/apis/coordination.k8s.io/v1/namespaces/leader/leases/e2e")
+        .await?;
+    let time: MicroTime = serde_json::from_value(lease["spec"]["renewTime"].clone())?;
+    Ok(time.0.as_millisecond())
+}
+
+/// When the manager ended, by itself.
+fn ended(manager: &Process) -> anyhow::Result<i64> {
+    let log = manager.log();
+    let word = log.lines().find_map(|line| line.strip_prefix("ended at "));
+    Ok(word.context("the manager's last word")?.parse()?)
 }
 
 fn not_leading(manager: &Process) -> anyhow::Result<()> {

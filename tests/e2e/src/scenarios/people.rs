@@ -14,6 +14,20 @@ use crate::tools::Tool;
 const MANIFEST: &str =
     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: colours, namespace: people}\ndata: {v: red}\n";
 const OFFLINE: &str = "Warning:";
+/// Top-level paths that are answered offline, too.
+const KEPT: [&str; 8] = [
+    "/version",
+    "/api",
+    "/apis",
+    "/api/v1",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/api/v1",
+    "/openid/v1/jwks",
+];
+
+/// Those that only the cloud can answer.
+const ALWAYS_LIVE: [&str; 5] = ["/", "/healthz", "/livez", "/readyz?verbose", "/metrics"];
 const UNAVAILABLE: &str = "ServiceUnavailable";
 
 pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
@@ -21,6 +35,8 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     let mut node = Node::start(cluster, "people", &[("alice", &user)]).await?;
     let kubeconfig = cluster.kubeconfig("alice", node.address, &user)?;
     let kubectl = Kubectl::new(cluster.tools().path(Tool::Kubectl), kubeconfig, node.dir());
+    let direct = cluster.kubeconfig("past-edgehold", cluster.address(), &user)?;
+    let direct = Kubectl::new(cluster.tools().path(Tool::Kubectl), direct, cluster.dir());
     let said = kubectl.run("create namespace people").await?.success()?;
     ensure!(
         said.err.is_empty(),
@@ -68,6 +84,31 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .await?
         .success()?
         .shows("deployments")?;
+
+    step("online: explain and top-level paths, as without edgehold");
+    let explained = kubectl
+        .run("explain configmap.data")
+        .await?
+        .success()?
+        .shows("KIND:")?;
+    for path in ALWAYS_LIVE.iter().chain(&KEPT) {
+        let (through, past) = (
+            format!("get --raw {path}"),
+            direct.run(&format!("get --raw {path}")).await?,
+        );
+        let through = kubectl.run(&through).await?.success()?;
+        // What changes from one moment to the next is only looked at.
+        ensure!(
+            (*path == "/metrics" || through.out == past.out)
+                && through.err.is_empty()
+                && !through.out.is_empty(),
+            "{path} is another one through edgehold: {} and {} bytes, {}",
+            through.out.len(),
+            past.out.len(),
+            through.err
+        );
+    }
+    let kept = raw(&kubectl, &KEPT).await?;
 
     step("online: the manifests of examples/deploy would be accepted");
     let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/deploy/csr");
@@ -126,14 +167,23 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
             listed.out
         );
 
+        let said = kubectl.run("explain configmap.data").await?.success()?;
+        ensure!(said.out == explained.out, "explain differs offline: {said:?}");
+        ensure!(raw(&kubectl, &KEPT).await? == kept, "a document differs offline");
+
         step("offline: what was never read, writes and streams are refused at once");
         for line in [
             "get secrets -n people",
             "delete configmap colours -n people --wait=false",
             "logs talker -n people",
             "exec talker -n people -- date",
-        ] {
-            let said = kubectl.run(line).await?;
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        // Yesterday's health is none.
+        .chain(ALWAYS_LIVE.map(|path| format!("get --raw {path}")))
+        {
+            let said = kubectl.run(&line).await?;
             // Of a refused upgrade kubectl shows the message alone.
             ensure!(
                 !said.success && (said.err.contains(UNAVAILABLE) || said.err.contains("cannot be reached")),
@@ -174,6 +224,15 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         sees(&mut watch, "colours").await?;
     }
     Ok(())
+}
+
+/// What each of these paths says.
+async fn raw(kubectl: &Kubectl, paths: &[&str]) -> anyhow::Result<Vec<String>> {
+    let mut answers = Vec::new();
+    for path in paths {
+        answers.push(kubectl.run(&format!("get --raw {path}")).await?.success()?.out);
+    }
+    Ok(answers)
 }
 
 /// The heading, whatever the width of its columns.

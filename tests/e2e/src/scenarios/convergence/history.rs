@@ -16,7 +16,7 @@ use crate::process::until;
 
 /// One change of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(in crate::scenarios) struct Change {
     /// The object is there after it.
     there: bool,
     /// Its position, or that of the deletion.
@@ -24,16 +24,16 @@ pub(super) struct Change {
 }
 
 /// Changes in order, by the name of the object.
-type Changes = BTreeMap<String, Vec<Change>>;
+pub(in crate::scenarios) type Changes = BTreeMap<String, Vec<Change>>;
 
 /// A watch straight from the apiserver.
-pub(super) struct Truth {
+pub(in crate::scenarios) struct Truth {
     changes: Arc<Mutex<Changes>>,
 }
 
 impl Truth {
     /// Notes every change from now on.
-    pub(super) async fn follow(cluster: &Cluster, collection: &str) -> anyhow::Result<Self> {
+    pub(in crate::scenarios) async fn follow(cluster: &Cluster, collection: &str) -> anyhow::Result<Self> {
         let list = cluster.read(collection).await?;
         let revision = list["metadata"]["resourceVersion"]
             .as_str()
@@ -59,7 +59,7 @@ impl Truth {
     }
 
     /// All changes up to the first of this object.
-    pub(super) async fn up_to(self, name: &str) -> anyhow::Result<Changes> {
+    pub(in crate::scenarios) async fn up_to(self, name: &str) -> anyhow::Result<Changes> {
         until(
             &format!("the apiserver's own watch shows {name}"),
             60,

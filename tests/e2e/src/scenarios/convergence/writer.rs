@@ -10,16 +10,16 @@ use crate::cluster::Cluster;
 use crate::random::Random;
 
 /// Creates, changes, relabels and deletes ConfigMaps.
-pub(super) struct Writer {
+pub(in crate::scenarios) struct Writer {
     json: Connection,
     patch: Connection,
     random: Random,
     /// Changes so far.
-    pub(super) count: u64,
+    pub(in crate::scenarios) count: u64,
 }
 
 impl Writer {
-    pub(super) async fn new(cluster: &Cluster, random: Random) -> anyhow::Result<Self> {
+    pub(in crate::scenarios) async fn new(cluster: &Cluster, random: Random) -> anyhow::Result<Self> {
         let (json, patch) = connect(cluster).await?;
         Ok(Self {
             json,
@@ -30,13 +30,13 @@ impl Writer {
     }
 
     /// The apiserver is another process now.
-    pub(super) async fn reconnect(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+    pub(in crate::scenarios) async fn reconnect(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
         (self.json, self.patch) = connect(cluster).await?;
         Ok(())
     }
 
     /// Creates every object.
-    pub(super) async fn fill(&mut self) -> anyhow::Result<()> {
+    pub(in crate::scenarios) async fn fill(&mut self) -> anyhow::Result<()> {
         for number in 0..OBJECTS {
             self.put(number).await?;
         }
@@ -45,7 +45,10 @@ impl Writer {
     }
 
     /// About forty changes a second until told to stop.
-    pub(super) async fn write_until(mut self, mut stopped: oneshot::Receiver<()>) -> anyhow::Result<Self> {
+    pub(in crate::scenarios) async fn write_until(
+        mut self,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> anyhow::Result<Self> {
         let mut pace = tokio::time::interval(Duration::from_millis(25));
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stopped.try_recv().is_err() {
@@ -56,7 +59,7 @@ impl Writer {
     }
 
     /// One change of one object.
-    pub(super) async fn change(&mut self) -> anyhow::Result<()> {
+    pub(in crate::scenarios) async fn change(&mut self) -> anyhow::Result<()> {
         let number = self.random.below(OBJECTS);
         let target = format!("{COLLECTION}/object-{number}");
         match self.random.below(4) {
@@ -74,7 +77,7 @@ impl Writer {
     }
 
     /// An object that was not there before, in every view.
-    pub(super) async fn last(&mut self) -> anyhow::Result<()> {
+    pub(in crate::scenarios) async fn last(&mut self) -> anyhow::Result<()> {
         let body = object("last", "red", "last");
         self.send("POST", COLLECTION, &body).await.map(drop)
     }
