@@ -55,7 +55,7 @@ pub use self::query::{ListName, Query, Target};
 pub use self::recording::{Recording, is_from_apiserver};
 pub use self::replies::{Ask, LARGEST_ASKED, ReplyRecording, may_be_asked_again};
 pub use self::spool::{Spool, SpoolForm};
-pub use self::tokens::StoredTokens;
+pub use self::tokens::{Noted, StoredTokens};
 pub use self::watches::{HeldStart, WatchPlan, WatchRecording};
 pub use self::writes::refresh_after_write;
 

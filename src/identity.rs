@@ -7,14 +7,18 @@
 //! accepted) makes it a principal; two principals never have the same key; a request in which upstream might find a
 //! credential that we do not understand is never taken for anonymous.
 
+mod audiences;
 mod credential;
 mod impersonation;
 mod issuer;
+mod jwt;
 mod principal;
 mod tokens;
 
+pub use audiences::Audiences;
 pub use credential::{BearerToken, Credential, Malformed, strip_credentials};
 pub use impersonation::{impersonates, strip_front_proxy};
 pub use issuer::{Issuer, IssuerError, PodReference, Unverified, Verified};
+pub use jwt::unverified_claims;
 pub use principal::{Principal, PrincipalKind};
-pub use tokens::{Accepted, NodeKey, NodeKeyError, TokenHash, TokenMemory, TokenRecord};
+pub use tokens::{Accepted, NodeKey, NodeKeyError, Signature, TokenHash, TokenMemory, TokenRecord};

@@ -1,6 +1,7 @@
-//! The cluster's keys for service account tokens, as an apiserver last published them, kept over restarts.
+//! The cluster's keys for service account tokens, as an apiserver last published them, and for whom its tokens are, as far
+//! as that is known. Kept over restarts.
 //!
-//! They are public and the same for everybody, so that any caller's own read of them is good enough to learn them.
+//! The keys are public and the same for everybody, so that any caller's own read of them is good enough to learn them.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use http::{StatusCode, header, response};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::identity::{BearerToken, Issuer, Unverified, Verified};
+use crate::identity::{Audiences, BearerToken, Issuer, Unverified, Verified};
 use crate::runtime::body::Body;
 use crate::runtime::clock;
 use crate::runtime::strand::Strand;
@@ -24,6 +25,8 @@ use super::tee::{Handover, tee};
 /// The owner of what belongs to the node itself; no principal has such a key.
 const NODE: &str = "edgehold";
 const HEADER: &[u8] = br#"{"kind":"issuer","version":1}"#;
+/// What accepted tokens have said of the API server's audiences: a list of lists.
+const AUDIENCES: &[u8] = b"audiences";
 
 /// Each document at most; a real one has a few KiB.
 const LARGEST: usize = 256 << 10;
@@ -64,15 +67,15 @@ struct Inner {
     /// The newest of each document, in the order of [`IssuerDocument::ALL`].
     documents: Mutex<[Option<Vec<u8>>; 2]>,
     issuer: ArcSwapOption<Issuer>,
-    audiences: Vec<String>,
+    audiences: Mutex<Arc<Audiences>>,
     log: Strand<Arc<dyn Log>>,
     /// A token named a key that is not known.
     wanted: Notify,
 }
 
 impl StoredIssuer {
-    /// Restores what the store holds. Tokens must be for one of `audiences`; for the issuer itself if there is none.
-    /// Blocks.
+    /// Restores what the store holds. `audiences` are those that are configured; without any they are learned from
+    /// accepted tokens. Blocks.
     ///
     /// # Errors
     /// The store.
@@ -86,10 +89,15 @@ impl StoredIssuer {
             stored(IssuerDocument::Configuration)?,
             stored(IssuerDocument::Keys)?,
         ];
+        let mut audiences = Audiences::new(audiences);
+        let learned = log.get(AUDIENCES)?;
+        if let Some(learned) = learned.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            audiences.restore(learned);
+        }
         let inner = Inner {
             issuer: ArcSwapOption::from(read(&documents)),
             documents: Mutex::new(documents),
-            audiences,
+            audiences: Mutex::new(Arc::new(audiences)),
             log: Strand::spawn(tasks, log),
             wanted: Notify::new(),
         };
@@ -151,13 +159,41 @@ impl StoredIssuer {
         }
         self.inner.issuer.store(issuer);
         drop(documents);
+        self.keep(document.path().as_bytes(), bytes);
+    }
+
+    /// An apiserver has accepted this token, which was not known before. One with a key that is not known has the keys
+    /// read again; of another its audiences are learned.
+    pub fn accepted(&self, token: &BearerToken) {
+        let Some(issuer) = self.inner.issuer.load_full() else {
+            return;
+        };
+        match issuer.audiences(token) {
+            Ok(of_token) => self.learn_audiences(of_token),
+            Err(Unverified::UnknownKey) => self.inner.wanted.notify_one(),
+            Err(_) => {}
+        }
+    }
+
+    fn learn_audiences(&self, of_token: Vec<String>) {
+        let mut audiences = self.inner.audiences.lock();
+        let Some(learned) = Arc::make_mut(&mut audiences).learn(of_token) else {
+            return;
+        };
+        tracing::debug!(
+            ?learned,
+            "an accepted token tells more of the API server's audiences"
+        );
+        if let Ok(value) = serde_json::to_vec(learned) {
+            self.keep(AUDIENCES, value);
+        }
+    }
+
+    fn keep(&self, key: &'static [u8], value: Vec<u8>) {
         self.inner.log.post(move |log| {
-            let change = Change::Put {
-                key: document.path().as_bytes(),
-                value: &bytes,
-            };
+            let change = Change::Put { key, value: &value };
             if let Err(error) = log.append(change, "", clock::wall()) {
-                tracing::warn!(%error, "the keys of service account tokens could not be written");
+                tracing::warn!(%error, "what is known of the cluster's issuer could not be written");
             }
         });
     }
@@ -165,11 +201,22 @@ impl StoredIssuer {
     /// Verifies a token's signature, issuer and audience; `None` while the issuer is not known.
     pub fn verify(&self, token: &BearerToken) -> Option<Result<Verified, Unverified>> {
         let issuer = self.inner.issuer.load_full()?;
-        let verified = issuer.verify(token, &self.inner.audiences);
+        let audiences = Arc::clone(&self.inner.audiences.lock());
+        let verified = issuer.verify(token, &audiences);
         if matches!(verified, Err(Unverified::UnknownKey)) {
             self.inner.wanted.notify_one();
         }
         Some(verified)
+    }
+
+    /// Whether the issuer has signed a token, for whomever it is; `None` if that cannot be told: its keys, or this one,
+    /// are not known.
+    pub fn has_signed(&self, token: &BearerToken) -> Option<bool> {
+        match self.inner.issuer.load_full()?.audiences(token) {
+            Ok(_) => Some(true),
+            Err(Unverified::UnknownKey) => None,
+            Err(_) => Some(false),
+        }
     }
 
     /// Resolves when a token has named a key that is not known, since the last time.

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use crate::identity::{BearerToken, NodeKey, NodeKeyError, Principal, TokenHash, TokenMemory, TokenRecord};
+use crate::identity::{
+    BearerToken, NodeKey, NodeKeyError, Principal, Signature, TokenHash, TokenMemory, TokenRecord,
+};
 use crate::runtime::clock;
 use crate::runtime::strand::Strand;
 use crate::runtime::tasks::Tasks;
@@ -14,8 +16,10 @@ use crate::store::{Change, Log, LogId, Store, StoreError};
 /// The owner of what belongs to the node itself; no principal has such a key.
 const NODE: &str = "edgehold";
 const NODE_KEY: &[u8] = b"node-key";
-/// Before the hash of a token that was refused; its value is empty.
+/// Before the hash of a token that was refused though its signature was good; its value is empty.
 const REFUSED: &str = "refused/";
+/// The same where it was not known whether it was.
+const DOUBTED: &str = "doubted/";
 const HEADER: &[u8] = br#"{"kind":"tokens","version":1}"#;
 
 /// Why the memory could not be opened.
@@ -27,6 +31,15 @@ pub enum TokensError {
     /// The random generator.
     #[error(transparent)]
     Key(#[from] NodeKeyError),
+}
+
+/// What the acceptance of a token was to the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// New, or not written down for an hour.
+    Written,
+    /// Nothing new.
+    Known,
 }
 
 /// The memory and its log.
@@ -65,9 +78,9 @@ impl StoredTokens {
         for entry in log.snapshot().entries() {
             let (name, value) = entry?;
             let name = std::str::from_utf8(&name).unwrap_or_default();
-            if let Some(refused) = name.strip_prefix(REFUSED) {
-                if let Ok(hash) = refused.parse() {
-                    memory.restore_refusal(hash);
+            if let Some((signature, hash)) = refusal(name) {
+                if let Ok(hash) = hash.parse() {
+                    memory.restore_refusal(hash, signature);
                 }
                 continue;
             }
@@ -103,9 +116,13 @@ impl StoredTokens {
             .cloned()
     }
 
-    /// An apiserver itself has accepted a token.
-    pub fn accepted(&self, token: &BearerToken, now: SystemTime) {
+    /// An apiserver itself has accepted a token. Whether that was written down: it is new, or was last an hour ago.
+    pub fn accepted(&self, token: &BearerToken, now: SystemTime) -> Noted {
         let accepted = self.memory.lock().accepted(token, now);
+        let noted = match accepted.changed {
+            Some(_) => Noted::Written,
+            None => Noted::Known,
+        };
         if let Some((hash, record)) = accepted.changed {
             self.log.post(move |log| {
                 let Ok(value) = serde_json::to_vec(&record) else {
@@ -124,8 +141,11 @@ impl StoredTokens {
             self.erase(hash.to_string());
         }
         if let Some(hash) = accepted.was_refused {
-            self.erase(format!("{REFUSED}{hash}"));
+            for signature in [Signature::Good, Signature::Unknown] {
+                self.erase(format!("{}{hash}", prefix(signature)));
+            }
         }
+        noted
     }
 
     /// An apiserver itself has refused a token with 401: the credential is forgotten, the data is not.
@@ -136,12 +156,13 @@ impl StoredTokens {
         }
     }
 
-    /// The same for a token whose signature is good: the cluster's keys must not vouch for it again.
-    pub fn distrusted(&self, token: &BearerToken) {
-        let (refused, evicted) = self.memory.lock().distrust(token);
+    /// The same for a token whose signature is or may be good: the cluster's keys must not vouch for it again.
+    pub fn distrusted(&self, token: &BearerToken, signature: Signature) {
+        let (refused, evicted) = self.memory.lock().distrust(token, signature);
+        let prefix = prefix(signature);
         if let Some(hash) = refused {
             self.log.post(move |log| {
-                let key = format!("{REFUSED}{hash}");
+                let key = format!("{prefix}{hash}");
                 write(
                     log,
                     Change::Put {
@@ -152,7 +173,7 @@ impl StoredTokens {
             });
         }
         if let Some(hash) = evicted {
-            self.erase(format!("{REFUSED}{hash}"));
+            self.erase(format!("{prefix}{hash}"));
         }
     }
 
@@ -170,6 +191,20 @@ impl StoredTokens {
         self.log
             .post(move |log| write(log, Change::Delete { key: key.as_bytes() }));
     }
+}
+
+fn prefix(signature: Signature) -> &'static str {
+    match signature {
+        Signature::Good => REFUSED,
+        Signature::Unknown => DOUBTED,
+    }
+}
+
+/// The key of a refusal, taken apart.
+fn refusal(name: &str) -> Option<(Signature, &str)> {
+    [Signature::Good, Signature::Unknown]
+        .into_iter()
+        .find_map(|signature| Some((signature, name.strip_prefix(prefix(signature))?)))
 }
 
 fn write(log: &Arc<dyn Log>, change: Change<'_>) {

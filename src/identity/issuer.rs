@@ -7,18 +7,22 @@
 //! Invariants: the key decides the algorithm, never the token; what is not understood is refused; nothing of a token is in
 //! an error.
 
+mod keys;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::audiences::Audiences;
 use super::credential::BearerToken;
+use super::jwt::Jwt;
 use super::principal::Principal;
 use super::tokens::plain_account;
+
+use self::keys::Key;
 
 /// A real one has about 1 KiB; whoever is not known yet must not make us work for megabytes.
 const LARGEST_TOKEN: usize = 16 << 10;
@@ -34,11 +38,6 @@ pub struct Issuer {
     name: String,
     keys: HashMap<String, Key>,
     skipped: usize,
-}
-
-struct Key {
-    algorithm: Algorithm,
-    key: DecodingKey,
 }
 
 /// Why documents of an issuer cannot be used.
@@ -143,7 +142,7 @@ impl Issuer {
             skipped: set.keys.len().saturating_sub(MOST_KEYS),
         };
         for key in set.keys.iter().take(MOST_KEYS) {
-            match serde_json::from_str(key.get()).ok().and_then(|jwk| usable(&jwk)) {
+            match Key::read(key.get()) {
                 Some((id, key)) => {
                     read.keys.entry(id).or_insert(key);
                 }
@@ -153,7 +152,7 @@ impl Issuer {
         Ok(read)
     }
 
-    /// Its name: the `iss` of its tokens, and the audience of those for the API server unless configured otherwise.
+    /// Its name: the `iss` of its tokens.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -173,61 +172,48 @@ impl Issuer {
         self.skipped
     }
 
-    /// Verifies a token for one of `audiences`; without any, for the issuer itself.
-    pub fn verify(&self, token: &BearerToken, audiences: &[String]) -> Result<Verified, Unverified> {
-        let bytes = token.as_bytes();
-        if bytes.len() > LARGEST_TOKEN {
-            return Err(Unverified::TooLarge);
-        }
-        let key = self.key_of(bytes)?;
-        let mut validation = Validation::new(key.algorithm);
-        // Each of these is checked below: `now` is not the clock's here, and what is missing must not pass.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(bytes, &key.key, &validation)
-            .map_err(|error| match error.kind() {
-                jsonwebtoken::errors::ErrorKind::InvalidSignature => Unverified::BadSignature,
-                _ => Unverified::Malformed,
-            })?
-            .claims;
-        if claims.iss != self.name {
-            return Err(Unverified::WrongIssuer);
-        }
-        let is_wanted = |audience: &String| {
-            if audiences.is_empty() {
-                *audience == self.name
-            } else {
-                audiences.contains(audience)
-            }
-        };
-        if !claims.aud.iter().any(is_wanted) {
+    /// Verifies a token for the API server.
+    pub fn verify(&self, token: &BearerToken, audiences: &Audiences) -> Result<Verified, Unverified> {
+        let claims = self.signed(token)?;
+        if !audiences.include(&claims.aud, &self.name) {
             return Err(Unverified::WrongAudience);
         }
         claims.verified()
     }
 
-    fn key_of(&self, token: &[u8]) -> Result<&Key, Unverified> {
-        // Five parts are an encrypted token.
-        if token.iter().filter(|byte| **byte == b'.').count() != 2 {
-            return Err(Unverified::Malformed);
+    /// For whom a token is that this issuer has signed: what [`Audiences::learn`] is told of one that upstream has
+    /// accepted.
+    pub fn audiences(&self, token: &BearerToken) -> Result<Vec<String>, Unverified> {
+        Ok(self.signed(token)?.aud)
+    }
+
+    /// The claims of a token that this issuer has signed.
+    fn signed(&self, token: &BearerToken) -> Result<Claims, Unverified> {
+        let bytes = token.as_bytes();
+        if bytes.len() > LARGEST_TOKEN {
+            return Err(Unverified::TooLarge);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Unverified::Malformed)?;
-        let is_plain = header.crit.is_none()
-            && header.cty.is_none()
-            && header.enc.is_none()
-            && header.zip.is_none()
-            && header.extras.inner().is_empty()
-            && header
-                .typ
-                .as_deref()
-                .is_none_or(|typ| typ.eq_ignore_ascii_case("jwt"));
-        if !is_plain {
+        let jwt = Jwt::split(bytes).ok_or(Unverified::Malformed)?;
+        let key = self.key_of(&jwt)?;
+        let signature = jwt.signature().ok_or(Unverified::Malformed)?;
+        if !key.has_signed(jwt.signed(), &signature) {
+            return Err(Unverified::BadSignature);
+        }
+        let claims: Claims = jwt.claims().ok_or(Unverified::Malformed)?;
+        if claims.iss != self.name {
+            return Err(Unverified::WrongIssuer);
+        }
+        Ok(claims)
+    }
+
+    fn key_of(&self, jwt: &Jwt<'_>) -> Result<&Key, Unverified> {
+        let header = jwt.header().ok_or(Unverified::Malformed)?;
+        if !header.is_plain() {
             return Err(Unverified::Unsupported);
         }
         let key = header.kid.as_deref().and_then(|kid| self.keys.get(kid));
         let key = key.ok_or(Unverified::UnknownKey)?;
-        if header.alg != key.algorithm {
+        if header.alg != key.algorithm().as_str() {
             return Err(Unverified::WrongAlgorithm);
         }
         Ok(key)
@@ -236,40 +222,12 @@ impl Issuer {
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: BTreeMap<_, _> = self.keys.iter().map(|(id, key)| (id, key.algorithm)).collect();
+        let ids: BTreeMap<_, _> = self.keys.iter().map(|(id, key)| (id, key.algorithm())).collect();
         f.debug_struct("Issuer")
             .field("name", &self.name)
             .field("keys", &ids)
             .finish_non_exhaustive()
     }
-}
-
-/// The id of a public key for signatures of a kind that Kubernetes signs with, and the key. P-521 is not among the curves
-/// that the JWT library verifies: tokens signed with it are known by memory only.
-fn usable(jwk: &Jwk) -> Option<(String, Key)> {
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
-            EllipticCurve::P256 => Algorithm::ES256,
-            EllipticCurve::P384 => Algorithm::ES384,
-            _ => return None,
-        },
-        _ => return None,
-    };
-    let common = &jwk.common;
-    let says_otherwise = common
-        .key_algorithm
-        .is_some_and(|own| own != KeyAlgorithm::from(algorithm))
-        || common
-            .public_key_use
-            .as_ref()
-            .is_some_and(|own| *own != PublicKeyUse::Signature);
-    let id = common.key_id.clone().filter(|id| !id.is_empty())?;
-    if says_otherwise {
-        return None;
-    }
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some((id, Key { algorithm, key }))
 }
 
 #[derive(Deserialize)]

@@ -12,11 +12,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::dangerous::insecure_decode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::credential::BearerToken;
 use super::issuer::PodReference;
+use super::jwt::unverified_claims;
 use super::principal::Principal;
 
 /// Far above the number of tokens that one node sees between two renewals.
@@ -131,6 +131,15 @@ impl TokenRecord {
     }
 }
 
+/// What is known of the signature of a token that upstream has refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signature {
+    /// By a key of the cluster.
+    Good,
+    /// By a key that is not known, or may come to be: anybody may have made it up.
+    Unknown,
+}
+
 /// What became of an accepted token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -140,7 +149,7 @@ pub struct Accepted {
     pub changed: Option<(TokenHash, TokenRecord)>,
     /// To be deleted: the one not used for longest, to make room.
     pub evicted: Option<TokenHash>,
-    /// The refusal that no longer stands, to be deleted too.
+    /// The refusal that no longer stands, of either kind, to be deleted too.
     pub was_refused: Option<TokenHash>,
 }
 
@@ -161,6 +170,7 @@ struct Remembered {
 pub struct TokenMemory {
     key: [u8; 32],
     refused: Refused,
+    doubted: Refused,
     records: HashMap<TokenHash, Remembered>,
     order: BTreeMap<LastUse, TokenHash>,
     uses: u64,
@@ -173,6 +183,7 @@ impl TokenMemory {
             // A key of its own, so that the node key may serve other purposes too.
             key: blake3::derive_key("edgehold bearer token hash v1", &key.0),
             refused: Refused::default(),
+            doubted: Refused::default(),
             records: HashMap::new(),
             order: BTreeMap::new(),
             uses: 0,
@@ -191,7 +202,7 @@ impl TokenMemory {
         let hash = self.hash(token);
         let now = unix_seconds(now);
         let signed = self.signed_hash(token);
-        let was_refused = self.refused.remove(&signed);
+        let was_refused = self.refused.remove(&signed) | self.doubted.remove(&signed);
         self.uses += 1;
         let last_use = LastUse::Used(self.uses);
         if let Some(known) = self.records.get_mut(&hash) {
@@ -240,24 +251,38 @@ impl TokenMemory {
         Some(hash)
     }
 
-    /// Upstream has refused `token` with 401 although its signature is good: no key may vouch for it again. Returns the
-    /// refusal to be stored, and one to be deleted to make room.
-    pub fn distrust(&mut self, token: &BearerToken) -> (Option<TokenHash>, Option<TokenHash>) {
+    /// Upstream has refused `token` with 401 although its signature is good, or may turn out to be: no key may vouch for
+    /// it again. Returns the refusal to be stored, and one of the same kind to be deleted to make room.
+    pub fn distrust(
+        &mut self,
+        token: &BearerToken,
+        signature: Signature,
+    ) -> (Option<TokenHash>, Option<TokenHash>) {
         let hash = self.signed_hash(token);
-        if !self.refused.insert(hash) {
+        let refused = self.refusals(signature);
+        if !refused.insert(hash) {
             return (None, None);
         }
-        (Some(hash), self.refused.evict())
+        (Some(hash), refused.evict())
     }
 
     /// Takes up a stored refusal.
-    pub fn restore_refusal(&mut self, hash: TokenHash) {
-        self.refused.insert(hash);
+    pub fn restore_refusal(&mut self, hash: TokenHash, signature: Signature) {
+        self.refusals(signature).insert(hash);
     }
 
     /// Whether upstream has refused this very token, and not accepted it since.
     pub fn is_refused(&self, token: &BearerToken) -> bool {
-        self.refused.numbers.contains_key(&self.signed_hash(token))
+        let hash = self.signed_hash(token);
+        self.refused.holds(&hash) || self.doubted.holds(&hash)
+    }
+
+    /// What cannot be told apart from an invention must not push out what can.
+    fn refusals(&mut self, signature: Signature) -> &mut Refused {
+        match signature {
+            Signature::Good => &mut self.refused,
+            Signature::Unknown => &mut self.doubted,
+        }
     }
 
     /// Who `token` *would* be if upstream accepts it. Only to be used together with a 2xx of upstream to the request
@@ -315,8 +340,7 @@ impl fmt::Debug for TokenMemory {
     }
 }
 
-/// Hashes of the signed parts of tokens that upstream has refused, in the order in which it did. Only tokens with a good signature come here, so
-/// that nobody can push them out with others of his own making.
+/// Hashes of the signed parts of tokens that upstream has refused, in the order in which it did. At most 10 000.
 #[derive(Default)]
 struct Refused {
     numbers: HashMap<TokenHash, u64>,
@@ -334,6 +358,10 @@ impl Refused {
         self.order.insert(self.next, hash);
         self.next += 1;
         true
+    }
+
+    fn holds(&self, hash: &TokenHash) -> bool {
+        self.numbers.contains_key(hash)
     }
 
     /// Whether it was there.
@@ -398,7 +426,7 @@ fn claimed(token: &BearerToken, hash: TokenHash) -> Principal {
 /// The pod that a token of a service account is bound to.
 fn bound_pod(token: &BearerToken) -> Option<PodReference> {
     service_account(token)?;
-    let bound = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims.bound?;
+    let bound = unverified_claims::<Claims>(token.as_bytes())?.bound?;
     let pod = bound.pod?;
     Some(PodReference {
         namespace: bound.namespace,
@@ -408,7 +436,7 @@ fn bound_pod(token: &BearerToken) -> Option<PodReference> {
 }
 
 fn service_account(token: &BearerToken) -> Option<Principal> {
-    let claims = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims;
+    let claims = unverified_claims::<Claims>(token.as_bytes())?;
     let (namespace, name, uid) = match (
         claims.bound,
         claims.legacy_namespace,
@@ -445,7 +473,7 @@ pub(super) fn plain_account(
 
 /// `exp` of any JWT. A `NumericDate` may have a fraction (RFC 7519, section 2).
 fn expiry(token: &BearerToken) -> Option<u64> {
-    let exp = insecure_decode::<Expiry>(token.as_bytes()).ok()?.claims.exp?;
+    let exp = unverified_claims::<Expiry>(token.as_bytes())?.exp?;
     // Saturates: a negative number is long ago.
     Some(exp as u64)
 }

@@ -353,7 +353,7 @@ impl Exchange {
                 // What a pod behind an apiserver says of its callers says nothing of the token.
                 StatusCode::UNAUTHORIZED if self.class == Class::Stream => {}
                 StatusCode::UNAUTHORIZED => tokens::refused(&self.proxy, token),
-                status if status.is_success() => self.proxy.tokens.accepted(token, clock::wall()),
+                status if status.is_success() => tokens::accepted(&self.proxy, token),
                 _ => {}
             }
         }

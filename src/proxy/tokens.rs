@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::cache::Presence;
-use crate::identity::{BearerToken, PodReference, Principal, PrincipalKind};
+use crate::cache::{Noted, Presence};
+use crate::identity::{BearerToken, PodReference, Principal, PrincipalKind, Signature};
+use crate::runtime::clock;
 
 use super::Proxy;
 
@@ -44,18 +45,22 @@ pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principa
     (is_here && verified.valid_at(moment)).then_some(verified.principal)
 }
 
+/// An apiserver has accepted a token. Its signature is looked at only when that is new: each request would else cost one.
+pub(super) fn accepted(proxy: &Proxy, token: &BearerToken) {
+    if proxy.tokens.accepted(token, clock::wall()) == Noted::Written {
+        proxy.issuer.accepted(token);
+    }
+}
+
 /// An apiserver has refused a token.
 pub(super) fn refused(proxy: &Proxy, token: &BearerToken) {
-    let may_be_vouched_for = match proxy.issuer.verify(token) {
-        Some(verified) => verified.is_ok(),
-        // The keys may come to be known later.
-        None => matches!(
-            proxy.tokens.candidate(token).kind(),
-            PrincipalKind::ServiceAccount { .. }
-        ),
-    };
-    if may_be_vouched_for {
-        proxy.tokens.distrusted(token);
+    let candidate = proxy.tokens.candidate(token);
+    let is_account = matches!(candidate.kind(), PrincipalKind::ServiceAccount { .. });
+    match proxy.issuer.has_signed(token) {
+        Some(true) => proxy.tokens.distrusted(token, Signature::Good),
+        // Its key may come to be known later, and must not vouch for it then.
+        None if is_account => proxy.tokens.distrusted(token, Signature::Unknown),
+        Some(false) | None => {}
     }
     proxy.tokens.refused(token);
 }

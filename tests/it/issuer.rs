@@ -1,6 +1,7 @@
 //! Tokens that the apiserver has not been asked about, verified with the keys that it publishes.
 
-use apiserver_standin::{Client, Protocol, Rbac, ServiceAccountToken, Standin};
+use apiserver_standin::{Client, ISSUER, Protocol, Rbac, ServiceAccountToken, Standin, TokenKey};
+use edgehold::identity::BearerToken;
 use edgehold::upstream::LinkState;
 use serde_json::json;
 
@@ -46,6 +47,15 @@ async fn read_documents(client: &Client) {
     for document in DOCUMENTS {
         assert_eq!(client.get(document).await.status, 200, "{document}");
     }
+}
+
+/// Waits until the key of this token is known: the documents are taken in when they have been read to their end.
+async fn wait_key(node: &Node, token: &str) {
+    let token = BearerToken::new(token.to_owned()).unwrap();
+    eventually("the key is known", || async {
+        node.running().proxy().issuer().has_signed(&token) == Some(true)
+    })
+    .await;
 }
 
 async fn read_pods(node: &Node) {
@@ -310,4 +320,190 @@ async fn a_token_that_names_an_unknown_key_asks_for_the_keys_and_one_of_a_known_
     assert_nothing(&node, &other, "an unknown key").await;
     let told = tokio::time::timeout(crate::support::DEADLINE, wanted).await;
     assert!(told.is_ok(), "nobody asks for the keys");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_each_kind_of_elliptic_key_count() {
+    let mut node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    put_pod(&node.api, "web-0", "pu");
+    let mut new = Vec::new();
+    for key in [TokenKey::Es512, TokenKey::Es384, TokenKey::Es256] {
+        node.api.rotate_token_key(key);
+        // By memory, and under the account that it is of: the first has read what all see.
+        let known = token(&node, "web-0", "pu");
+        let target = if new.is_empty() { LIST } else { "/version" };
+        assert_eq!(node.token_client(&known).get(target).await.status, 200);
+        new.push((key, known, token(&node, "web-0", "pu")));
+    }
+    read_documents(&node.kubelet()).await;
+    for (_, known, _) in &new {
+        wait_key(&node, known).await;
+    }
+    read_pods(&node).await;
+    for restarted in [false, true] {
+        if restarted {
+            node.restart().await;
+            node.wait_link(LinkState::Offline).await;
+        } else {
+            node.cut().await;
+        }
+        for (key, known, unseen) in &new {
+            assert_served(&node, known, &format!("{key:?}, accepted before")).await;
+            assert_served(&node, unseen, &format!("{key:?}, never shown")).await;
+            let forged = format!("{}A", &unseen[..unseen.len() - 1]);
+            if forged != *unseen {
+                assert_nothing(&node, &forged, "a changed signature").await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_new_key_is_refused_offline_until_the_keys_have_been_read_again() {
+    let mut node = node().await;
+    read_pods(&node).await;
+    node.stop().await;
+    let text = format!(
+        "{}offline: {{issuer: {{commonName: \"system:kube-proxy\", refreshInterval: 50ms}}}}\n",
+        node.config_text()
+    );
+    node.launch_text(&text).await;
+    wait_key(&node, &token(&node, "web-0", "pu")).await;
+    // No read gets through from here on, so that the node has the old key alone.
+    node.cut().await;
+    node.api.rotate_token_key(TokenKey::Es256);
+    let new = token(&node, "web-0", "pu");
+    assert_nothing(&node, &new, "a key that is not known").await;
+    node.heal().await;
+    wait_key(&node, &new).await;
+    node.cut().await;
+    assert_served(&node, &new, "the new key is known").await;
+    assert_served(&node, &token(&node, "web-0", "pu"), "and another token of it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_token_of_an_unknown_key_asks_for_the_keys() {
+    let node = node().await;
+    read_documents(&node.client(None)).await;
+    eventually("the keys are known", || async {
+        node.running().proxy().issuer().is_known()
+    })
+    .await;
+    let issuer = node.running().proxy().issuer();
+    let mut wanted = std::pin::pin!(issuer.wanted());
+    assert!(futures_util::poll!(wanted.as_mut()).is_pending());
+    let known = token(&node, "web-0", "pu");
+    assert_eq!(node.token_client(&known).get("/version").await.status, 200);
+    assert!(futures_util::poll!(wanted.as_mut()).is_pending(), "a known key");
+    node.api.rotate_token_key(TokenKey::Es256);
+    let refused = token(&node, "web-0", "pu");
+    node.api.revoke_token(&refused);
+    assert_eq!(node.token_client(&refused).get("/version").await.status, 401);
+    assert!(
+        futures_util::poll!(wanted.as_mut()).is_pending(),
+        "anybody can make one up"
+    );
+    let accepted = token(&node, "web-0", "pu");
+    assert_eq!(node.token_client(&accepted).get("/version").await.status, 200);
+    let told = tokio::time::timeout(crate::support::DEADLINE, wanted).await;
+    assert!(told.is_ok(), "nobody asks for the keys");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audiences_of_the_api_server_are_learned_from_the_tokens_that_it_accepts() {
+    let mut node = node().await;
+    read_documents(&node.client(None)).await;
+    eventually("the keys are known", || async {
+        node.running().proxy().issuer().is_known()
+    })
+    .await;
+    read_pods(&node).await;
+    let for_audiences = |node: &Node, audiences: &[&str]| {
+        node.api.issue(&ServiceAccountToken {
+            audiences: audiences.iter().map(|audience| (*audience).to_owned()).collect(),
+            ..spec("web-0", "pu")
+        })
+    };
+    let fresh = for_audiences(&node, &["api", "extra"]);
+    node.cut().await;
+    assert_nothing(&node, &fresh, "before anything is known of it").await;
+    node.heal().await;
+
+    // An API server with `--api-audiences=api,extra`.
+    let shown = for_audiences(&node, &["api", "extra"]);
+    assert_eq!(node.token_client(&shown).get("/version").await.status, 200);
+    let refused = for_audiences(&node, &["vault"]);
+    node.api.revoke_token(&refused);
+    assert_eq!(node.token_client(&refused).get("/version").await.status, 401);
+    for restarted in [false, true] {
+        if restarted {
+            node.restart().await;
+            node.wait_link(LinkState::Offline).await;
+        } else {
+            node.cut().await;
+        }
+        assert_served(&node, &fresh, "the same audiences").await;
+        assert_served(
+            &node,
+            &for_audiences(&node, &["extra", "api", "vault"]),
+            "and another",
+        )
+        .await;
+        for audiences in [&["extra"][..], &["vault"], &["vault", "api"], &[ISSUER]] {
+            let token = for_audiences(&node, audiences);
+            assert_nothing(&node, &token, &format!("{audiences:?}")).await;
+        }
+        assert_nothing(&node, &refused, "refused").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configured_audiences_count_alone() {
+    let mut node = node().await;
+    node.stop().await;
+    let text = format!(
+        "{}offline: {{issuer: {{audiences: [api]}}}}\n",
+        node.config_text()
+    );
+    node.launch_text(&text).await;
+    read_documents(&node.kubelet()).await;
+    wait_key(&node, &token(&node, "web-0", "pu")).await;
+    read_pods(&node).await;
+    let for_audience = |audience: &str| {
+        node.api.issue(&ServiceAccountToken {
+            audiences: vec![audience.to_owned()],
+            ..spec("web-0", "pu")
+        })
+    };
+    assert_eq!(
+        node.token_client(&for_audience("other"))
+            .get("/version")
+            .await
+            .status,
+        200
+    );
+    node.cut().await;
+    assert_served(&node, &for_audience("api"), "configured").await;
+    for audience in [ISSUER, "other"] {
+        assert_nothing(&node, &for_audience(audience), audience).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_refused_before_its_key_was_known_is_not_vouched_for_by_it() {
+    let node = node().await;
+    read_documents(&node.kubelet()).await;
+    read_pods(&node).await;
+    wait_key(&node, &token(&node, "web-0", "pu")).await;
+    node.api.rotate_token_key(TokenKey::Es384);
+    let revoked = token(&node, "web-0", "pu");
+    node.api.revoke_token(&revoked);
+    assert_eq!(node.token_client(&revoked).get(LIST).await.status, 401);
+    read_documents(&node.kubelet()).await;
+    let good = token(&node, "web-0", "pu");
+    wait_key(&node, &good).await;
+    node.cut().await;
+    assert_served(&node, &good, "the new key is known").await;
+    assert_nothing(&node, &revoked, "refused").await;
 }

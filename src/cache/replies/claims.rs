@@ -1,10 +1,9 @@
 //! What an issued token says of itself. Not verified: the apiserver has just made it, and what is read here only
 //! ever narrows for what and for how long it is given again.
 
-use jsonwebtoken::dangerous::insecure_decode;
 use serde::Deserialize;
 
-use crate::identity::PodReference;
+use crate::identity::{PodReference, unverified_claims};
 
 use super::ask::Account;
 
@@ -34,7 +33,7 @@ struct Bound {
 
 /// The expiry of a token in seconds since 1970; `None` if it is not one of this account for this pod.
 pub(super) fn expiry_of(token: &str, account: &Account, pod: &PodReference) -> Option<u64> {
-    let claims = insecure_decode::<Claims>(token.as_bytes()).ok()?.claims;
+    let claims = unverified_claims::<Claims>(token.as_bytes())?;
     let Kubernetes {
         namespace,
         serviceaccount,

@@ -3,8 +3,9 @@ use std::sync::LazyLock;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA256_FIXED_SIGNING,
+    ECDSA_P521_SHA512_ASN1_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256,
+    RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,6 +22,7 @@ struct Cluster {
     rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
     p384: EcdsaKeyPair,
+    p521: EcdsaKeyPair,
 }
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::new);
@@ -35,6 +37,7 @@ impl Cluster {
             rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
             p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             p384: EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
+            p521: EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap(),
         }
     }
 
@@ -49,6 +52,7 @@ impl Cluster {
             {"use": "sig", "kty": "RSA", "kid": "RS256", "alg": "RS256", "n": base64(&rsa.n), "e": base64(&rsa.e)},
             curve(&self.p256, "ES256", "P-256"),
             curve(&self.p384, "ES384", "P-384"),
+            curve(&self.p521, "ES512", "P-521"),
         ]})
     }
 
@@ -69,6 +73,7 @@ impl Cluster {
             "PS256" => rsa(&RSA_PSS_SHA256),
             "ES256" => self.p256.sign(&random, signed).unwrap().as_ref().to_vec(),
             "ES384" => self.p384.sign(&random, signed).unwrap().as_ref().to_vec(),
+            "ES512" => self.p521.sign(&random, signed).unwrap().as_ref().to_vec(),
             _ => Vec::new(),
         }
     }
@@ -132,14 +137,14 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn refusal(token: &BearerToken) -> Unverified {
-    CLUSTER.issuer().verify(token, &[]).unwrap_err()
+    CLUSTER.issuer().verify(token, &Audiences::default()).unwrap_err()
 }
 
 #[test]
 fn a_token_of_each_kind_of_key_is_its_service_accounts() {
-    for kind in ["RS256", "ES256", "ES384"] {
+    for kind in ["RS256", "ES256", "ES384", "ES512"] {
         let token = CLUSTER.sign(&header(kind), &claims().to_string(), kind);
-        let verified = CLUSTER.issuer().verify(&token, &[]).unwrap();
+        let verified = CLUSTER.issuer().verify(&token, &Audiences::default()).unwrap();
         assert_eq!(verified.principal.key(), "sa:shop/default@su", "{kind}");
         let pod = verified.pod.unwrap();
         assert_eq!(
@@ -152,7 +157,10 @@ fn a_token_of_each_kind_of_key_is_its_service_accounts() {
 
 #[test]
 fn its_period_has_a_minute_of_leeway() {
-    let verified = CLUSTER.issuer().verify(&CLUSTER.good(&claims()), &[]).unwrap();
+    let verified = CLUSTER
+        .issuer()
+        .verify(&CLUSTER.good(&claims()), &Audiences::default())
+        .unwrap();
     for (moment, valid) in [
         (NOW - 61, false),
         (NOW - 60, true),
@@ -168,14 +176,37 @@ fn its_period_has_a_minute_of_leeway() {
 fn the_audience_is_the_issuer_or_what_is_configured() {
     let issuer = CLUSTER.issuer();
     let token = CLUSTER.good(&claims());
-    assert!(issuer.verify(&token, &["other".to_owned()]).is_ok());
+    assert!(
+        issuer
+            .verify(&token, &Audiences::new(vec!["other".to_owned()]))
+            .is_ok()
+    );
     for audiences in [vec!["third".to_owned()], vec![String::new()]] {
-        assert_eq!(issuer.verify(&token, &audiences), Err(Unverified::WrongAudience));
+        assert_eq!(
+            issuer.verify(&token, &Audiences::new(audiences)),
+            Err(Unverified::WrongAudience)
+        );
     }
     let elsewhere = CLUSTER.good(&with("/aud", json!(["vault"])));
-    assert_eq!(issuer.verify(&elsewhere, &[]), Err(Unverified::WrongAudience));
+    assert_eq!(
+        issuer.verify(&elsewhere, &Audiences::default()),
+        Err(Unverified::WrongAudience)
+    );
+    // What the API server has accepted for two audiences was for one of them.
+    let mut learned = Audiences::default();
+    learned.learn(issuer.audiences(&token).unwrap());
+    assert!(issuer.verify(&token, &learned).is_ok());
+    assert_eq!(
+        issuer.verify(&elsewhere, &learned),
+        Err(Unverified::WrongAudience)
+    );
+    learned.learn(issuer.audiences(&elsewhere).unwrap());
+    assert!(issuer.verify(&elsewhere, &learned).is_ok());
     let nowhere = CLUSTER.good(&with("/aud", json!([])));
-    assert_eq!(issuer.verify(&nowhere, &[]), Err(Unverified::WrongAudience));
+    assert_eq!(
+        issuer.verify(&nowhere, &Audiences::default()),
+        Err(Unverified::WrongAudience)
+    );
 }
 
 #[test]
@@ -184,11 +215,13 @@ fn the_key_decides_the_algorithm() {
     let es256 = |algorithm: &str| json!({"alg": algorithm, "kid": "ES256"}).to_string();
     // Signed with the right key, named otherwise; and the other way round.
     for (header, key, expected) in [
-        (es256("none"), "", Unverified::Malformed),
-        (es256("None"), "", Unverified::Malformed),
+        (es256("none"), "", Unverified::WrongAlgorithm),
+        (es256("None"), "", Unverified::WrongAlgorithm),
+        (es256(""), "ES256", Unverified::WrongAlgorithm),
+        (es256("es256"), "ES256", Unverified::WrongAlgorithm),
         (es256("ES384"), "ES384", Unverified::WrongAlgorithm),
         (es256("RS256"), "RS256", Unverified::WrongAlgorithm),
-        (es256("ES512"), "ES256", Unverified::Malformed),
+        (es256("ES512"), "ES512", Unverified::WrongAlgorithm),
         (es256("ES256"), "ES384", Unverified::BadSignature),
         (
             json!({"alg": "RS512", "kid": "RS256"}).to_string(),
@@ -203,6 +236,33 @@ fn the_key_decides_the_algorithm() {
     ] {
         assert_eq!(refusal(&CLUSTER.sign(&header, &text, key)), expected, "{header}");
     }
+}
+
+/// What each kind of key signs with is fixed, the digest too (RFC 7518, section 3.4).
+#[test]
+fn a_signature_with_another_digest_or_in_another_form_is_none() {
+    let signed = {
+        let header = base64(header("ES512").as_bytes());
+        format!("{header}.{}", base64(claims().to_string().as_bytes()))
+    };
+    let random = SystemRandom::new();
+    let good = CLUSTER.p521.sign(&random, signed.as_bytes()).unwrap();
+    let accepted = token(&format!("{signed}.{}", base64(good.as_ref())));
+    assert!(CLUSTER.issuer().verify(&accepted, &Audiences::default()).is_ok());
+    let pair = CLUSTER.p521.to_pkcs8v1().unwrap();
+    let shorter = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA256_FIXED_SIGNING, pair.as_ref()).unwrap();
+    let asn1 = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_ASN1_SIGNING, pair.as_ref()).unwrap();
+    for other in [shorter, asn1] {
+        let signature = other.sign(&random, signed.as_bytes()).unwrap();
+        let other = token(&format!("{signed}.{}", base64(signature.as_ref())));
+        assert_eq!(refusal(&other), Unverified::BadSignature);
+    }
+    for cut in [0, 1, 66, 131] {
+        let other = token(&format!("{signed}.{}", base64(&good.as_ref()[..cut])));
+        assert_eq!(refusal(&other), Unverified::BadSignature, "{cut}");
+    }
+    let zeros = token(&format!("{signed}.{}", base64(&[0; 132])));
+    assert_eq!(refusal(&zeros), Unverified::BadSignature);
 }
 
 #[test]
@@ -248,6 +308,7 @@ fn an_unknown_or_missing_key_id_is_refused_though_a_key_would_fit() {
 
 #[test]
 fn headers_that_demand_more_are_refused() {
+    let published_key = || CLUSTER.keys()["keys"][1].clone();
     for (member, value) in [
         ("crit", json!(["b64"])),
         ("cty", json!("JWT")),
@@ -255,6 +316,9 @@ fn headers_that_demand_more_are_refused() {
         ("zip", json!("DEF")),
         ("b64", json!(false)),
         ("typ", json!("JOSE")),
+        ("jwk", published_key()),
+        ("jku", json!("https://evil.example/jwks")),
+        ("x5c", json!([])),
     ] {
         let mut header: Value = serde_json::from_str(&header("ES256")).unwrap();
         header[member] = value;
@@ -263,7 +327,7 @@ fn headers_that_demand_more_are_refused() {
     }
     let typed = json!({"alg": "ES256", "kid": "ES256", "typ": "JWT"}).to_string();
     let token = CLUSTER.sign(&typed, &claims().to_string(), "ES256");
-    assert!(CLUSTER.issuer().verify(&token, &[]).is_ok());
+    assert!(CLUSTER.issuer().verify(&token, &Audiences::default()).is_ok());
 }
 
 #[test]
@@ -326,7 +390,11 @@ fn claims_must_be_all_there_and_of_their_types() {
 
 #[test]
 fn what_a_token_is_bound_to_must_be_a_pod_or_nothing() {
-    let verify = |claims: &Value| CLUSTER.issuer().verify(&CLUSTER.good(claims), &[]);
+    let verify = |claims: &Value| {
+        CLUSTER
+            .issuer()
+            .verify(&CLUSTER.good(claims), &Audiences::default())
+    };
     assert_eq!(
         verify(&without("/kubernetes.io/pod")),
         Err(Unverified::Unverifiable)
@@ -365,27 +433,36 @@ fn keys_that_are_not_used_are_left_out_and_harm_nobody() {
     let mut keys = CLUSTER.keys();
     let mut more = vec![
         json!({"kty": "OKP", "kid": "ed", "alg": "EdDSA", "crv": "Ed25519", "x": base64(&[1; 32])}),
-        json!({"kty": "EC", "kid": "p521", "alg": "ES512", "crv": "P-521", "x": "AA", "y": "AA"}),
+        json!({"kty": "EC", "kid": "no-point", "alg": "ES512", "crv": "P-521", "x": "AA", "y": "AA"}),
+        json!({"kty": "EC", "kid": "k1", "alg": "ES256K", "crv": "secp256k1", "x": base64(&[1; 32]), "y": base64(&[1; 32])}),
+        json!({"kty": "RSA", "kid": "no-modulus", "alg": "RS256", "n": "", "e": "AQAB"}),
         json!({"kty": "oct", "kid": "secret", "alg": "HS256", "k": base64(b"secret")}),
         json!({"kty": "XYZ"}),
         json!(5),
     ];
-    let (mut nameless, mut encrypts, mut other) = (
+    let (mut nameless, mut encrypts, mut other, mut uneven) = (
         keys["keys"][0].clone(),
         keys["keys"][0].clone(),
         keys["keys"][0].clone(),
+        keys["keys"][3].clone(),
     );
+    uneven["kid"] = json!("another-algorithm");
+    uneven["alg"] = json!("ES384");
     nameless.as_object_mut().unwrap().remove("kid");
     encrypts["kid"] = json!("enc");
     encrypts["use"] = json!("enc");
     other["kid"] = json!("ps");
     other["alg"] = json!("PS256");
-    more.extend([nameless, encrypts, other]);
+    more.extend([nameless, encrypts, other, uneven]);
     let count = more.len();
     keys["keys"].as_array_mut().unwrap().extend(more);
     let issuer = issuer(&keys).unwrap();
-    assert_eq!((issuer.len(), issuer.skipped()), (3, count));
-    assert!(issuer.verify(&CLUSTER.good(&claims()), &[]).is_ok());
+    assert_eq!((issuer.len(), issuer.skipped()), (4, count));
+    assert!(
+        issuer
+            .verify(&CLUSTER.good(&claims()), &Audiences::default())
+            .is_ok()
+    );
     let shown = format!("{issuer:?}");
     assert!(
         shown.contains("ES256") && !shown.contains(&base64(b"secret")),
@@ -411,7 +488,7 @@ proptest! {
     #[test]
     fn any_text_is_an_answer_not_a_panic(text in "[ -~]{1,400}") {
         if let Some(token) = BearerToken::new(text) {
-            prop_assert!(CLUSTER.issuer().verify(&token, &[]).is_err());
+            prop_assert!(CLUSTER.issuer().verify(&token, &Audiences::default()).is_err());
         }
     }
 
@@ -425,7 +502,7 @@ proptest! {
         // The last character of a part may have bits that mean nothing: the same signature, written otherwise.
         let is_end = at + 1 == bytes.len();
         let changed = BearerToken::new(bytes).unwrap();
-        prop_assert!(is_end || CLUSTER.issuer().verify(&changed, &[]).is_err());
+        prop_assert!(is_end || CLUSTER.issuer().verify(&changed, &Audiences::default()).is_err());
     }
 
     #[test]
@@ -433,7 +510,7 @@ proptest! {
         let good = CLUSTER.good(&claims());
         let length = length.index(good.as_bytes().len());
         if let Some(cut) = BearerToken::new(good.as_bytes()[..length].to_vec()) {
-            prop_assert!(CLUSTER.issuer().verify(&cut, &[]).is_err());
+            prop_assert!(CLUSTER.issuer().verify(&cut, &Audiences::default()).is_err());
         }
     }
 

@@ -80,6 +80,17 @@ fn both_forms_of_service_account_tokens_are_read_once_accepted() {
     }
 }
 
+/// The header is not ours to judge: upstream has.
+#[test]
+fn with_whatever_algorithm_it_is_signed() {
+    for algorithm in ["RS256", "ES256", "ES384", "ES512", "EdDSA"] {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = json!({"alg": algorithm, "kid": "k"});
+        let token = token(&format!("{}.{}.c2ln", part(&header), part(&bound())));
+        assert_eq!(memory().accepted(&token, at(1)).principal, cni(), "{algorithm}");
+    }
+}
+
 #[test]
 fn a_token_never_accepted_is_unknown_whatever_it_claims() {
     let mut memory = memory();
@@ -342,15 +353,15 @@ fn a_refused_token_stays_refused_however_its_signature_is_written_until_it_is_ac
     memory.accepted(&token, at(1));
     assert_eq!(memory.accepted(&token, at(2)).was_refused, None);
     assert!(!memory.is_refused(&token));
-    let (stored, evicted) = memory.distrust(&token);
+    let (stored, evicted) = memory.distrust(&token, Signature::Good);
     assert!(stored.is_some() && evicted.is_none());
-    assert_eq!(memory.distrust(&token), (None, None), "known");
+    assert_eq!(memory.distrust(&token, Signature::Good), (None, None), "known");
     // ECDSA has two good signatures for each message.
     assert!(memory.is_refused(&jwt_signed(&bound(), "b3RoZXI")));
     assert!(!memory.is_refused(&jwt(&with(bound(), "jti", json!("other")))));
 
     let mut restarted = self::memory();
-    restarted.restore_refusal(stored.unwrap());
+    restarted.restore_refusal(stored.unwrap(), Signature::Good);
     assert!(restarted.is_refused(&token));
     assert_eq!(restarted.accepted(&token, at(3)).was_refused, stored);
     assert!(!restarted.is_refused(&token));
@@ -361,11 +372,20 @@ fn refusals_are_bounded_and_the_oldest_goes() {
     let mut memory = memory();
     let numbered = |n: usize| token(&format!("a.{n}.c"));
     for n in 0..CAPACITY {
-        assert_eq!(memory.distrust(&numbered(n)).1, None);
+        assert_eq!(memory.distrust(&numbered(n), Signature::Good).1, None);
     }
-    assert!(memory.distrust(&numbered(CAPACITY)).1.is_some());
+    assert!(memory.distrust(&numbered(CAPACITY), Signature::Good).1.is_some());
     assert!(!memory.is_refused(&numbered(0)));
     assert!(memory.is_refused(&numbered(1)));
+    // Of tokens that anybody may make up there can be many, and they push out only each other.
+    let invented = |n: usize| token(&format!("x.{n}.y"));
+    for n in 0..=CAPACITY {
+        memory.distrust(&invented(n), Signature::Unknown);
+    }
+    assert!(!memory.is_refused(&invented(0)) && memory.is_refused(&invented(1)));
+    assert!(memory.is_refused(&numbered(1)));
+    assert!(memory.accepted(&invented(1), at(1)).was_refused.is_some());
+    assert!(!memory.is_refused(&invented(1)));
 }
 
 #[test]

@@ -326,7 +326,7 @@ fn jwks(call: &Call) -> Answer {
         return Err(Status::new(406, "NotAcceptable", message));
     }
     Ok(tagless(
-        &call.shared.cluster.signer.jwks().to_string(),
+        &call.shared.cluster.signers.jwks().to_string(),
         MEDIA,
         "public, max-age=3600",
     ))
@@ -335,5 +335,5 @@ fn jwks(call: &Call) -> Answer {
 fn issuer(call: &Call) -> Value {
     json!({"issuer": ISSUER, "jwks_uri": format!("https://{}/openid/v1/jwks", call.shared.door.addr()),
         "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"]})
+        "id_token_signing_alg_values_supported": ["ES256", "ES384", "ES512"]})
 }

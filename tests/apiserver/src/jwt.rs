@@ -1,10 +1,14 @@
-//! Service account tokens, signed for real (ES256) with a key of the cluster's own.
+//! Service account tokens, signed for real with a key of the cluster's own.
 
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
+    EcdsaKeyPair, KeyPair,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::clock;
@@ -84,30 +88,86 @@ impl ServiceAccountToken {
     }
 }
 
-/// The cluster's token key.
-pub(crate) struct Signer {
+/// What a key for tokens signs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKey {
+    /// P-256.
+    Es256,
+    /// P-384.
+    Es384,
+    /// P-521.
+    Es512,
+}
+
+impl TokenKey {
+    fn algorithm(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+        }
+    }
+
+    fn curve(self) -> &'static str {
+        match self {
+            Self::Es256 => "P-256",
+            Self::Es384 => "P-384",
+            Self::Es512 => "P-521",
+        }
+    }
+}
+
+/// The cluster's keys for tokens: all are published, the last one signs.
+pub(crate) struct Signers(Mutex<Vec<Signer>>);
+
+struct Signer {
+    kind: TokenKey,
     key: EcdsaKeyPair,
     kid: String,
 }
 
-impl std::fmt::Debug for Signer {
+impl std::fmt::Debug for Signers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_tuple("Signers").field(&self.0.lock().len()).finish()
     }
 }
 
-impl Signer {
+impl Signers {
     pub(crate) fn new() -> Self {
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("key");
-        let kid = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, key.public_key().as_ref()));
-        Self { key, kid }
+        Self(Mutex::new(vec![Signer::new(TokenKey::Es256)]))
+    }
+
+    /// From now on another key signs.
+    pub(crate) fn rotate(&self, kind: TokenKey) {
+        self.0.lock().push(Signer::new(kind));
     }
 
     /// `header.claims.signature`.
     pub(crate) fn sign(&self, token: &ServiceAccountToken, uid: &str) -> String {
-        let header = json!({"alg": "ES256", "kid": self.kid});
+        self.0.lock().last().expect("a key").sign(token, uid)
+    }
+
+    /// The document of `/openid/v1/jwks`.
+    pub(crate) fn jwks(&self) -> Value {
+        let keys: Vec<Value> = self.0.lock().iter().map(Signer::jwk).collect();
+        json!({"keys": keys})
+    }
+}
+
+impl Signer {
+    fn new(kind: TokenKey) -> Self {
+        let algorithm = match kind {
+            TokenKey::Es256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
+            TokenKey::Es384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
+            TokenKey::Es512 => &ECDSA_P521_SHA512_FIXED_SIGNING,
+        };
+        let key = EcdsaKeyPair::generate(algorithm).expect("key");
+        let kid = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, key.public_key().as_ref()));
+        Self { kind, key, kid }
+    }
+
+    fn sign(&self, token: &ServiceAccountToken, uid: &str) -> String {
+        let header = json!({"alg": self.kind.algorithm(), "kid": self.kid});
         let part = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
         let signed = format!("{}.{}", part(&header), part(&token.claims(uid)));
         let signature = self
@@ -117,13 +177,12 @@ impl Signer {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// The document of `/openid/v1/jwks`.
-    pub(crate) fn jwks(&self) -> Value {
+    fn jwk(&self) -> Value {
         // An uncompressed point: 0x04, x, y.
         let point = &self.key.public_key().as_ref()[1..];
-        let (x, y) = point.split_at(32);
-        json!({"keys": [{"use": "sig", "kty": "EC", "kid": self.kid, "crv": "P-256", "alg": "ES256",
-            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)}]})
+        let (x, y) = point.split_at(point.len() / 2);
+        json!({"use": "sig", "kty": "EC", "kid": self.kid, "crv": self.kind.curve(), "alg": self.kind.algorithm(),
+            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
     }
 }
 
@@ -134,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_token_carries_the_claims_and_its_signature_verifies_with_the_published_key() {
-        let signer = Signer::new();
+        let signer = Signers::new();
         let mut wanted = ServiceAccountToken::new("shop", "default");
         wanted.pod = Some(("web-0".into(), "pu".into()));
         let token = signer.sign(&wanted, "su");

@@ -105,7 +105,7 @@ mod write;
 
 pub use client::{Answer, Client, ClientError, Connection, Lines, read};
 pub use fault::{Existing, Fault, Rule as FaultRule};
-pub use jwt::{ISSUER, ServiceAccountToken};
+pub use jwt::{ISSUER, ServiceAccountToken, TokenKey};
 pub use options::{Huge, Options};
 pub use pki::{Pair, Pki, Validity};
 pub use rbac::{Rbac, Rule, Subject};

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::auth::Tokens;
 use crate::fault::{Existing, Fault, Faults, Rule};
-use crate::jwt::{ServiceAccountToken, Signer};
+use crate::jwt::{ServiceAccountToken, Signers, TokenKey};
 use crate::kinds::{self, Kind};
 use crate::listener::Door;
 use crate::options::Options;
@@ -31,7 +31,7 @@ pub struct Cluster {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) rbac: Arc<Mutex<Rbac>>,
     pub(crate) logs: Arc<Logs>,
-    pub(crate) signer: Arc<Signer>,
+    pub(crate) signers: Arc<Signers>,
     pub(crate) pki: Pki,
 }
 
@@ -42,7 +42,7 @@ impl Cluster {
             tokens: Arc::default(),
             rbac: Arc::new(Mutex::new(options.rbac.clone())),
             logs: Arc::default(),
-            signer: Arc::new(Signer::new()),
+            signers: Arc::new(Signers::new()),
             pki: options.pki.clone().unwrap_or_default(),
         }
     }
@@ -55,7 +55,7 @@ impl Cluster {
             .uid
             .clone()
             .or_else(|| Some(stored()?["metadata"]["uid"].as_str()?.to_owned()));
-        let signed = self.signer.sign(token, &uid.unwrap_or_default());
+        let signed = self.signers.sign(token, &uid.unwrap_or_default());
         self.tokens
             .add(&signed, &token.user(), token.groups(), Some(token.expires()));
         signed
@@ -278,6 +278,11 @@ impl Standin {
     #[must_use]
     pub fn issue(&self, token: &ServiceAccountToken) -> String {
         self.shared.cluster.issue(token)
+    }
+
+    /// From now on a new key signs tokens; those of before are published still.
+    pub fn rotate_token_key(&self, kind: TokenKey) {
+        self.shared.cluster.signers.rotate(kind);
     }
 
     /// From now on this token is answered with 401.
