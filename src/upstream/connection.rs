@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -281,6 +282,9 @@ impl Lease {
 
     /// Sends a request; resolves with the head of the answer.
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendFailed> {
+        // A connection may go away just when hyper has handed a request over: then hyper reports the GOAWAY, though the
+        // apiserver may have processed what was whole with its head.
+        let once = request.body().is_end_stream() && !request.method().is_safe();
         let (copy, request) = Replay::of(request);
         let sent = match (&self.connection.sender, self.http1.as_mut()) {
             (Sender::Http2(sender), _) => sender.clone().try_send_request(to_http2(request)).await,
@@ -295,10 +299,13 @@ impl Lease {
         };
         sent.map_err(|mut failed| {
             let mut unsent = failed.take_message();
-            let unprocessed = is_unprocessed(failed.error());
-            if unprocessed {
+            let left = is_unprocessed(failed.error());
+            if left {
                 // It takes no more requests, whether hyper has noticed or not.
                 self.connection.closed.store(true, Ordering::Relaxed);
+            }
+            let unprocessed = left && !once;
+            if unprocessed {
                 unsent = unsent.or_else(|| copy.again());
             }
             let message = chain(failed.error());
@@ -382,8 +389,85 @@ where
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::super::error::Sent;
+    use super::super::link::tests::link;
+    use super::super::settings::{KeepAlive, Strategy};
     use super::*;
     use crate::runtime::body;
+
+    const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+    const HEADERS: u8 = 1;
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// NO_ERROR, and nothing was processed.
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    /// Leaves when a request comes.
+    async fn leaving(mut far: DuplexStream) {
+        far.read_exact(&mut [0; PREFACE]).await.unwrap();
+        far.write_all(SETTINGS).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            far.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            far.read_exact(&mut vec![0; usize::try_from(length).unwrap()])
+                .await
+                .unwrap();
+            if head[3] == HEADERS {
+                far.write_all(GOAWAY).await.unwrap();
+                // What else was sent is not read any more, but the connection is there until the other end is done.
+                let _whole = far.read_to_end(&mut Vec::new()).await;
+                return;
+            }
+        }
+    }
+
+    async fn sent_while_leaving(method: &Method, body: Body) -> SendFailed {
+        let link = link(&["cloud"], Strategy::Priority);
+        let server = Arc::clone(link.fleet().servers.first().unwrap());
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let opening = Opening {
+            version: Alpn::H2,
+            silence: Silence::new(&server, Pulse::new(server.vitals()), KeepAlive::default()),
+            drained: CancellationToken::new(),
+            gauges: Gauges::default(),
+            path: Path {
+                uplink: 0,
+                address: None,
+            },
+        };
+        let tasks = Tasks::new();
+        tasks.spawn("leaving", leaving(far));
+        let connection = Connection::open(near, opening, &tasks)
+            .await
+            .map_err(|e| chain(&e));
+        let connection = connection.unwrap();
+        let mut lease = connection.try_lease(&Arc::default()).unwrap();
+        let request = Request::builder().method(method).uri("https://cloud:6443/x");
+        let sent = lease.send(request.body(body).unwrap()).await;
+        drop(lease);
+        assert!(connection.is_gone(), "it takes no other request");
+        sent.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_that_goes_away_has_not_processed_is_sent_again_unless_it_could_happen_twice() {
+        let object = || body::full("{}");
+        for (method, body, again) in [
+            (Method::GET, body::empty(), true),
+            (Method::POST, object(), true),
+            (Method::DELETE, object(), true),
+            (Method::DELETE, body::empty(), false),
+            (Method::POST, body::empty(), false),
+        ] {
+            let failed = sent_while_leaving(&method, body).await;
+            assert_eq!(failed.unsent.is_some(), again, "{method}: {}", failed.error);
+            let sent = if again { Sent::No } else { Sent::Maybe };
+            assert_eq!(failed.error.sent, sent, "{method}");
+        }
+    }
 
     #[test]
     fn http1_requests_carry_the_origin_form_byte_for_byte() {

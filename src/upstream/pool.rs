@@ -209,17 +209,29 @@ impl Pool {
         Ok(Alone { pool: self, sender })
     }
 
-    /// Asks over a new connection, the whole way as a client's request would go. The time limit is the caller's.
+    /// Asks over a new connection, the whole way as a client's request would go. The time limit is the caller's. An
+    /// apiserver ends the connections of anonymous callers: it is alive when it does so too early.
     pub(super) async fn probe(&self, request: Request<Body>, via: Via) -> Result<StatusCode, UpstreamError> {
-        let drained = CancellationToken::new();
-        let connection = self
-            .establish(PROBE_LIMIT, drained, Gauges::default(), via)
-            .await?;
-        let lease = connection.try_lease(&Arc::default());
-        let mut lease = lease.ok_or_else(closed_at_once)?;
-        let sent = lease.send(self.addressed(request)).await;
-        sent.map(|response| response.status())
-            .map_err(|failed| failed.error)
+        let mut request = self.addressed(request);
+        let mut retries = 0;
+        loop {
+            let drained = CancellationToken::new();
+            let connection = self
+                .establish(PROBE_LIMIT, drained, Gauges::default(), via)
+                .await?;
+            let lease = connection.try_lease(&Arc::default());
+            let mut lease = lease.ok_or_else(closed_at_once)?;
+            match lease.send(request).await {
+                Ok(response) => return Ok(response.status()),
+                Err(SendFailed {
+                    unsent: Some(unsent), ..
+                }) if retries < RETRIES => {
+                    retries += 1;
+                    request = unsent;
+                }
+                Err(failed) => return Err(failed.error),
+            }
+        }
     }
 
     /// The request with this server's authority, in the target for HTTP/2 and in `Host` for HTTP/1.1.

@@ -28,7 +28,8 @@ fn settings(hosts: &[&str], strategy: Strategy) -> Settings {
     }
 }
 
-fn link(hosts: &[&str], strategy: Strategy) -> Link {
+/// Of servers that nobody looks for.
+pub(in crate::upstream) fn link(hosts: &[&str], strategy: Strategy) -> Link {
     Link::new(settings(hosts, strategy), UpstreamMetrics::default())
 }
 
