@@ -22,6 +22,8 @@ mod replay;
 mod server;
 pub mod settings;
 mod silence;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 pub mod trial;
 pub mod upkeep;

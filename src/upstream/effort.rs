@@ -22,7 +22,7 @@ use super::transport::Member;
 
 /// Whether a request may be sent again after it may have been received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
+pub(super) enum Repeat {
     /// It changes nothing.
     Harmless,
     /// Only what certainly was not sent goes to another server.
@@ -182,7 +182,7 @@ async fn attempt(
     }
 }
 
-/// Sends a request; a read whose connection broke under it once more, on another connection.
+/// Sends a request; a read whose connection broke under it, or has gone silent, once more, on another connection.
 async fn twice(
     pool: &Pool,
     request: Request<Body>,
@@ -191,8 +191,12 @@ async fn twice(
 ) -> Result<Response<Body>, SendFailed> {
     let mut request = request;
     loop {
-        match (pool.send(request, purpose).await, copy.take()) {
-            (Err(SendFailed { error, .. }), Some(copy)) if error.failure == Failure::Broken => {
+        let copy = copy.take();
+        let repeat = copy.map_or(Repeat::Never, |_| Repeat::Harmless);
+        match (pool.send(request, purpose, repeat).await, copy) {
+            (Err(SendFailed { error, .. }), Some(copy))
+                if matches!(error.failure, Failure::Broken | Failure::Silent) =>
+            {
                 request = copy.request();
             }
             (sent, _) => return sent,

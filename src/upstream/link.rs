@@ -206,4 +206,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

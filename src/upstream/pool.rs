@@ -21,7 +21,7 @@ use crate::tls::{self, ClientTls};
 use super::Purpose;
 use super::connection::{Connection, Gauges, Lease, Opening, to_http1};
 use super::dial::{Dialed, Dialer, Path, Via};
-use super::effort::Origin;
+use super::effort::{Origin, Repeat};
 use super::error::{Failure, UpstreamError, chain};
 use super::metrics::UpstreamMetrics;
 use super::settings::DialSettings;
@@ -155,11 +155,13 @@ impl Pool {
     }
 
     /// Sends a request and returns the head of the answer with a streaming body. A request that certainly was not
-    /// processed (GOAWAY, a connection closed while idle) is tried again on another connection.
+    /// processed (GOAWAY, a connection closed while idle) is tried again on another connection. One whose repetition is
+    /// harmless does not wait on a connection that others overtake.
     pub(super) async fn send(
         &self,
         request: Request<Body>,
         purpose: Purpose,
+        repeat: Repeat,
     ) -> Result<Response<Body>, SendFailed> {
         let mut request = self.addressed(request);
         let mut retries = 0;
@@ -173,7 +175,7 @@ impl Pool {
                     });
                 }
             };
-            match lease.send(request).await {
+            match lease.send(request, repeat).await {
                 Ok(response) => {
                     let origin = Origin::new(self.dialer.server(), lease.drained().clone());
                     let mut response =
@@ -221,7 +223,7 @@ impl Pool {
                 .await?;
             let lease = connection.try_lease(&Arc::default());
             let mut lease = lease.ok_or_else(closed_at_once)?;
-            match lease.send(request).await {
+            match lease.send(request, Repeat::Never).await {
                 Ok(response) => return Ok(response.status()),
                 Err(SendFailed {
                     unsent: Some(unsent), ..

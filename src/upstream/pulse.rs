@@ -16,6 +16,7 @@ use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::runtime::clock;
 
@@ -116,6 +117,7 @@ pub(super) struct Pulse {
     open: AtomicBool,
     /// Set where every stream can go on elsewhere without its client noticing.
     resumable: AtomicBool,
+    overtaken: CancellationToken,
     severed: AtomicBool,
     reader: AtomicWaker,
     server: Arc<Vitals>,
@@ -127,6 +129,7 @@ impl Pulse {
             heard: Moment::new(clock::now()),
             open: AtomicBool::new(false),
             resumable: AtomicBool::new(false),
+            overtaken: CancellationToken::new(),
             severed: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             server: Arc::clone(server),
@@ -145,6 +148,12 @@ impl Pulse {
 
     pub(super) fn is_resumable(&self) -> bool {
         self.resumable.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when a new connection was answered as on a good link while nothing arrived here: whatever can be asked
+    /// elsewhere is. For good, even if something arrives again.
+    pub(super) fn overtaken(&self) -> &CancellationToken {
+        &self.overtaken
     }
 
     /// Breaks the connection: reads fail from now on, and with them every stream on it. To drop hyper's driver would not

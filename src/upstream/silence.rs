@@ -2,10 +2,15 @@
 //!
 //! hyper sends a PING after `keepAlive.interval` without a byte. If nothing arrives for `keepAlive.timeout` more, the
 //! server is suspected and probed at once. The connection stays: on a bad link the acknowledgement may only be late,
-//! and to begin anew would make it worse. It is given up when a probe gets through quickly, so that the link is good and it
-//! is not, when the server is away, or when it has been silent for [`LONGEST`] times as long. That others get through
-//! slowly proves nothing: on a narrow link they are what it waits for. And where answers are under way, not only watches that
-//! can be resumed, a quick probe proves too little to break them: TCP may only be waiting to send again.
+//! and to begin anew would make it worse. What becomes of it, [`verdict`] says:
+//!
+//! * The server is away: it is given up.
+//! * A probe got through quickly, so that the link is good and it is not. Watches can be resumed: it is given up. Answers
+//!   cannot, and TCP may only be waiting to send again: they stay, and everything else goes elsewhere. That others get
+//!   through slowly proves nothing: on a narrow link they are what it waits for.
+//! * It was silent for [`LONGEST_FOR_WATCHES`] or [`LONGEST_FOR_ANSWERS`] times as long as makes it doubtful: it is given
+//!   up. On a link of 64 kbit/s TCP left a small answer lying for 12 s and would next have waited for twice that
+//!   (measured).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,21 +24,74 @@ use super::pulse::Pulse;
 use super::server::Server;
 use super::settings::KeepAlive;
 
-/// No connection is kept that was silent for so many times as long as makes it doubtful.
-const LONGEST: u32 = 4;
+/// A connection of watches is kept for so many times as long as makes it doubtful.
+const LONGEST_FOR_WATCHES: u32 = 4;
+
+/// One with answers on it for so many times: by default 45 s, as client-go's own health check of a connection.
+const LONGEST_FOR_ANSWERS: u32 = 10;
 
 /// How often a doubted connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What is known of a doubted connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Signs {
+    carries: Carries,
+    /// For how long nothing has arrived.
+    silent: Duration,
+    /// Without a byte, before a connection is doubted.
+    doubtful: Duration,
+    /// What is known of its server.
+    server: Around,
+}
+
+/// What is on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    /// Only watches: they are held and resumed when it breaks.
+    Watches,
+    /// Answers that cannot be resumed.
+    Answers,
+}
+
+/// What other connections to the same server say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// Nothing that counts.
+    Nothing,
+    /// A new one was answered as on a good link, since this one is doubted.
+    Quick,
+    /// It is away.
+    Away,
+}
+
 /// What becomes of a doubted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Something arrived.
-    Alive,
     /// Not known yet.
     Doubted,
+    /// It gets nothing new.
+    Overtaken,
     /// It is given up.
     Dead,
+}
+
+fn verdict(signs: Signs) -> Verdict {
+    match (signs.server, signs.carries) {
+        (Around::Away, _) | (Around::Quick, Carries::Watches) => Verdict::Dead,
+        _ if signs.silent >= signs.doubtful * signs.carries.longest() => Verdict::Dead,
+        (Around::Quick, Carries::Answers) => Verdict::Overtaken,
+        (Around::Nothing, _) => Verdict::Doubted,
+    }
+}
+
+impl Carries {
+    fn longest(self) -> u32 {
+        match self {
+            Self::Watches => LONGEST_FOR_WATCHES,
+            Self::Answers => LONGEST_FOR_ANSWERS,
+        }
+    }
 }
 
 /// The silence of one connection.
@@ -67,11 +125,6 @@ impl Silence {
         self.keep_alive.interval + self.keep_alive.timeout
     }
 
-    /// Without a byte, before the connection is given up whatever is known of the server.
-    pub(super) fn longest(&self) -> Duration {
-        self.doubtful() * LONGEST
-    }
-
     /// Resolves when the connection is given up.
     pub(super) async fn end(self) {
         loop {
@@ -82,26 +135,33 @@ impl Silence {
             }
             let doubted = clock::now();
             self.server.failed(Failure::Silent);
-            loop {
-                match self.verdict(heard, doubted) {
-                    Verdict::Alive => break,
+            while self.pulse.heard() <= heard {
+                match verdict(self.signs(heard, doubted)) {
                     Verdict::Dead => return,
-                    Verdict::Doubted => tokio::time::sleep(LOOK).await,
+                    Verdict::Overtaken => self.pulse.overtaken().cancel(),
+                    Verdict::Doubted => {}
                 }
+                tokio::time::sleep(LOOK).await;
             }
         }
     }
 
-    fn verdict(&self, heard: Instant, doubted: Instant) -> Verdict {
-        if self.pulse.heard() > heard {
-            Verdict::Alive
-        } else if self.server.is_away()
-            || (self.pulse.is_resumable() && self.server.vitals().quick_since(doubted))
-            || clock::now() >= heard + self.longest()
-        {
-            Verdict::Dead
-        } else {
-            Verdict::Doubted
+    fn signs(&self, heard: Instant, doubted: Instant) -> Signs {
+        Signs {
+            carries: if self.pulse.is_resumable() {
+                Carries::Watches
+            } else {
+                Carries::Answers
+            },
+            silent: clock::now().saturating_duration_since(heard),
+            doubtful: self.doubtful(),
+            server: if self.server.is_away() {
+                Around::Away
+            } else if self.server.vitals().quick_since(doubted) {
+                Around::Quick
+            } else {
+                Around::Nothing
+            },
         }
     }
 }

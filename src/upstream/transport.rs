@@ -108,7 +108,7 @@ impl Transport {
     /// Open connections and streams, by purpose.
     pub fn usage(&self) -> HashMap<Purpose, (usize, usize)> {
         let members = self.members.load();
-        [Purpose::Short, Purpose::Watch]
+        Purpose::ALL
             .into_iter()
             .map(|purpose| {
                 let used = members.iter().map(|member| member.pool.usage(purpose));

@@ -1,35 +1,16 @@
-use std::time::Duration;
-
 use super::super::error::Failure;
 use super::super::health::Event;
-use super::super::settings::{DialSettings, Endpoint, KeepAlive, ProbeSettings};
+use super::super::testing;
 use super::*;
 
 fn settings(hosts: &[&str], strategy: Strategy) -> Settings {
     Settings {
-        servers: hosts
-            .iter()
-            .map(|host| Endpoint::new(host, 6443).unwrap())
-            .collect(),
         strategy,
-        probe: ProbeSettings {
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            failure_threshold: 1,
-            success_threshold: 2,
-        },
-        response_timeout: Duration::from_secs(5),
-        dial: DialSettings {
-            connect_timeout: Duration::from_secs(2),
-            proxy: None,
-            interfaces: Vec::new(),
-            keep_alive: KeepAlive::default(),
-        },
+        ..testing::settings(hosts)
     }
 }
 
-/// Of servers that nobody looks for.
-pub(in crate::upstream) fn link(hosts: &[&str], strategy: Strategy) -> Link {
+fn link(hosts: &[&str], strategy: Strategy) -> Link {
     Link::new(settings(hosts, strategy), UpstreamMetrics::default())
 }
 

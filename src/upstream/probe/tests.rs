@@ -1,33 +1,14 @@
 use super::super::link::LinkState;
 use super::super::metrics::UpstreamMetrics;
 use super::super::pulse::{Felt, Pulse};
-use super::super::settings::{DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
+use super::super::testing;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A link over these servers that each failed probe takes away, and the first of them, known and suspected.
 fn suspected(hosts: &[&str]) -> (Link, Arc<Server>) {
-    let settings = Settings {
-        servers: hosts
-            .iter()
-            .map(|host| Endpoint::new(host, 6443).unwrap())
-            .collect(),
-        strategy: Strategy::Priority,
-        probe: ProbeSettings {
-            interval: Duration::from_secs(5),
-            timeout: TIMEOUT,
-            failure_threshold: 1,
-            success_threshold: 1,
-        },
-        response_timeout: Duration::from_secs(5),
-        dial: DialSettings {
-            proxy: None,
-            interfaces: Vec::new(),
-            connect_timeout: Duration::from_secs(2),
-            keep_alive: KeepAlive::default(),
-        },
-    };
+    let settings = testing::settings(hosts);
     let link = Link::new(settings, UpstreamMetrics::default());
     let server = Arc::clone(link.fleet().servers.first().unwrap());
     server.signal(Event::Reached);

@@ -4,7 +4,7 @@ use super::super::health::Event;
 use super::super::link::{Link, LinkState};
 use super::super::metrics::UpstreamMetrics;
 use super::super::pulse::Felt;
-use super::super::settings::{DialSettings, Endpoint, ProbeSettings, Settings, Strategy};
+use super::super::testing;
 use super::*;
 
 const DOUBTFUL: Duration = Duration::from_secs(5);
@@ -24,26 +24,7 @@ struct Case {
 
 /// A connection on which nothing ever arrived.
 fn case() -> Case {
-    let link = Link::new(
-        Settings {
-            servers: vec![Endpoint::new("cloud", 6443).unwrap()],
-            strategy: Strategy::Priority,
-            probe: ProbeSettings {
-                interval: Duration::from_secs(5),
-                timeout: Duration::from_secs(2),
-                failure_threshold: 1,
-                success_threshold: 2,
-            },
-            response_timeout: Duration::from_secs(5),
-            dial: DialSettings {
-                connect_timeout: Duration::from_secs(2),
-                proxy: None,
-                interfaces: Vec::new(),
-                keep_alive: KEEP_ALIVE,
-            },
-        },
-        UpstreamMetrics::default(),
-    );
+    let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
     let server = Arc::clone(link.fleet().servers.first().unwrap());
     let pulse = Pulse::new(server.vitals());
     pulse.carries_watches();
@@ -111,15 +92,20 @@ async fn it_is_given_up_when_a_probe_gets_through_quickly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quick_probe_does_not_break_answers_that_cannot_be_resumed() {
+async fn a_quick_probe_does_not_break_answers_and_lets_nothing_new_wait_behind_them() {
     let mut case = case();
-    case.end = Box::pin({
-        let pulse = Pulse::new(case.server.vitals());
-        Silence::new(&case.server, pulse, KEEP_ALIVE).end()
-    });
+    let pulse = Pulse::new(case.server.vitals());
+    case.end = Box::pin(Silence::new(&case.server, Arc::clone(&pulse), KEEP_ALIVE).end());
     assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
+    assert!(!pulse.overtaken().is_cancelled(), "not known yet");
     case.server.vitals().prove_quick();
-    assert!(!case.ends_within(DOUBTFUL).await);
+    assert!(
+        !case
+            .ends_within(DOUBTFUL * (LONGEST_FOR_ANSWERS - 1) - 2 * MOMENT)
+            .await
+    );
+    assert!(pulse.overtaken().is_cancelled());
+    assert!(case.ends_within(3 * MOMENT).await, "not for ever");
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,6 +137,35 @@ async fn it_is_given_up_when_the_server_is_away() {
 #[tokio::test(start_paused = true)]
 async fn it_is_given_up_in_the_end() {
     let mut case = case();
-    assert!(!case.ends_within(DOUBTFUL * LONGEST - MOMENT).await);
+    assert!(!case.ends_within(DOUBTFUL * LONGEST_FOR_WATCHES - MOMENT).await);
     assert!(case.ends_within(2 * MOMENT).await);
+}
+
+#[test]
+fn what_becomes_of_a_doubted_connection() {
+    use Around::{Away, Nothing, Quick};
+    use Carries::{Answers, Watches};
+    use Verdict::{Dead, Doubted, Overtaken};
+    for (server, carries, seconds, becomes) in [
+        (Nothing, Watches, 5, Doubted),
+        (Nothing, Watches, 19, Doubted),
+        (Nothing, Watches, 20, Dead),
+        (Nothing, Answers, 20, Doubted),
+        (Nothing, Answers, 49, Doubted),
+        (Nothing, Answers, 50, Dead),
+        (Quick, Watches, 5, Dead),
+        (Quick, Answers, 5, Overtaken),
+        (Quick, Answers, 49, Overtaken),
+        (Quick, Answers, 50, Dead),
+        (Away, Watches, 5, Dead),
+        (Away, Answers, 5, Dead),
+    ] {
+        let signs = Signs {
+            carries,
+            silent: Duration::from_secs(seconds),
+            doubtful: DOUBTFUL,
+            server,
+        };
+        assert_eq!(verdict(signs), becomes, "{signs:?}");
+    }
 }
