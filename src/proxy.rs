@@ -23,11 +23,12 @@ mod signing;
 mod tether;
 mod tokens;
 mod upgrade;
+mod upload;
 mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -55,6 +56,8 @@ pub struct Peer {
     pub certificate: Option<PeerCertificate>,
     /// Where the connection comes from.
     pub address: SocketAddr,
+    /// For how long it may take or give nothing.
+    pub patience: Duration,
     /// The tie to the connection.
     pub tether: Tether,
 }

@@ -1,6 +1,7 @@
 //! One request from its head to the head of its answer: reads who calls and what for, and picks the route.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri, request};
@@ -30,6 +31,8 @@ pub(super) struct Exchange {
     pub(super) form: Form,
     /// Of the connection that it came on.
     pub(super) tether: Tether,
+    /// With the client.
+    pub(super) patience: Duration,
 }
 
 /// Handles one request.
@@ -92,6 +95,7 @@ async fn understood(
         class,
         form,
         tether: peer.tether.clone(),
+        patience: peer.patience,
     };
     let filtered = match exchange.filtered() {
         Ok(filtered) => filtered.filter(|_| wanted.is_none()),

@@ -1,5 +1,7 @@
 //! Forwarding: reads that the cache can stand in for, writes that are never repeated, and endless streams.
 
+use std::time::Duration;
+
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, header, response};
 use http_body::Body as _;
@@ -17,7 +19,14 @@ use super::caller::Identity;
 use super::exchange::Exchange;
 use super::headers::strip_response;
 use super::lists::{Follower, Pass, Same, Turn, share};
+use super::upload::{self, Culprit};
 use super::{gzip, repeat, tokens};
+
+/// For so long a read looks for a connection while the cloud is there: as long as client-go does.
+const CONNECTING: Duration = Duration::from_secs(30);
+
+/// Between two attempts, at least.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A read: upstream's answer, or the cache's where upstream has none in time.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
@@ -130,24 +139,35 @@ async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, 
     if let Some(response) = exchange.cached_answer().await {
         return Err(Box::new(response));
     }
-    match second(exchange, purpose, (error, is_bodiless)).await {
+    match persist(exchange, purpose, (error, is_bodiless)).await {
         Ok(response) => Ok(response),
         Err(error) => Err(Box::new(offline(exchange, Some(&error)).await)),
     }
 }
 
 /// A read that found no connection, and that the cache cannot answer, waits for the probe's verdict: on a bad link the
-/// cloud is there, and the next connection comes about.
-async fn second(
+/// cloud is there, and one of the next connections comes about. In the full queue of a narrow link several in a row may
+/// get lost while others go through.
+async fn persist(
     exchange: &Exchange,
     purpose: Purpose,
-    (error, is_bodiless): (UpstreamError, bool),
+    (mut error, is_bodiless): (UpstreamError, bool),
 ) -> Result<Response<Body>, UpstreamError> {
-    let worth_it = error.failure == Failure::Connect && error.sent == Sent::No && is_bodiless;
-    if !worth_it || exchange.proxy.link.verdict().await == LinkState::Offline {
-        return Err(error);
+    let deadline = clock::now() + CONNECTING;
+    loop {
+        let is_worth_it = error.failure == Failure::Connect && error.sent == Sent::No && is_bodiless;
+        if !is_worth_it
+            || clock::now() >= deadline
+            || exchange.proxy.link.verdict().await == LinkState::Offline
+        {
+            return Err(error);
+        }
+        match exchange.send(body::empty(), &Effort::read(purpose)).await {
+            Ok(response) => return Ok(response),
+            Err(next) => error = next,
+        }
+        tokio::time::sleep(PAUSE).await;
     }
-    exchange.send(body::empty(), &Effort::read(purpose)).await
 }
 
 /// Whether an answer means that something on the way, or the apiserver, is down.
@@ -215,12 +235,8 @@ pub(super) async fn write(exchange: Exchange, body: Incoming) -> Response<Body> 
         ),
         _ => None,
     };
-    match exchange
-        .caller
-        .transport
-        .send(exchange.request(body), &Effort::once(Purpose::Short))
-        .await
-    {
+    match Box::pin(sent_once(&exchange, body)).await {
+        Err(refused) => exchange.refuse(&refused),
         Ok(response) => {
             let (mut head, body) = response.into_parts();
             exchange.noted(&head);
@@ -235,15 +251,38 @@ pub(super) async fn write(exchange: Exchange, body: Incoming) -> Response<Body> 
             strip_response(&mut head.headers);
             Response::from_parts(head, body)
         }
-        Err(error) => {
-            exchange.failed(&error);
-            exchange.refuse(&match (error.failure, error.sent) {
-                (Failure::NoCredentials, _) => no_credentials(&exchange),
-                (_, Sent::No) => write_refused(),
-                (_, Sent::Maybe) => Status::timeout(
-                    "edgehold: the connection to the cloud broke; the request may have been carried out",
-                ),
-            })
+    }
+}
+
+/// Sends a write, or says why there is no answer to it.
+async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, Status> {
+    let (body, standstill) = upload::watched(body, exchange.patience);
+    let effort = Effort::once(Purpose::Short);
+    let sending = exchange.caller.transport.send(exchange.request(body), &effort);
+    let sent = tokio::select! {
+        sent = sending => sent,
+        culprit = standstill.lasts() => return Err(stood_still(culprit, &effort)),
+    };
+    sent.map_err(|error| {
+        exchange.failed(&error);
+        match (error.failure, error.sent) {
+            (Failure::NoCredentials, _) => no_credentials(exchange),
+            (_, Sent::No) => write_refused(),
+            (_, Sent::Maybe) => Status::timeout(
+                "edgehold: the connection to the cloud broke; the request may have been carried out",
+            ),
+        }
+    })
+}
+
+/// The refusal of a request whose body has stood still for too long.
+fn stood_still(culprit: Culprit, effort: &Effort) -> Status {
+    tracing::debug!(?culprit, "the body of a request stands still, it is given up");
+    match culprit {
+        Culprit::Client => Status::bad_request("edgehold: the rest of the request did not come"),
+        Culprit::Cloud => {
+            effort.timed_out();
+            Status::timeout("edgehold: the cloud took no more of the request; it may have been carried out")
         }
     }
 }
@@ -306,12 +345,17 @@ impl Exchange {
         body: Incoming,
         effort: &Effort,
     ) -> Result<Response<Body>, UpstreamError> {
-        let body = if body.is_end_stream() {
-            body::empty()
-        } else {
-            body::incoming(body)
-        };
-        self.send(body, effort).await
+        if body.is_end_stream() {
+            return self.send(body::empty(), effort).await;
+        }
+        let (body, standstill) = upload::watched(body::incoming(body), self.patience);
+        tokio::select! {
+            sent = self.send(body, effort) => sent,
+            culprit = standstill.lasts() => {
+                let message = stood_still(culprit, effort).message;
+                Err(UpstreamError::maybe_sent(Failure::Timeout, message))
+            }
+        }
     }
 
     async fn send(&self, body: Body, effort: &Effort) -> Result<Response<Body>, UpstreamError> {

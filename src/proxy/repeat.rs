@@ -16,11 +16,12 @@ use crate::runtime::clock;
 
 use super::exchange::Exchange;
 use super::respond::cached;
+use super::upload;
 
 /// Reads a request that may be one of these; gives its body on, unread if it cannot be one.
 ///
 /// # Errors
-/// The refusal for a client whose body breaks off.
+/// The refusal for a client whose body breaks off, or stands still.
 pub(super) async fn read(exchange: &Exchange, body: Incoming) -> Result<(Option<Ask>, Body), Status> {
     let RequestInfo::Resource(resource) = &exchange.info else {
         return Ok((None, body::incoming(body)));
@@ -32,7 +33,8 @@ pub(super) async fn read(exchange: &Exchange, body: Incoming) -> Result<(Option<
         return Ok((None, body::incoming(body)));
     }
     let limited = Limited::new(body, usize::try_from(LARGEST_ASKED).unwrap_or(usize::MAX));
-    let Ok(whole) = limited.collect().await else {
+    let collected = tokio::time::timeout(upload::limit(exchange.patience), limited.collect()).await;
+    let Ok(Ok(whole)) = collected else {
         return Err(Status::bad_request("edgehold: the request was cut short"));
     };
     let bytes = whole.to_bytes();

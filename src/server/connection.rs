@@ -88,6 +88,7 @@ pub(super) async fn serve(
     let peer = Arc::new(Peer {
         certificate: tls::peer_certificate(&stream),
         address,
+        patience: config.write_timeout,
         tether: tether.clone(),
     });
     // In a place of its own: while hands are shaken there is none.

@@ -1,9 +1,15 @@
 //! Clients that are stuck or mean no good: what they hold is bounded, and others do not notice.
 
-use apiserver_standin::{Options, Pki, Protocol};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use apiserver_standin::{Fault, Options, Pki, Protocol};
 use bytes::Bytes;
+use edgehold::upstream::LinkState;
+use futures_util::{StreamExt as _, stream};
 use http::Request;
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -19,11 +25,16 @@ const BLOB: &str = "/debug/blob?size=20000000";
 
 /// A node whose clients have to take something every second.
 async fn hasty_node() -> Node {
+    impatient_node("1s").await
+}
+
+/// A node with this for a `listen.writeTimeout`.
+async fn impatient_node(patience: &str) -> Node {
     let mut node = Node::with(Options::default(), Setup::default()).await;
     node.stop().await;
     let text = node
         .config_text()
-        .replacen("listen:\n", "listen:\n  writeTimeout: 1s\n", 1);
+        .replacen("listen:\n", &format!("listen:\n  writeTimeout: {patience}\n"), 1);
     node.launch_text(&text).await;
     node
 }
@@ -89,6 +100,59 @@ async fn a_connection_that_nobody_reads_is_closed_and_an_idle_one_is_not() {
     node.api
         .wait_counters(|counters| counters.streams_open == 0)
         .await;
+}
+
+/// The status of a write on a connection of its own that gives no more of its body than so much; `None` if the connection
+/// broke before the answer could be read.
+async fn write_part(node: &Node, alpn: &str, length: usize, given: usize) -> Option<u16> {
+    let given = Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; given])));
+    let frames = stream::iter([given]).chain(stream::pending());
+    let request = Request::post(format!("https://edgehold{LIST}"))
+        .header("host", "edgehold")
+        .header("content-type", "application/json")
+        .header("content-length", length)
+        .body(StreamBody::new(frames).boxed_unsync())
+        .unwrap();
+    let answering = async {
+        if alpn == "h2" {
+            return node.kubelet_http2().await.send_request(request).await;
+        }
+        let io = TokioIo::new(node.kubelet_tls(alpn).await);
+        let (mut sender, driver) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        #[allow(clippy::disallowed_methods)] // a test's own task
+        tokio::spawn(driver);
+        sender.send_request(request).await
+    };
+    let answer = tokio::time::timeout(DEADLINE, answering).await;
+    Some(answer.expect("an end").ok()?.status().as_u16())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gives_only_a_part_of_a_body_holds_no_stream_to_the_cloud() {
+    let node = impatient_node("3s").await;
+    for alpn in ["h2", "http/1.1"] {
+        assert_eq!(write_part(&node, alpn, 1000, 500).await, Some(400), "{alpn}");
+        node.api
+            .wait_counters(|counters| counters.streams_open == 0)
+            .await;
+    }
+    assert_eq!(node.asked("POST", LIST), 2, "the test is void: nothing was begun");
+    let servers = node.running().way().servers();
+    assert_eq!(servers[0].1, LinkState::Online, "it is not the cloud's fault");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_that_takes_only_a_part_of_a_body_is_given_up_and_the_write_never_repeated() {
+    // More than all windows and buffers hold.
+    const SIZE: usize = 50 << 20;
+    let node = impatient_node("3s").await;
+    node.api.fault(Fault::Delay(Duration::from_secs(3600)).on(LIST));
+    assert_eq!(write_part(&node, "h2", SIZE, SIZE).await, Some(504));
+    // On HTTP/1.1 a connection that is closed in the midst of an upload may take the answer with it.
+    let answer = write_part(&node, "http/1.1", SIZE, SIZE).await;
+    assert!(matches!(answer, None | Some(504)), "{answer:?}");
+    assert_eq!(node.asked("POST", LIST), 2);
+    assert_eq!(node.kubelet().get("/version").await.status, 200, "others go on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,216 @@
+//! Bodies of requests that stand still: because the client sends nothing more of what it announced, or because the cloud
+//! takes nothing more of what there is. Either holds a stream to the cloud, and HTTP/1.1 does not tell when a client has
+//! vanished.
+//!
+//! What is buffered meanwhile is bounded by the windows of both connections. Nothing is decided here of a body that moves,
+//! however slowly, nor of the time that an answer takes after the whole body was given.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::runtime::body::{Body, BodyError};
+use crate::runtime::clock;
+
+/// Longer than that no body stands still: an apiserver gives a whole request no more (`--request-timeout`).
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Who keeps a body from moving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Culprit {
+    /// It sends nothing.
+    Client,
+    /// It takes nothing.
+    Cloud,
+}
+
+/// Where a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// One of both is waited for, since then.
+    Waiting(Culprit, Instant),
+    /// All of it was given, or nobody wants more.
+    Over,
+}
+
+/// Tells when a body stands still.
+#[derive(Debug)]
+pub(super) struct Standstill {
+    phase: Arc<Mutex<Phase>>,
+    limit: Duration,
+}
+
+/// The body of a request whose client is given `patience`, as it goes upstream.
+pub(super) fn watched(body: Body, patience: Duration) -> (Body, Standstill) {
+    let phase = if body.is_end_stream() {
+        Phase::Over
+    } else {
+        Phase::Waiting(Culprit::Cloud, clock::now())
+    };
+    let phase = Arc::new(Mutex::new(phase));
+    let standstill = Standstill {
+        phase: Arc::clone(&phase),
+        limit: limit(patience),
+    };
+    (Upload { inner: body, phase }.boxed_unsync(), standstill)
+}
+
+/// For how long the body of a client that is given `patience` may stand still.
+pub(super) fn limit(patience: Duration) -> Duration {
+    patience.min(LONGEST)
+}
+
+impl Standstill {
+    /// Resolves when the body has stood still for too long.
+    pub(super) async fn lasts(&self) -> Culprit {
+        loop {
+            let seen = *self.phase.lock();
+            let Phase::Waiting(culprit, since) = seen else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep_until(since + self.limit).await;
+            if *self.phase.lock() == seen {
+                return culprit;
+            }
+        }
+    }
+}
+
+struct Upload {
+    inner: Body,
+    phase: Arc<Mutex<Phase>>,
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let mut phase = self.phase.lock();
+        *phase = match (&polled, *phase) {
+            // Asked again about the same frame.
+            (Poll::Pending, waiting @ Phase::Waiting(Culprit::Client, _)) => waiting,
+            (Poll::Pending, _) => Phase::Waiting(Culprit::Client, clock::now()),
+            (Poll::Ready(Some(Ok(_))), _) if !self.inner.is_end_stream() => {
+                Phase::Waiting(Culprit::Cloud, clock::now())
+            }
+            _ => Phase::Over,
+        };
+        drop(phase);
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        *self.phase.lock() = Phase::Over;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::body::{self, Feeder};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn upload() -> (Feeder, Body, Standstill) {
+        let (feeder, source) = body::fed(4, None);
+        let (body, standstill) = watched(source, LIMIT);
+        (feeder, body, standstill)
+    }
+
+    async fn give(feeder: &Feeder) {
+        feeder.send(Bytes::from_static(b"x")).await.unwrap();
+    }
+
+    /// Who is to blame, and after how long.
+    async fn culprit(standstill: &Standstill) -> Option<(Culprit, Duration)> {
+        let began = clock::now();
+        let found = tokio::time::timeout(LIMIT * 10, standstill.lasts()).await.ok()?;
+        Some((found, clock::now() - began))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cloud_that_takes_nothing_is_noticed() {
+        let (feeder, mut body, standstill) = upload();
+        give(&feeder).await;
+        assert_eq!(
+            culprit(&standstill).await,
+            Some((Culprit::Cloud, LIMIT)),
+            "not even the first"
+        );
+        body.frame().await.unwrap().unwrap();
+        assert_eq!(culprit(&standstill).await, Some((Culprit::Cloud, LIMIT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_is_noticed_however_often_it_is_asked() {
+        let (_feeder, mut body, standstill) = upload();
+        let asking = async {
+            loop {
+                let _late = tokio::time::timeout(LIMIT / 4, body.frame()).await;
+            }
+        };
+        let found = tokio::select! {
+            found = culprit(&standstill) => found,
+            () = asking => None,
+        };
+        assert_eq!(found, Some((Culprit::Client, LIMIT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_moves_slowly_is_let_be() {
+        let (feeder, mut body, standstill) = upload();
+        let moving = async {
+            for _ in 0..10 {
+                tokio::time::sleep(LIMIT * 9 / 10).await;
+                give(&feeder).await;
+                body.frame().await.unwrap().unwrap();
+            }
+        };
+        tokio::select! {
+            found = standstill.lasts() => panic!("{found:?}"),
+            () = moving => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_the_whole_body_may_take_his_time() {
+        let (_body, nothing) = watched(body::empty(), LIMIT);
+        assert_eq!(culprit(&nothing).await, None);
+
+        let (mut whole, standstill) = watched(body::full("x"), LIMIT);
+        whole.frame().await.unwrap().unwrap();
+        assert_eq!(culprit(&standstill).await, None);
+
+        let (_feeder, unwanted, standstill) = upload();
+        drop(unwanted);
+        assert_eq!(culprit(&standstill).await, None);
+    }
+
+    #[test]
+    fn patience_has_an_end() {
+        assert_eq!(limit(LIMIT), LIMIT);
+        assert_eq!(limit(Duration::from_secs(900)), LONGEST);
+    }
+}
