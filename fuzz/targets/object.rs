@@ -1,22 +1,5 @@
-//! Objects: what was read can be written and read again.
 #![no_main]
 
-use edgehold::wire::collection::Collection;
-use edgehold::wire::object::read_object;
-use edgehold_fuzz::input;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| {
-    let Some(input) = input(data) else { return };
-    let Ok(object) = read_object(input.encoding, input.body) else {
-        return;
-    };
-    let mut collection = Collection::from_object(&object);
-    let (meta, types) = (object.meta.clone(), object.type_meta.clone());
-    let item = collection
-        .adopt(object)
-        .expect("an object fits the collection made from it");
-    let body = collection.object(&item);
-    let again = read_object(input.encoding, &body).expect("what was written can be read");
-    assert_eq!((again.meta, again.type_meta), (meta, types));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    edgehold_fuzz::targets::object::check(data);
 });
