@@ -1,15 +1,17 @@
 //! Nothing secret in any output, over the whole suite.
 //!
 //! Whatever edgehold says in a test is searched for the secrets that the tests have made (`apiserver_standin::secrets`):
-//! every line of its log down to trace, the log of every child process, what commands print, metrics, and in the
-//! stand-in's client every answer of 400 and more. A find ends the process at once: it may be said on any thread, where a
-//! panic would be caught.
+//! every line of its log down to trace, the log of every child process, what commands print, metrics with their labels, the names of all files below a node's folder, and in the stand-in's client every answer of 400 and more. A
+//! find ends the process at once: it may be said on any thread, where a panic would be caught. That no core file is written,
+//! whatever its name, is `cli::a_crash_leaves_no_core_file`.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Once;
 
-use apiserver_standin::secrets::search;
+use apiserver_standin::Rbac;
+use apiserver_standin::secrets::{self, search};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -56,6 +58,22 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
+/// The names of everything below a folder are searched, not what is in it: a cache is full of secrets.
+pub fn search_names(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        search(
+            "the name of a file",
+            path.file_name().unwrap_or_default().as_encoded_bytes(),
+        );
+        if path.is_dir() && !path.is_symlink() {
+            search_names(&path);
+        }
+    }
+}
+
 /// Set in the process that must not survive; says by what.
 const LEAK: &str = "EDGEHOLD_TEST_LEAK";
 
@@ -66,7 +84,15 @@ async fn a_secret_in_any_output_ends_the_suite() {
     if let Ok(by) = std::env::var(LEAK) {
         return leak(&by).await;
     }
-    for by in ["log", "span", "print", "answer", "child"] {
+    for (by, place) in [
+        ("log", "the log"),
+        ("span", "the log"),
+        ("print", "what a command printed"),
+        ("answer", "an answer"),
+        ("child", "the log of a process"),
+        ("metrics", "the metrics"),
+        ("file", "the name of a file"),
+    ] {
         let name = "leaks::a_secret_in_any_output_ends_the_suite";
         let done = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
@@ -75,13 +101,14 @@ async fn a_secret_in_any_output_ends_the_suite() {
             .unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(!done.status.success(), "{by} was not noticed");
-        assert!(said.contains("LEAKED: "), "{by}: {said}");
+        let found = said.lines().find(|line| line.starts_with("LEAKED: "));
+        assert!(found.is_some_and(|line| line.contains(place)), "{by}: {said}");
     }
 }
 
 /// What edgehold must never do.
 async fn leak(by: &str) {
-    let node = Node::start().await;
+    let mut node = Node::start().await;
     node.api.add_token(SECRET, "eve", &[]);
     match by {
         "log" => {
@@ -92,8 +119,24 @@ async fn leak(by: &str) {
             .in_scope(|| tracing::warn!(target: "edgehold::leak", "refused")),
         "print" => search("what a command printed", format!("warning: {SECRET}").as_bytes()),
         "answer" => {
-            let target = format!("/api/v1/namespaces/shop/configmaps/{SECRET}");
-            node.kubelet().get(&target).await;
+            // The cloud's refusal names the user, whose name is the secret; edgehold passes it on.
+            node.api.add_token("eve", SECRET, &[]);
+            node.api.set_rbac(Rbac::deny_all());
+            let refused = node.token_client("eve").get("/api/v1/secrets").await;
+            assert!(
+                refused.text().contains(SECRET),
+                "the test is good: {}",
+                refused.text()
+            );
+        }
+        // As if this text, which is the name of a metric, were one.
+        "metrics" => {
+            secrets::register_token("edgehold_clients_stalled");
+            node.stop().await;
+        }
+        "file" => {
+            write_secret(&node.cache_dir().join(SECRET), "");
+            node.stop().await;
         }
         "child" => {
             // A process of its own says what is wrong with its configuration, and here that is a secret.

@@ -271,7 +271,7 @@ impl Node {
 
     /// Stops edgehold cleanly.
     pub async fn stop(&mut self) {
-        self.search_metrics();
+        self.search_outputs();
         if let Some(running) = self.running.take() {
             let stopped = tokio::time::timeout(DEADLINE, running.stop()).await;
             assert!(stopped.is_ok(), "edgehold did not stop in time");
@@ -286,18 +286,20 @@ impl Node {
 }
 
 impl Node {
-    fn search_metrics(&self) {
+    /// What is not said but can be seen from outside.
+    fn search_outputs(&self) {
         let metrics = self
             .running
             .as_ref()
             .and_then(|running| running.metrics_text().ok());
         secrets::search("the metrics", metrics.unwrap_or_default().as_bytes());
+        leaks::search_names(self.dir.path());
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.search_metrics();
+        self.search_outputs();
     }
 }
 
