@@ -241,3 +241,87 @@ fn read(documents: &[Option<Vec<u8>>; 2]) -> Option<Arc<Issuer>> {
     };
     Issuer::parse(configuration, keys).ok().map(Arc::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::runtime::body;
+    use crate::store::LogStore;
+
+    const CONFIGURATION: &str = r#"{"issuer":"https://issuer"}"#;
+    const KEYS: &str = r#"{"keys":[]}"#;
+
+    fn issuer() -> StoredIssuer {
+        let store: Arc<dyn Store> = Arc::new(LogStore::memory().unwrap());
+        StoredIssuer::open(&store, Vec::new(), &Tasks::new()).unwrap()
+    }
+
+    async fn pass(issuer: &StoredIssuer, path: &str, answer: Response<&'static str>) {
+        let (head, text) = answer.into_parts();
+        let passed = issuer.learn(path, &head, body::full(text));
+        assert_eq!(
+            passed.collect().await.unwrap().to_bytes(),
+            text,
+            "the client has it all the same"
+        );
+    }
+
+    fn answer(
+        text: &'static str,
+        status: u16,
+        headers: &[(&'static str, &'static str)],
+    ) -> Response<&'static str> {
+        let builder = headers
+            .iter()
+            .fold(Response::builder().status(status), |builder, (name, value)| {
+                builder.header(*name, *value)
+            });
+        builder.body(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_what_an_apiserver_itself_has_answered_is_learned() {
+        let audited = ("audit-id", "a");
+        let json = ("content-type", "application/json");
+        let [configuration, keys] = IssuerDocument::ALL.map(IssuerDocument::path);
+        let good = || {
+            answer(
+                KEYS,
+                200,
+                &[audited, ("content-type", "application/jwk-set+json")],
+            )
+        };
+        let issuer = issuer();
+        pass(
+            &issuer,
+            configuration,
+            answer(CONFIGURATION, 200, &[audited, json]),
+        )
+        .await;
+        for (path, bad) in [
+            (keys, answer(KEYS, 200, &[json])),
+            (keys, answer(KEYS, 203, &[audited, json])),
+            (keys, answer(KEYS, 200, &[audited, ("content-type", "text/html")])),
+            (
+                keys,
+                answer(KEYS, 200, &[audited, json, ("content-encoding", "br")]),
+            ),
+            (keys, answer("<html>", 200, &[audited, json])),
+            ("/openid/v1/jwks/", good()),
+            ("//openid/v1/jwks", good()),
+            ("/api/v1/namespaces/n/services/s/proxy/openid/v1/jwks", good()),
+        ] {
+            let what = format!("{path} {bad:?}");
+            pass(&issuer, path, bad).await;
+            assert!(!issuer.is_known(), "{what}");
+        }
+        pass(&issuer, keys, good()).await;
+        assert!(issuer.is_known());
+        // What cannot be read leaves what was good.
+        pass(&issuer, keys, answer("<html>", 200, &[audited, json])).await;
+        assert!(issuer.is_known());
+    }
+}

@@ -176,6 +176,33 @@ async fn what_is_no_apiserver_cannot_tell_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_outlives_its_certificate_gets_nothing_from_the_cache() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    assert_eq!(node.kubelet().get(LIST).await.status, 200);
+    let soon = Validity {
+        from: -50 * MINUTE,
+        until: 10 * MINUTE,
+    };
+    let mut open = Vec::new();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for (validity, expected) in [(soon, 503), (Validity::GOOD, 200)] {
+            let connection = kubelet(&node, validity).protocol(protocol).connect().await;
+            open.push((protocol, connection.unwrap(), expected));
+        }
+    }
+    // The cloud is seen once more after the end of the first of them.
+    node.api.skew_date(30 * MINUTE);
+    node.client(None).get("/version").await;
+    node.cut().await;
+    for (protocol, connection, expected) in &mut open {
+        let answer = connection.send("GET", LIST, "").await.unwrap();
+        assert_eq!(answer.status, *expected, "{protocol:?}: {}", answer.text());
+    }
+    assert_no_handshake(&kubelet(&node, soon), "expired before the last contact").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_connection_of_an_expired_certificate_ends_with_the_outage() {
     let node = Node::start().await;
     let _clients = Clients::read(&node, -30 * MINUTE).await;

@@ -1,6 +1,6 @@
 //! Who a request is, over which transport it goes, and whose data it gets while the cloud is away.
 
-use apiserver_standin::{Client, Pair, Pki, Protocol, Seen, ServiceAccountToken, Standin};
+use apiserver_standin::{Client, Fault, Pair, Pki, Protocol, Seen, ServiceAccountToken, Standin};
 use serde_json::json;
 
 use crate::support::{KUBELET, Node, config_map, eventually, names};
@@ -453,6 +453,28 @@ async fn a_refused_token_is_forgotten_and_the_data_of_its_account_is_not() {
     node.restart().await;
     assert_nothing(&node.token_client(&revoked), "refused, after a restart").await;
     assert_own_list(&node.token_client(&good), "another token, after a restart").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_behind_the_apiserver_says_of_its_callers_costs_them_nothing() {
+    let node = node().await;
+    let token = node.api.service_account_token("shop", "default");
+    assert_eq!(node.token_client(&token).get(LIST).await.status, 200);
+    for (target, counts) in [
+        ("/api/v1/namespaces/shop/pods/web/proxy/metrics", false),
+        ("/api/v1/namespaces/shop/services/web/proxy/", false),
+        ("/version?own", true),
+    ] {
+        node.api.fault(Fault::Status(401).on(target));
+        assert_eq!(node.token_client(&token).get(target).await.status, 401);
+        node.cut().await;
+        if counts {
+            assert_nothing(&node.token_client(&token), "the apiserver's own word").await;
+        } else {
+            assert_own_list(&node.token_client(&token), target).await;
+        }
+        node.heal().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

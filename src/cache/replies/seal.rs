@@ -121,6 +121,10 @@ mod tests {
     fn parts_that_run_together_alike_name_different_entries() {
         let seal = Seal::new(&NodeKey::from_bytes([7; 32]));
         assert_ne!(
+            seal.key_of("a", b"c", Encoding::Json),
+            seal.key_of("b", b"c", Encoding::Json)
+        );
+        assert_ne!(
             seal.key_of("ab", b"c", Encoding::Json),
             seal.key_of("a", b"bc", Encoding::Json)
         );
