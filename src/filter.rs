@@ -174,6 +174,28 @@ impl Kind {
     }
 }
 
+/// What became of one of the objects on its way to a client that is to see ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It has our address.
+    Rewritten,
+    /// It is as upstream sent it: it has no address of a family of ours.
+    Kept,
+    /// It is as upstream sent it: it could not be read.
+    Unreadable,
+}
+
+impl Outcome {
+    /// For metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rewritten => "rewritten",
+            Self::Kept => "kept",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// One change of one kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewrite {
@@ -183,7 +205,13 @@ pub struct Rewrite {
 
 impl Rewrite {
     /// The object with our address in it; `None` if it is another object, or has no address of a family of ours.
-    fn object(&self, kind: &str, meta: &ItemMeta, object: Message<'_>) -> Option<Vec<u8>> {
+    fn object(
+        &self,
+        kind: &str,
+        meta: &ItemMeta,
+        object: Message<'_>,
+        seen: &mut Vec<Outcome>,
+    ) -> Option<Vec<u8>> {
         // Items of lists carry no kind; those of metadata-only lists do.
         if !(kind.is_empty() || kind == self.kind.as_str()) || !self.is_meant(meta) {
             return None;
@@ -193,10 +221,20 @@ impl Rewrite {
             Kind::Endpoints => endpoints::edited(object, &self.local),
             Kind::EndpointSlice => endpoints::edited_slice(object, &self.local),
         };
+        seen.push(match &edited {
+            Ok(Some(_)) => Outcome::Rewritten,
+            Ok(None) => Outcome::Kept,
+            Err(_) => Outcome::Unreadable,
+        });
         edited.unwrap_or_else(|error| {
             tracing::warn!(kind = self.kind.as_str(), name = meta.name, %error, "passed on as upstream sent it");
             None
         })
+    }
+
+    /// The kind of object that it is about.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn is_meant(&self, meta: &ItemMeta) -> bool {

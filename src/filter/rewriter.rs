@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::Rewrite;
+use super::{Outcome, Rewrite};
 use crate::kube::media::Encoding;
 use crate::kube::request::{ResourceRequest, Verb};
 use crate::wire::edit::{Field, Message, edit_frame, edit_object};
@@ -22,6 +22,7 @@ pub struct Rewriter {
     rewrite: Rewrite,
     encoding: Encoding,
     form: Form,
+    seen: Vec<Outcome>,
 }
 
 #[derive(Debug)]
@@ -60,6 +61,7 @@ impl Rewrite {
             rewrite: self,
             encoding,
             form,
+            seen: Vec::new(),
         })
     }
 }
@@ -71,7 +73,7 @@ impl Rewriter {
     /// The body cannot be passed on truthfully any more and has to be broken off: no watch stream, or a long protobuf
     /// list that turns out to be none.
     pub fn push(&mut self, chunk: Bytes) -> Result<(), WireError> {
-        let (rewrite, encoding) = (&self.rewrite, self.encoding);
+        let (rewrite, encoding, seen) = (&self.rewrite, self.encoding, &mut self.seen);
         match &mut self.form {
             Form::Object { held, len, out } => {
                 *len += chunk.len();
@@ -93,12 +95,12 @@ impl Rewriter {
                     Encoding::Protobuf => String::new(),
                     _ => object.text(KIND).ok()?,
                 };
-                rewrite.object(&kind, &item.meta, object)
+                rewrite.object(&kind, &item.meta, object, seen)
             }),
             Form::Watch { frames, out } => {
                 frames.push(chunk);
                 while let Some(frame) = frames.next()? {
-                    out.push_back(rewrite.frame(encoding, &frame).unwrap_or(frame));
+                    out.push_back(rewrite.frame(encoding, &frame, seen).unwrap_or(frame));
                 }
                 Ok(())
             }
@@ -113,6 +115,11 @@ impl Rewriter {
         }
     }
 
+    /// What became of the objects that came by since this was last asked.
+    pub fn seen(&mut self) -> std::vec::Drain<'_, Outcome> {
+        self.seen.drain(..)
+    }
+
     /// The body has ended cleanly; what [`Rewriter::take`] still gives is the rest.
     ///
     /// # Errors
@@ -123,7 +130,7 @@ impl Rewriter {
                 let Some(pieces) = held.take() else {
                     return Ok(());
                 };
-                match self.rewrite.body(self.encoding, &pieces.concat()) {
+                match self.rewrite.body(self.encoding, &pieces.concat(), &mut self.seen) {
                     Some(edited) => out.push_back(edited),
                     None => out.extend(pieces),
                 }
@@ -138,21 +145,21 @@ impl Rewriter {
 
 impl Rewrite {
     /// A whole body, if it is to be another.
-    fn body(&self, encoding: Encoding, body: &[u8]) -> Option<Bytes> {
+    fn body(&self, encoding: Encoding, body: &[u8], seen: &mut Vec<Outcome>) -> Option<Bytes> {
         let object = read_object(encoding, body).ok()?;
         let edited = edit_object(encoding, body, &mut |message| {
-            Ok(self.object(&object.type_meta.kind, &object.meta, message))
+            Ok(self.object(&object.type_meta.kind, &object.meta, message, seen))
         });
         edited.ok()?.map(Bytes::from)
     }
 
     /// A whole frame, if it is to be another.
-    fn frame(&self, encoding: Encoding, frame: &[u8]) -> Option<Bytes> {
+    fn frame(&self, encoding: Encoding, frame: &[u8], seen: &mut Vec<Outcome>) -> Option<Bytes> {
         let Ok(WatchEvent::Item { object, .. }) = read_event(encoding, frame) else {
             return None;
         };
         let edited = edit_frame(encoding, frame, &mut |message| {
-            Ok(self.object(&object.type_meta.kind, &object.meta, message))
+            Ok(self.object(&object.type_meta.kind, &object.meta, message, seen))
         });
         edited.ok()?.map(Bytes::from)
     }

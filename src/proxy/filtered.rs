@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 
-use crate::filter::{Rewrite, Rewriter};
+use crate::filter::{Kind, Outcome, Rewrite, Rewriter};
 use crate::identity::PrincipalKind;
 use crate::kube::media::Encoding;
 use crate::kube::request::{RequestInfo, ResourceRequest};
@@ -21,11 +21,13 @@ use crate::runtime::body::{Body, BodyError};
 use super::Proxy;
 use super::caller::{Caller, Identity};
 use super::exchange::Exchange;
+use super::metrics::ProxyMetrics;
 
 /// What is to be done to the answer of one request.
 pub(super) struct Filtered {
     rewrite: Rewrite,
     request: Box<ResourceRequest>,
+    metrics: ProxyMetrics,
 }
 
 impl Exchange {
@@ -52,7 +54,11 @@ impl Exchange {
         for name in [header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE] {
             self.head.headers.remove(name);
         }
-        Ok(Some(Filtered { rewrite, request }))
+        Ok(Some(Filtered {
+            rewrite,
+            request,
+            metrics: self.proxy.metrics.clone(),
+        }))
     }
 }
 
@@ -89,6 +95,7 @@ impl Filtered {
         };
         if text(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
             tracing::warn!("an answer that was not to be compressed is, and passed on without our address");
+            self.metrics.filtered(self.rewrite.kind(), Outcome::Unreadable);
             return Response::from_parts(head, body);
         }
         let Some(rewriter) = self.rewrite.rewriter(&self.request, encoding) else {
@@ -100,6 +107,8 @@ impl Filtered {
         let body = FilteredBody {
             inner: Some(body),
             rewriter,
+            kind: self.rewrite.kind(),
+            metrics: self.metrics,
             trailers: None,
         };
         Response::from_parts(head, body.boxed_unsync())
@@ -110,6 +119,8 @@ struct FilteredBody {
     /// `None` once it has ended.
     inner: Option<Body>,
     rewriter: Rewriter,
+    kind: Kind,
+    metrics: ProxyMetrics,
     trailers: Option<HeaderMap>,
 }
 
@@ -146,6 +157,9 @@ impl HttpBody for FilteredBody {
                     this.rewriter.finish()
                 }
             };
+            for outcome in this.rewriter.seen() {
+                this.metrics.filtered(this.kind, outcome);
+            }
             if let Err(error) = done {
                 this.inner = None;
                 return Poll::Ready(Some(Err(BodyError::Aborted(error.to_string()))));

@@ -336,6 +336,40 @@ async fn tables_metadata_and_errors_pass_as_they_are() {
     );
 }
 
+/// How many objects of a kind had this outcome so far.
+fn counted(node: &Node, kind: &str, outcome: &str) -> u64 {
+    let text = node.running().metrics_text().unwrap();
+    let name = format!("edgehold_filtered_objects_total{{kind=\"{kind}\",outcome=\"{outcome}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_object_that_comes_by_is_counted_by_what_became_of_it() {
+    let node = node().await;
+    for (name, field, value) in [
+        ("kubernetes-v6", "addressType", json!("IPv6")),
+        ("kubernetes-strange", "ports", json!("none")),
+    ] {
+        let mut other = slice(name, "kubernetes", "1");
+        other[field] = value;
+        node.api.put(other);
+    }
+    let all = |node: &Node| {
+        ["rewritten", "kept", "unreadable"].map(|outcome| counted(node, "EndpointSlice", outcome))
+    };
+    kube_proxy(&node).get(SLICES).await;
+    assert_eq!(all(&node), [1, 1, 1]);
+    node.cut().await;
+    offline_list(&kube_proxy(&node), SLICES).await;
+    let [rewritten, kept, unreadable] = all(&node);
+    assert!(rewritten > 1, "cached ones too");
+    assert_eq!((kept, unreadable), (rewritten, rewritten));
+    node.kubelet().get(SLICES).await;
+    assert_eq!(all(&node)[0], rewritten, "others see the original");
+    assert_eq!(counted(&node, "Service", "rewritten"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_rewritten_is_not_written_back() {
     let node = node().await;
