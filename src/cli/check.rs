@@ -268,11 +268,14 @@ impl Summary {
         if let Some((cert, key)) = own.or(tls.before.as_ref().map(|(cert, key)| (cert, key))) {
             self.file("listen.tls.certFile", cert);
             self.key("listen.tls.keyFile", key);
-            self.judge(pairs::serving(config, &pair(cert, key), clock::wall()));
+            let own = pair(cert, key);
+            self.judge(match tls.csr {
+                Some(_) => pairs::serving_at_first(&own, clock::wall()),
+                None => pairs::serving(config, &own, clock::wall()),
+            });
         }
         if tls.csr.is_some() {
-            let issued = pair(&tls.cert_file, &tls.key_file);
-            self.judge(pairs::serving(config, &issued, clock::wall()));
+            self.issued(config);
         }
         self.file("listen.tls.clientCAFile", &tls.client_ca_file);
         let field = "listen.tls.clientCAFile";
@@ -282,6 +285,18 @@ impl Summary {
             self.file(field, path);
             self.judge(pairs::revoked(field, path, clock::wall()));
         }
+    }
+
+    /// The serving certificate from the cluster.
+    fn issued(&mut self, config: &Config) {
+        let tls = &config.listen.tls;
+        if Found::at(&tls.cert_file) == Found::Nothing {
+            let warning = "listen.tls.csr: there is no certificate from the cluster yet; whoever trusts the cluster's authority \
+                           alone, as pods do, is served once the request is approved: kubectl get csr";
+            self.warnings.push(warning.to_owned());
+        }
+        let issued = pair(&tls.cert_file, &tls.key_file);
+        self.judge(pairs::serving(config, &issued, clock::wall()));
     }
 
     fn judge(&mut self, judgement: Judgement) {

@@ -50,6 +50,12 @@ clients:
   - {{commonName: \"{KUBELET}\", certFile: {at}/kubelet.pem, keyFile: {at}/kubelet.pem}}
 "
         );
+        let text = if self.path().join("csr").exists() {
+            let with = format!("tls: {{csr: {{client: \"{KUBELET}\", directory: {at}/serving}}, ");
+            text.replace("tls: {certFile", &format!("{with}certFile"))
+        } else {
+            text
+        };
         let more = fs::read_to_string(self.path().join("more.yaml")).unwrap_or_default();
         let text = text + &more;
         let text = if self.path().join("clients.crl").exists() {
@@ -214,6 +220,28 @@ fn a_serving_certificate_without_the_listen_address_is_noticed() {
         one(&found),
         "listen.tls.certFile: /server.crt: 127.0.0.2 is not among its names; clients that connect there will refuse it"
     );
+}
+
+#[test]
+fn a_certificate_that_the_cluster_is_still_to_issue_is_waited_for_and_one_that_will_not_do_is_a_problem() {
+    let files = Files::of(&Pki::new());
+    files.pki.server(&["127.0.0.1"]).write_to(files.path(), "server");
+    fs::write(files.path().join("csr"), "").unwrap();
+    let waiting = |lines: &[String]| {
+        let warning = "warning: listen.tls.csr: there is no certificate from the cluster yet;";
+        lines.iter().any(|line| line.starts_with(warning))
+    };
+    let offline = || files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+    let (exit, lines) = offline();
+    assert!(waiting(&lines) && problems(&lines).is_empty(), "{lines:?}");
+    assert_eq!(exit, Exit::Ok);
+    fs::create_dir(files.path().join("serving")).unwrap();
+    let issued = files.path().join("serving/serving-current.pem");
+    files.pki.server(&["127.0.0.1"]).write_combined(&issued);
+    let (exit, lines) = offline();
+    assert!(!waiting(&lines), "{lines:?}");
+    assert!(one(&problems(&lines)).contains("127.0.0.2 is not among its names"));
+    assert_eq!(exit, Exit::Certificate);
 }
 
 #[test]

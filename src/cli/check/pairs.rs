@@ -17,6 +17,15 @@ pub(super) struct Judgement {
     pub(super) problems: Vec<String>,
 }
 
+/// The serving pair that another takes the place of: what it lacks, that one will have.
+pub(super) fn serving_at_first(paths: &PairPaths, wall: SystemTime) -> Judgement {
+    let mut judgement = Judgement::default();
+    if let Some(pair) = judgement.load("listen.tls.certFile", paths) {
+        judgement.period("listen.tls.certFile", pair.leaf(), wall);
+    }
+    judgement
+}
+
 /// The serving pair: whether clients that connect to the listen addresses would take it.
 pub(super) fn serving(config: &Config, paths: &PairPaths, wall: SystemTime) -> Judgement {
     let mut judgement = Judgement::default();
