@@ -23,7 +23,7 @@ mod uninstall;
 pub mod unit;
 
 pub use execute::{ExecuteError, Executor};
-pub use facts::{FactError, Facts, Kubelet, Options, Replace};
+pub use facts::{FactError, Facts, Kubelet, Options, Replace, ServingCertificate};
 pub use host::{Host, Manager, Port, Running, Scratch};
 pub use install::install;
 pub use root::Root;

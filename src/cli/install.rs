@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::setup::{
     self, Data, Executor, Facts, Host, Kubelet, Options, Plan, Problem, Replace, Root, Running, Scratch,
+    ServingCertificate,
 };
 
 use super::Exit;
@@ -30,6 +31,9 @@ pub struct InstallArgs {
     /// its certificate then comes from the cluster and waits for an approval
     #[arg(long, value_name = "IP", num_args = 0..=1, default_missing_value = "169.254.20.11")]
     pods: Option<IpAddr>,
+    /// Where edgehold's own certificate comes from: made here, or from the cluster, where it waits for an approval
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = ServingArg::Local)]
+    serving_certificate: ServingArg,
     /// Who signs the certificates of local clients [default: /etc/kubernetes/pki/ca.crt, else whom kubelet trusts]
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
@@ -39,6 +43,15 @@ pub struct InstallArgs {
     /// Write the configuration anew, also if it was changed by hand
     #[arg(long)]
     replace_config: bool,
+}
+
+/// `--serving-certificate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ServingArg {
+    /// Made on this node, for the clients whose kubeconfig is pointed here
+    Local,
+    /// From the cluster; until it is approved the local one serves
+    Csr,
 }
 
 /// The arguments of `uninstall`.
@@ -88,6 +101,7 @@ impl NodeArgs {
             node_name: None,
             address: None,
             pods: None,
+            serving: ServingCertificate::Local,
             client_ca: None,
             binary: None,
             replace: Replace::Keep,
@@ -146,6 +160,10 @@ pub(super) fn install(args: InstallArgs, out: &mut dyn Write, err: &mut dyn Writ
         node_name: args.node_name,
         address: args.address,
         pods: args.pods,
+        serving: match args.serving_certificate {
+            ServingArg::Local => ServingCertificate::Local,
+            ServingArg::Csr => ServingCertificate::Csr,
+        },
         client_ca: args.client_ca_file,
         binary: args.binary,
         replace: if args.replace_config {

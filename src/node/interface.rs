@@ -122,24 +122,10 @@ impl Interface {
     /// Takes the interface away, or only our addresses when others have some on it. After the last connection.
     pub async fn remove(&self, tasks: &Tasks) {
         let name = &self.config.name;
-        match self.try_remove(tasks).await {
+        match remove(&self.config, tasks).await {
             Ok(()) => tracing::info!(interface = %name, "interface removed"),
             Err(error) => tracing::warn!(interface = %name, %error, "the interface could not be removed"),
         }
-    }
-
-    async fn try_remove(&self, tasks: &Tasks) -> Result<(), Problem> {
-        let InterfaceConfig {
-            name,
-            addresses,
-            kind,
-        } = &self.config;
-        let mut netlink = open(name, tasks)?;
-        let observed = netlink.observe().await?;
-        for operation in plan::remove(kind, addresses, &observed)? {
-            netlink.apply(kind, operation).await?;
-        }
-        Ok(())
     }
 
     async fn keep(&self, tasks: &Tasks) {
@@ -210,6 +196,25 @@ impl Interface {
         self.ready.set(i64::from(now == InterfaceState::Ready));
         self.state.send_replace(now);
     }
+}
+
+/// Takes an interface away that no process keeps any more, or only our addresses when others have some on it. One that is
+/// not there is no failure.
+///
+/// # Errors
+/// It is of another kind, or the kernel refuses.
+pub async fn remove(interface: &InterfaceConfig, tasks: &Tasks) -> Result<(), Problem> {
+    let InterfaceConfig {
+        name,
+        addresses,
+        kind,
+    } = interface;
+    let mut netlink = open(name, tasks)?;
+    let observed = netlink.observe().await?;
+    for operation in plan::remove(kind, addresses, &observed)? {
+        netlink.apply(kind, operation).await?;
+    }
+    Ok(())
 }
 
 fn open(name: &str, tasks: &Tasks) -> Result<Netlink, Problem> {

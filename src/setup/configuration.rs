@@ -8,7 +8,7 @@ use super::paths::{self, MARK};
 use super::proxy::Proxy;
 
 /// What of a configuration differs from node to node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Configuration {
     pub(super) address: SocketAddr,
     pub(super) server: String,
@@ -16,22 +16,24 @@ pub(super) struct Configuration {
     pub(super) upstream_ca: PathBuf,
     pub(super) client_ca: PathBuf,
     pub(super) clients: Vec<Client>,
+    /// Whose rights request the serving certificate from the cluster, if it is to come from there.
+    pub(super) csr: Option<String>,
     pub(super) pods: Option<Pods>,
 }
 
 /// What pods need that find the apiserver by InClusterConfig.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pods {
     /// Where they reach edgehold.
     pub(super) address: SocketAddr,
-    /// kubelet's common name: it gives them the address, and its rights request the certificate that they trust.
+    /// kubelet's common name: it gives them the address.
     pub(super) kubelet: String,
     /// Who is to send the ClusterIP's connections here.
     pub(super) endpoints_for: Vec<String>,
 }
 
 /// One of `clients`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) common_name: String,
     pub(super) cert: PathBuf,
@@ -90,7 +92,7 @@ impl Configuration {
             "    # Who signs the certificates that local clients show: the cluster."
         )?;
         writeln!(out, "    clientCAFile: {}", path(&self.client_ca))?;
-        if let Some(pods) = &self.pods {
+        if let Some(client) = &self.csr {
             writeln!(
                 out,
                 "    # Pods trust the cluster's authority alone: once this request is approved, its certificate is"
@@ -99,7 +101,7 @@ impl Configuration {
                 out,
                 "    # served instead of the one above (docs/serving-certificate.md)."
             )?;
-            writeln!(out, "    csr: {{client: {}}}", quoted(&pods.kubelet))?;
+            writeln!(out, "    csr: {{client: {}}}", quoted(client))?;
         }
         writeln!(out)?;
         writeln!(out, "upstream:")?;

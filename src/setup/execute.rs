@@ -51,6 +51,7 @@ impl<'h, H: Host> Executor<'h, H> {
     pub fn run(&mut self, step: &Step) -> Result<(), ExecuteError> {
         let machine = match step {
             Step::Systemd(action) => Some(self.host.systemd(*action)),
+            Step::RemoveInterface { name, addresses } => Some(self.host.remove_interface(name, addresses)),
             Step::AwaitReady { address, ca } => Some(self.host.await_ready(*address, ca)),
             _ => None,
         };
@@ -90,7 +91,7 @@ impl<'h, H: Host> Executor<'h, H> {
             },
             Step::Purge { path } => absent_is_done(fs::remove_dir_all(at(path))),
             // The machine's, done above.
-            Step::Systemd(_) | Step::AwaitReady { .. } => Ok(()),
+            Step::RemoveInterface { .. } | Step::Systemd(_) | Step::AwaitReady { .. } => Ok(()),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Options {
     pub address: Option<SocketAddr>,
     /// Where pods that use InClusterConfig are to reach edgehold, on a dummy interface; not at all if not given.
     pub pods: Option<IpAddr>,
+    /// Where the serving certificate comes from; with `pods` always from the cluster.
+    pub serving: ServingCertificate,
     /// Who signs the certificates of local clients.
     pub client_ca: Option<PathBuf>,
     /// The program that the unit runs; by default this one.
@@ -47,6 +49,15 @@ pub struct Options {
     pub replace: Replace,
     /// Whether to restart kubelet at the end.
     pub kubelet: Kubelet,
+}
+
+/// Where the serving certificate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServingCertificate {
+    /// Made on the node, for the clients whose kubeconfig is pointed here.
+    Local,
+    /// From the cluster, by a request that somebody approves; until then the local one serves.
+    Csr,
 }
 
 /// What to do with a configuration that was changed by hand.

@@ -1,14 +1,18 @@
 //! The machine beyond its files: who runs this, systemd, ports, and whether edgehold answers.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 
+#[cfg(feature = "dummy-interface")]
+use crate::node::interface::{self, DUMMY, InterfaceConfig};
 use crate::runtime::clock;
+#[cfg(feature = "dummy-interface")]
+use crate::runtime::tasks::Tasks;
 use crate::tls::{Alpn, ClientTls, Roots, ServerName, TrustedTime};
 
 use super::paths;
@@ -58,6 +62,11 @@ pub trait Host {
     /// # Errors
     /// It could not be run, or refused.
     fn systemd(&mut self, action: SystemdAction) -> Result<(), String>;
+    /// Removes a dummy interface, or only these addresses if it has others; it may be gone.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn remove_interface(&mut self, name: &str, addresses: &[IpAddr]) -> Result<(), String>;
     /// Waits until a TLS handshake at `address` succeeds for somebody who trusts `ca` (PEM).
     ///
     /// # Errors
@@ -114,16 +123,30 @@ impl Host for Running {
         Err(format!("systemctl {}: {said}", action.arguments().join(" ")))
     }
 
+    #[cfg(feature = "dummy-interface")]
+    fn remove_interface(&mut self, name: &str, addresses: &[IpAddr]) -> Result<(), String> {
+        let interface = InterfaceConfig {
+            name: name.to_owned(),
+            addresses: addresses.to_vec(),
+            kind: DUMMY,
+        };
+        let removed = runtime()?.block_on(interface::remove(&interface, &Tasks::new()));
+        removed.map_err(|problem| problem.to_string())
+    }
+
+    #[cfg(not(feature = "dummy-interface"))]
+    fn remove_interface(&mut self, name: &str, _: &[IpAddr]) -> Result<(), String> {
+        Err(format!(
+            "this edgehold was built without interfaces: ip link delete {name}"
+        ))
+    }
+
     fn await_ready(&mut self, address: SocketAddr, ca: &str) -> Result<(), String> {
         let roots =
             Roots::parse(ca.as_bytes(), Path::new(paths::LOCAL_CA)).map_err(|error| error.to_string())?;
         let tls = ClientTls::new(Some(&roots), None, Alpn::Http1, &TrustedTime::new())
             .map_err(|error| error.to_string())?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        runtime.block_on(async {
+        runtime()?.block_on(async {
             let deadline = tokio::time::Instant::now() + READY_WITHIN;
             loop {
                 match tokio::time::timeout(TRY_FOR, handshake(&tls, address)).await {
@@ -137,6 +160,11 @@ impl Host for Running {
             }
         })
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())
 }
 
 async fn handshake(tls: &ClientTls, address: SocketAddr) -> Result<(), String> {
@@ -175,6 +203,10 @@ impl Host for Scratch {
     }
 
     fn systemd(&mut self, _: SystemdAction) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn remove_interface(&mut self, _: &str, _: &[IpAddr]) -> Result<(), String> {
         Ok(())
     }
 

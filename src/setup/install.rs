@@ -8,6 +8,7 @@ mod wanted;
 
 use std::path::{Path, PathBuf};
 
+use crate::config::Config;
 use crate::config::kubeconfig::Authority;
 
 use super::facts::{Facts, Kubelet, Options, Replace};
@@ -55,6 +56,12 @@ impl Planner<'_> {
 
     fn found(&mut self, finding: impl Into<String>) {
         self.plan.findings.push(finding.into());
+    }
+
+    /// The configuration that is there, unless it is to be written anew.
+    fn kept(&self) -> Option<&Config> {
+        let keep = self.options.replace == Replace::Keep;
+        self.facts.config.as_ref().filter(|_| keep)
     }
 
     /// Everything of edgehold's own that is not as it should be.
@@ -111,12 +118,9 @@ impl Planner<'_> {
             );
         }
         let mut capabilities = Vec::new();
-        let kept = self
-            .facts
-            .config
-            .as_ref()
-            .filter(|_| self.options.replace == Replace::Keep);
-        let has_interface = kept.is_some_and(|config| config.listen.dummy_interface.is_some());
+        let has_interface = self
+            .kept()
+            .is_some_and(|config| config.listen.dummy_interface.is_some());
         if self.options.pods.is_some() || has_interface {
             capabilities.push(unit::Capability::NetAdmin);
         }

@@ -1,7 +1,7 @@
 //! What a plan consists of, and how a person reads it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// What will be done, in this order; nothing of it has been done.
@@ -98,6 +98,13 @@ pub enum Step {
         /// The directory.
         path: PathBuf,
     },
+    /// Remove a network interface, if it is there.
+    RemoveInterface {
+        /// Its name.
+        name: String,
+        /// The addresses that edgehold put on it; others keep it.
+        addresses: Vec<IpAddr>,
+    },
     /// Tell systemd.
     Systemd(SystemdAction),
     /// Wait until edgehold serves at this address with a certificate by this authority.
@@ -149,7 +156,7 @@ impl Step {
             | Self::RemoveEmpty { path }
             | Self::Purge { path } => Some(path),
             Self::Backup { to, .. } => Some(to),
-            Self::Systemd(_) | Self::AwaitReady { .. } => None,
+            Self::RemoveInterface { .. } | Self::Systemd(_) | Self::AwaitReady { .. } => None,
         }
     }
 
@@ -201,6 +208,7 @@ impl fmt::Display for Step {
             Self::Remove { path } => write!(f, "remove {}", path.display()),
             Self::RemoveEmpty { path } => write!(f, "remove {}/ if it is empty", path.display()),
             Self::Purge { path } => write!(f, "remove {}/ and everything in it", path.display()),
+            Self::RemoveInterface { name, .. } => write!(f, "remove the interface {name}"),
             Self::Systemd(action) => write!(f, "systemctl {}", action.arguments().join(" ")),
             Self::AwaitReady { address, .. } => write!(f, "wait until edgehold serves at {address}"),
         }

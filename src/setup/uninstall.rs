@@ -64,6 +64,7 @@ pub fn uninstall(options: &Options, facts: &Facts, data: Data) -> Result<Plan, V
         }
     }
     remove_own(facts, &mut plan);
+    for_pods(facts, &mut plan);
     match data {
         Data::Purge => plan.steps.push(Step::Purge {
             path: state_dir(facts),
@@ -162,6 +163,22 @@ fn authority(now: &Kubeconfig, before: Option<Kubeconfig>, facts: &Facts, ca: &s
     }
 }
 
+/// Pods have their environment from the time when they started.
+fn for_pods(facts: &Facts, plan: &mut Plan) {
+    let in_cluster = facts
+        .config
+        .as_ref()
+        .and_then(|config| config.in_cluster.as_ref());
+    let Some(in_cluster) = in_cluster.filter(|in_cluster| !in_cluster.service_for.is_empty()) else {
+        return;
+    };
+    let addresses: Vec<String> = in_cluster.addresses.iter().map(ToString::to_string).collect();
+    plan.notes.push(format!(
+        "pods that run have {} as their apiserver until they are made anew",
+        addresses.join(" and ")
+    ));
+}
+
 /// Everything that install wrote and nobody has made his own since.
 fn remove_own(facts: &Facts, plan: &mut Plan) {
     let ours = |path: &str| {
@@ -212,6 +229,16 @@ fn remove_own(facts: &Facts, plan: &mut Plan) {
     plan.steps.push(Step::RemoveEmpty {
         path: paths::PKI_DIR.into(),
     });
+    let interface = facts
+        .config
+        .as_ref()
+        .and_then(|config| config.listen.dummy_interface.as_ref());
+    if let Some(interface) = interface.filter(|_| facts.manager != Manager::Scratch) {
+        plan.steps.push(Step::RemoveInterface {
+            name: interface.name.clone(),
+            addresses: interface.addresses.clone(),
+        });
+    }
     if config {
         plan.steps.push(Step::Remove {
             path: config::DEFAULT_PATH.into(),

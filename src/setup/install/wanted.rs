@@ -8,7 +8,7 @@ use crate::config::kubeconfig::Authority;
 
 use super::{Planner, upstream_ca};
 use crate::setup::configuration::{Client, Configuration, Pods};
-use crate::setup::facts::Replace;
+use crate::setup::facts::{Replace, ServingCertificate};
 use crate::setup::kubeconfigs::{self, Identity, KubeconfigFile, Role};
 use crate::setup::paths;
 use crate::setup::proxy::Proxy;
@@ -77,10 +77,37 @@ impl Planner<'_> {
                 );
             }
         }
+        let own = there == Some(&self.as_configured(&wanted).text());
         match there {
-            Some(there) if there != text && keep => self.keep_configuration(),
+            Some(there) if there != text && keep && !own => self.keep_configuration(),
             _ => self.write(steps, path, text.as_bytes(), 0o644),
         }
+    }
+
+    /// `wanted` without what is asked for now beyond the configuration that is there: if that is what is there, nobody has
+    /// changed it.
+    fn as_configured(&self, wanted: &Configuration) -> Configuration {
+        let kubelet = wanted.csr.as_deref().filter(|_| self.configured_csr().is_some());
+        let pods = self.configured_pods().zip(kubelet);
+        Configuration {
+            pods: pods.map(|(address, kubelet)| self.pods(address, kubelet, &wanted.clients)),
+            csr: kubelet.map(str::to_owned),
+            ..wanted.clone()
+        }
+    }
+
+    /// Where pods are served by the configuration that is there.
+    fn configured_pods(&self) -> Option<IpAddr> {
+        let config = self.kept()?;
+        config.listen.dummy_interface.as_ref()?;
+        let in_cluster = config.in_cluster.as_ref()?;
+        in_cluster.addresses.first().map(SocketAddr::ip)
+    }
+
+    /// Who asks for the serving certificate in the configuration that is there.
+    fn configured_csr(&self) -> Option<&str> {
+        let csr = self.kept()?.listen.tls.csr.as_ref()?;
+        Some(&csr.client)
     }
 
     /// It was changed by hand: it must still be one that the kubeconfigs can be pointed at.
@@ -95,7 +122,23 @@ impl Planner<'_> {
                     replace,
                 );
             }
-            Some(_) => self.found(format!("{path}: changed by hand, kept as it is")),
+            Some(_) => {
+                let pods = self.options.pods;
+                if pods.is_some() && self.configured_pods() != pods {
+                    let wrong =
+                        format!("{path} was changed by hand and has another address for pods, or none");
+                    self.problem(
+                        wrong,
+                        "add it there (docs/in-cluster.md), or write it anew with --replace-config",
+                    );
+                } else if self.options.serving == ServingCertificate::Csr && self.configured_csr().is_none() {
+                    let wrong = format!("{path} was changed by hand and has no certificate from the cluster");
+                    let fix = "add listen.tls.csr there (docs/serving-certificate.md), or write it anew with --replace-config";
+                    self.problem(wrong, fix);
+                } else {
+                    self.found(format!("{path}: changed by hand, kept as it is"));
+                }
+            }
         }
     }
 
@@ -125,7 +168,11 @@ impl Planner<'_> {
             );
         }
         let clients = self.clients();
-        let pods = self.options.pods.and_then(|address| self.pods(address, &clients));
+        // What is there and not asked for again stays.
+        let pods = self.options.pods.or(self.configured_pods());
+        let kubelet = self.kubelet_for_the_cluster(pods, &clients);
+        let pods = pods.zip(kubelet.as_deref());
+        let pods = pods.map(|(address, kubelet)| self.pods(address, kubelet, &clients));
         Some(Configuration {
             address: self.facts.address,
             server: original.server,
@@ -134,32 +181,42 @@ impl Planner<'_> {
             client_ca: client_ca.unwrap_or_else(|| upstream_ca.clone()),
             upstream_ca,
             clients,
+            csr: kubelet,
             pods,
         })
     }
 
-    fn pods(&mut self, address: IpAddr, clients: &[Client]) -> Option<Pods> {
-        let Some(kubelet) = clients
+    /// The common name whose rights request a certificate from the cluster, if one is wanted.
+    fn kubelet_for_the_cluster(&mut self, pods: Option<IpAddr>, clients: &[Client]) -> Option<String> {
+        let asked_by = match (pods, self.options.serving) {
+            (Some(_), _) => "--pods",
+            (None, ServingCertificate::Csr) => "--serving-certificate csr",
+            (None, ServingCertificate::Local) if self.configured_csr().is_some() => "listen.tls.csr",
+            (None, ServingCertificate::Local) => return None,
+        };
+        let kubelet = clients
             .iter()
-            .find(|client| client.common_name.starts_with("system:node:"))
-        else {
+            .find(|client| client.common_name.starts_with("system:node:"));
+        let Some(kubelet) = kubelet else {
             self.problem(
-                "--pods needs a kubelet with a certificate of a node",
-                "let it join first, or leave --pods out",
+                format!("{asked_by} needs a kubelet with a certificate of a node"),
+                format!("let it join first, or leave {asked_by} out"),
             );
             return None;
         };
         self.plan.notes.push(
-            "pods trust edgehold once its certificate is approved: kubectl get csr, then kubectl certificate approve (docs/serving-certificate.md)".to_owned(),
+            "the certificate from the cluster waits for an approval: kubectl get csr, then examples/deploy/csr/approve.sh or kubectl certificate approve (docs/serving-certificate.md)".to_owned(),
         );
-        let others = clients
-            .iter()
-            .filter(|client| client.common_name != kubelet.common_name);
-        Some(Pods {
+        Some(kubelet.common_name.clone())
+    }
+
+    fn pods(&self, address: IpAddr, kubelet: &str, clients: &[Client]) -> Pods {
+        let others = clients.iter().filter(|client| client.common_name != kubelet);
+        Pods {
             address: SocketAddr::new(address, self.facts.address.port()),
-            kubelet: kubelet.common_name.clone(),
+            kubelet: kubelet.to_owned(),
             endpoints_for: others.map(|client| client.common_name.clone()).collect(),
-        })
+        }
     }
 
     fn clients(&mut self) -> Vec<Client> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,11 +12,12 @@ use apiserver_standin::Pki;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edgehold::cli::{self, Exit};
+use edgehold::config::Config;
 use edgehold::config::kubeconfig::Kubeconfig;
 use edgehold::runtime::clock;
 use edgehold::setup::{
-    Data, Executor, Facts, Host, Kubelet, Manager, Options, Port, Replace, Root, Step, SystemdAction,
-    install, uninstall,
+    Data, Executor, Facts, Host, Kubelet, Manager, Options, Port, Replace, Root, ServingCertificate, Step,
+    SystemdAction, install, uninstall,
 };
 
 pub const SERVER: &str = "https://203.0.113.10:6443";
@@ -109,6 +110,11 @@ impl Scratch {
         Kubeconfig::parse(&self.read(path), &Path::new("/").join(path)).unwrap()
     }
 
+    /// The configuration that install wrote.
+    pub fn config(&self) -> Config {
+        edgehold::config::load(&self.at("etc/edgehold/config.yaml")).unwrap()
+    }
+
     pub fn run(&self, args: &[&str]) -> (Exit, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let args = ["edgehold"].iter().chain(args).map(OsString::from);
@@ -174,6 +180,7 @@ impl Scratch {
             node_name: None,
             address: None,
             pods: None,
+            serving: ServingCertificate::Local,
             client_ca: None,
             binary: None,
             replace: Replace::Keep,
@@ -268,6 +275,11 @@ impl Host for Machine {
         Ok(())
     }
 
+    fn remove_interface(&mut self, name: &str, addresses: &[IpAddr]) -> Result<(), String> {
+        self.told.push(format!("remove {name} {addresses:?}"));
+        Ok(())
+    }
+
     fn await_ready(&mut self, _: SocketAddr, ca: &str) -> Result<(), String> {
         assert!(ca.contains("BEGIN CERTIFICATE"));
         self.told.push("await".to_owned());
@@ -275,11 +287,25 @@ impl Host for Machine {
     }
 }
 
-/// Carries out the first `count` steps, as a process that is then killed.
-pub fn carry_out(steps: &[Step], count: usize, options: &Options, machine: &mut Machine) {
-    let mut executor = Executor::new(&options.root, machine);
-    for step in steps.iter().take(count) {
-        executor.run(step).unwrap_or_else(|error| panic!("{error}"));
+/// Every step of a plan.
+pub const ALL: usize = usize::MAX;
+
+impl Machine {
+    /// The first `count` steps of an install, as a process does them that is then killed.
+    pub fn install(&mut self, options: &Options, count: usize) {
+        self.carry_out(&install_steps(options, self), count, options);
+    }
+
+    /// The same of an uninstall.
+    pub fn uninstall(&mut self, options: &Options, count: usize) {
+        self.carry_out(&uninstall_steps(options, self), count, options);
+    }
+
+    pub fn carry_out(&mut self, steps: &[Step], count: usize, options: &Options) {
+        let mut executor = Executor::new(&options.root, self);
+        for step in steps.iter().take(count) {
+            executor.run(step).unwrap_or_else(|error| panic!("{error}"));
+        }
     }
 }
 
