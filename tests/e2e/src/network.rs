@@ -64,6 +64,11 @@ impl Network {
         self.namespace.is_some()
     }
 
+    /// The name of the node's network namespace, if it has one.
+    pub(crate) fn namespace(&self) -> Option<String> {
+        self.namespace.as_ref().map(Namespace::name)
+    }
+
     /// A command that runs `program` on the node.
     pub(crate) fn on_node(&self, program: &std::path::Path) -> Command {
         match &self.namespace {

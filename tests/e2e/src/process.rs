@@ -47,6 +47,20 @@ impl Process {
             .with_context(|| format!("killing {}", self.name))
     }
 
+    /// Asks it to end (SIGTERM) and waits until it has.
+    pub(crate) async fn terminate(mut self) -> anyhow::Result<()> {
+        if let Some(id) = self.child.id() {
+            Command::new("kill")
+                .args(["-TERM", &id.to_string()])
+                .status()
+                .await?;
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        let status = ended.with_context(|| format!("{} does not end", self.name))??;
+        anyhow::ensure!(status.success(), "{} ended with {status}", self.name);
+        Ok(())
+    }
+
     /// Fails, with the end of its log, if it has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {

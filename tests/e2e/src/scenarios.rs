@@ -6,7 +6,9 @@ mod failover;
 mod foreign;
 mod hollow_kubelet;
 mod in_cluster;
+mod install;
 mod leader;
+mod manifests;
 mod people;
 mod proxy;
 mod time_travel;
@@ -37,14 +39,19 @@ pub(crate) enum Scenario {
     Failover,
     /// A pod's client with a service account token.
     InCluster,
+    /// A new user's node, from install to uninstall.
+    Install,
+    /// The manifests of examples/deploy.
+    Manifests,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Convergence,
         Self::HollowKubelet,
         Self::Bootstrap,
+        Self::Install,
         Self::TimeTravel,
         Self::Leader,
         Self::Failover,
@@ -52,6 +59,7 @@ impl Scenario {
         Self::Proxy,
         Self::People,
         Self::InCluster,
+        Self::Manifests,
     ];
 
     /// Its name on the command line.
@@ -67,6 +75,8 @@ impl Scenario {
             Self::Proxy => "kube-proxy",
             Self::People => "kubectl",
             Self::InCluster => "in-cluster",
+            Self::Install => "install",
+            Self::Manifests => "manifests",
         }
     }
 
@@ -81,6 +91,14 @@ impl Scenario {
             Self::Leader => &[Tool::Manager],
             Self::Proxy => &[Tool::Proxy],
             Self::People => &[Tool::Kubectl, Tool::Client],
+            Self::Install => &[
+                Tool::KubeControllerManager,
+                Tool::Kubemark,
+                Tool::Proxy,
+                Tool::Kubectl,
+                Tool::Client,
+            ],
+            Self::Manifests => &[Tool::KubeControllerManager, Tool::Kubectl],
         }
     }
 
@@ -106,6 +124,8 @@ impl Scenario {
             Self::Proxy => proxy::run(cluster).await,
             Self::People => people::run(cluster).await,
             Self::InCluster => in_cluster::run(cluster).await,
+            Self::Install => install::run(cluster).await,
+            Self::Manifests => manifests::run(cluster).await,
         }
     }
 }
