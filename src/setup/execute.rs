@@ -52,7 +52,10 @@ impl<'h, H: Host> Executor<'h, H> {
         let machine = match step {
             Step::Systemd(action) => Some(self.host.systemd(*action)),
             Step::RemoveInterface { name, addresses } => Some(self.host.remove_interface(name, addresses)),
-            Step::AwaitReady { address, ca } => Some(self.host.await_ready(*address, ca)),
+            Step::AwaitReady { address, name, ca } => {
+                let ready = self.host.await_ready(*address, *name, ca);
+                Some(ready.map_err(|said| format!("{said}; journalctl -u edgehold says why")))
+            }
             _ => None,
         };
         if let Some(done) = machine {

@@ -67,11 +67,11 @@ pub trait Host {
     /// # Errors
     /// What the kernel said.
     fn remove_interface(&mut self, name: &str, addresses: &[IpAddr]) -> Result<(), String>;
-    /// Waits until a TLS handshake at `address` succeeds for somebody who trusts `ca` (PEM).
+    /// Waits until a TLS handshake at `address` succeeds for somebody who trusts `ca` (PEM) and looks for `name`.
     ///
     /// # Errors
     /// It did not within a minute: the last failure.
-    fn await_ready(&mut self, address: SocketAddr, ca: &str) -> Result<(), String>;
+    fn await_ready(&mut self, address: SocketAddr, name: IpAddr, ca: &str) -> Result<(), String>;
 }
 
 /// This machine.
@@ -141,7 +141,7 @@ impl Host for Running {
         ))
     }
 
-    fn await_ready(&mut self, address: SocketAddr, ca: &str) -> Result<(), String> {
+    fn await_ready(&mut self, address: SocketAddr, name: IpAddr, ca: &str) -> Result<(), String> {
         let roots =
             Roots::parse(ca.as_bytes(), Path::new(paths::LOCAL_CA)).map_err(|error| error.to_string())?;
         let tls = ClientTls::new(Some(&roots), None, Alpn::Http1, &TrustedTime::new())
@@ -149,7 +149,7 @@ impl Host for Running {
         runtime()?.block_on(async {
             let deadline = tokio::time::Instant::now() + READY_WITHIN;
             loop {
-                match tokio::time::timeout(TRY_FOR, handshake(&tls, address)).await {
+                match tokio::time::timeout(TRY_FOR, handshake(&tls, address, name)).await {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(said)) if tokio::time::Instant::now() >= deadline => return Err(said),
                     Err(_) if tokio::time::Instant::now() >= deadline => {
@@ -167,11 +167,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     runtime.map_err(|error| error.to_string())
 }
 
-async fn handshake(tls: &ClientTls, address: SocketAddr) -> Result<(), String> {
+async fn handshake(tls: &ClientTls, address: SocketAddr, name: IpAddr) -> Result<(), String> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| format!("{address}: {error}"))?;
-    tls.connect(&ServerName::from(address.ip()), stream)
+    tls.connect(&ServerName::from(name), stream)
         .await
         .map_err(|error| error.to_string())?;
     Ok(())
@@ -210,7 +210,7 @@ impl Host for Scratch {
         Ok(())
     }
 
-    fn await_ready(&mut self, _: SocketAddr, _: &str) -> Result<(), String> {
+    fn await_ready(&mut self, _: SocketAddr, _: IpAddr, _: &str) -> Result<(), String> {
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 mod checks;
 mod wanted;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
@@ -27,6 +28,7 @@ pub fn install(options: &Options, facts: &Facts) -> Result<Plan, Vec<Problem>> {
         options,
         facts,
         local: local_url(facts.address),
+        pods: None,
         plan: Plan::default(),
         problems: Vec::new(),
     };
@@ -45,6 +47,8 @@ struct Planner<'f> {
     options: &'f Options,
     facts: &'f Facts,
     local: String,
+    /// Where pods will be served.
+    pods: Option<SocketAddr>,
     plan: Plan,
     problems: Vec<Problem>,
 }
@@ -174,10 +178,25 @@ impl Planner<'_> {
         steps
     }
 
+    /// What the kubeconfigs will trust: after an approval edgehold shows a certificate by the cluster.
+    fn trusted(&self) -> String {
+        let ours = &self.facts.serving.ca;
+        let original = self.origin().and_then(|file| file.original(&self.local));
+        let authority = original.and_then(|original| String::from_utf8(original.authority?.to_vec()).ok());
+        authority.map_or_else(
+            || ours.clone(),
+            |cluster| format!("{}\n{ours}", cluster.trim_end()),
+        )
+    }
+
     fn order(&mut self, own: Vec<Step>, clients: Vec<Step>) {
         let managed = self.facts.manager != Manager::Scratch;
         let start = managed && (!own.is_empty() || self.facts.manager == Manager::Inactive);
         let edits = clients.iter().any(|step| matches!(step, Step::Edit { .. }));
+        let pods_move = self
+            .pods
+            .is_some_and(|address| self.configured_pods() != Some(address.ip()));
+        let (ca, name) = (self.trusted(), self.facts.address.ip());
         let plan = &mut self.plan;
         plan.steps.extend(self.facts.tidy());
         plan.steps.extend(own);
@@ -190,20 +209,24 @@ impl Planner<'_> {
             plan.steps.extend(actions.map(Step::Systemd));
         }
         if managed && (start || edits) {
-            plan.steps.push(Step::AwaitReady {
-                address: self.facts.address,
-                ca: self.facts.serving.ca.clone(),
-            });
+            // kubelet would send new pods to an address that is not there.
+            for address in [Some(self.facts.address), self.pods].into_iter().flatten() {
+                let ca = ca.clone();
+                plan.steps.push(Step::AwaitReady { address, name, ca });
+            }
         }
         plan.steps.extend(clients);
-        if !edits {
+        if !edits && !pods_move {
             return;
         }
+        let why = if edits {
+            "kubelet reads its kubeconfig when it starts"
+        } else {
+            "kubelet learns where pods are served when it starts"
+        };
         match self.options.kubelet {
             Kubelet::Restart if managed => plan.steps.push(Step::Systemd(SystemdAction::RestartKubelet)),
-            _ => plan
-                .notes
-                .push("kubelet reads its kubeconfig when it starts: systemctl restart kubelet".to_owned()),
+            _ => plan.notes.push(format!("{why}: systemctl restart kubelet")),
         }
         if !self
             .facts

@@ -107,11 +107,13 @@ pub enum Step {
     },
     /// Tell systemd.
     Systemd(SystemdAction),
-    /// Wait until edgehold serves at this address with a certificate by this authority.
+    /// Wait until edgehold serves at this address with a certificate by one of these authorities.
     AwaitReady {
         /// Where.
         address: SocketAddr,
-        /// The authority, in PEM.
+        /// A name of the certificate: it need not be for every address yet.
+        name: IpAddr,
+        /// The authorities, in PEM.
         ca: String,
     },
 }

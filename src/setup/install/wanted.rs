@@ -77,6 +77,7 @@ impl Planner<'_> {
                 );
             }
         }
+        self.pods = wanted.pods.as_ref().map(|pods| pods.address);
         let own = there == Some(&self.as_configured(&wanted).text());
         match there {
             Some(there) if there != text && keep && !own => self.keep_configuration(),
@@ -90,7 +91,7 @@ impl Planner<'_> {
         let kubelet = wanted.csr.as_deref().filter(|_| self.configured_csr().is_some());
         let pods = self.configured_pods().zip(kubelet);
         Configuration {
-            pods: pods.map(|(address, kubelet)| self.pods(address, kubelet, &wanted.clients)),
+            pods: pods.map(|(address, kubelet)| self.pods_at(address, kubelet, &wanted.clients)),
             csr: kubelet.map(str::to_owned),
             ..wanted.clone()
         }
@@ -172,7 +173,7 @@ impl Planner<'_> {
         let pods = self.options.pods.or(self.configured_pods());
         let kubelet = self.kubelet_for_the_cluster(pods, &clients);
         let pods = pods.zip(kubelet.as_deref());
-        let pods = pods.map(|(address, kubelet)| self.pods(address, kubelet, &clients));
+        let pods = pods.map(|(address, kubelet)| self.pods_at(address, kubelet, &clients));
         Some(Configuration {
             address: self.facts.address,
             server: original.server,
@@ -210,7 +211,7 @@ impl Planner<'_> {
         Some(kubelet.common_name.clone())
     }
 
-    fn pods(&self, address: IpAddr, kubelet: &str, clients: &[Client]) -> Pods {
+    fn pods_at(&self, address: IpAddr, kubelet: &str, clients: &[Client]) -> Pods {
         let others = clients.iter().filter(|client| client.common_name != kubelet);
         Pods {
             address: SocketAddr::new(address, self.facts.address.port()),

@@ -45,7 +45,7 @@ fn at_each_moment_of_an_install_kubelet_has_a_whole_kubeconfig_and_the_way_is_op
             let points_here = node.kubeconfig(KUBELET_CONF).server == LOCAL;
             if points_here {
                 assert!(
-                    machine.told.contains(&"await".to_owned()),
+                    machine.told.contains(&"await 127.0.0.1:51003".to_owned()),
                     "only once edgehold serves"
                 );
             } else {
@@ -108,7 +108,7 @@ fn edgehold_is_started_and_seen_to_serve_before_any_kubeconfig_names_it() {
             "daemon-reload",
             "enable edgehold.service",
             "restart edgehold.service",
-            "await",
+            "await 127.0.0.1:51003",
             "restart kubelet.service"
         ]
     );
@@ -137,7 +137,7 @@ fn an_edgehold_that_does_not_serve_gets_no_client() {
     let error = steps.iter().find_map(|step| executor.run(step).err()).unwrap();
     assert_eq!(
         error.to_string(),
-        "wait until edgehold serves at 127.0.0.1:51003: connection refused"
+        "wait until edgehold serves at 127.0.0.1:51003: connection refused; journalctl -u edgehold says why"
     );
     assert_eq!(node.read(KUBELET_CONF), before);
 }

@@ -280,9 +280,14 @@ impl Host for Machine {
         Ok(())
     }
 
-    fn await_ready(&mut self, _: SocketAddr, ca: &str) -> Result<(), String> {
-        assert!(ca.contains("BEGIN CERTIFICATE"));
-        self.told.push("await".to_owned());
+    fn await_ready(&mut self, address: SocketAddr, name: IpAddr, ca: &str) -> Result<(), String> {
+        assert_eq!(
+            ca.matches("BEGIN CERTIFICATE").count(),
+            2,
+            "the cluster's and the local one"
+        );
+        assert_eq!(name, IpAddr::from([127, 0, 0, 1]));
+        self.told.push(format!("await {address}"));
         self.ready.clone()
     }
 }

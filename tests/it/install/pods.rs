@@ -71,7 +71,11 @@ fn pods_may_come_later_and_stay_when_they_are_not_asked_for_again() {
     assert_eq!(names(&node.tree()), names(&with_pods));
     assert!(node.config().in_cluster.is_some());
     assert!(node.done(&["install"]).contains("nothing to do"), "pods stay");
-    node.done(&["install", "--pods", "169.254.30.10"]);
+    let said = node.done(&["install", "--pods", "169.254.30.10"]);
+    assert!(
+        said.contains("kubelet learns where pods are served when it starts"),
+        "{said}"
+    );
     let address = "169.254.30.10:51003".parse().unwrap();
     assert_eq!(node.config().in_cluster.unwrap().addresses, [address]);
 
@@ -100,6 +104,19 @@ fn the_interface_for_pods_goes_with_edgehold_and_what_runs_is_said() {
     let (mut options, mut machine) = (node.options(), Machine::default());
     options.pods = Some("169.254.20.11".parse().unwrap());
     machine.install(&options, ALL);
+    assert_eq!(
+        machine.told.get(3..),
+        Some(
+            [
+                "await 127.0.0.1:51003",
+                "await 169.254.20.11:51003",
+                "restart kubelet.service"
+            ]
+            .map(str::to_owned)
+            .as_slice()
+        ),
+        "kubelet tells nobody of an address that does not answer"
+    );
     machine.told.clear();
     machine.manager = Manager::Active;
     let facts = Facts::gather(&options, &machine).unwrap();
