@@ -55,6 +55,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     let approver = Approver::new(cluster).await?;
     endpoints(cluster).await?;
     let mut pod = Pod::new(cluster, &namespace, &logs).await?;
+    pod.ensure_address(&namespace, LOCAL).await?;
 
     step("a node as kubeadm leaves it: kubelet goes to the apiserver, and tells pods of the Service");
     systemd.perform("restart kubelet.service").await?;

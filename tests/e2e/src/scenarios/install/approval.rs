@@ -117,14 +117,6 @@ impl Approver {
         said.success()?
             .shows("edgehold-serving-edge-1-v6: would be approved")?;
 
-        let wrong = tampered(&request("DNS:kubernetes").await?)?;
-        submit(cluster, "edgehold-serving-edge-1-tampered", &wrong).await?;
-        self.refuses(
-            &format!("{all} edgehold-serving-edge-1-tampered"),
-            "its signature is wrong",
-        )
-        .await?;
-
         let said = self.run(&format!("{all} --dry-run {name}")).await?;
         said.success()?.shows(&format!("{name}: would be approved"))?;
         let request = cluster.read(&format!("{REQUESTS}/{name}")).await?;
@@ -205,23 +197,6 @@ async fn request(names: &str) -> anyhow::Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// The same request with another signature.
-fn tampered(pem: &str) -> anyhow::Result<String> {
-    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    let mut der = STANDARD.decode(body)?;
-    *der.last_mut().context("a request")? ^= 1;
-    let body = STANDARD.encode(der);
-    let lines: Vec<&str> = body
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| str::from_utf8(line).ok())
-        .collect();
-    let body = lines.join("\n");
-    Ok(format!(
-        "-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n"
-    ))
 }
 
 async fn submit(cluster: &Cluster, name: &str, pem: &str) -> anyhow::Result<()> {

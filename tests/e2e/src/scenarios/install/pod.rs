@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::cluster::Cluster;
 use crate::process::Driven;
+use crate::scenarios::step;
 use crate::tools::Tool;
 
 const NAMESPACE: &str = "/api/v1/namespaces/in-cluster";
@@ -106,6 +107,23 @@ impl Pod {
                 String::from_utf8_lossy(&output.stderr).trim()
             );
         }
+        Ok(())
+    }
+
+    /// Where the kernel has no dummy interfaces, the address for pods is made by hand, as docs/in-cluster.md allows.
+    pub(super) async fn ensure_address(&self, node: &str, address: &str) -> anyhow::Result<()> {
+        let ip = async |line: String| Command::new("ip").args(line.split(' ')).output().await;
+        if ip(format!("-n {node} link add probe type dummy"))
+            .await?
+            .status
+            .success()
+        {
+            ip(format!("-n {node} link del probe")).await?;
+            return Ok(());
+        }
+        step("this kernel has no dummy interfaces: the address for pods is put on the loopback");
+        let done = ip(format!("-n {node} addr add {address}/32 dev lo")).await?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         Ok(())
     }
 
