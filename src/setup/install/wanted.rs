@@ -98,7 +98,7 @@ impl Planner<'_> {
     }
 
     /// Where pods are served by the configuration that is there.
-    fn configured_pods(&self) -> Option<IpAddr> {
+    pub(super) fn configured_pods(&self) -> Option<IpAddr> {
         let config = self.kept()?;
         config.listen.dummy_interface.as_ref()?;
         let in_cluster = config.in_cluster.as_ref()?;
@@ -144,7 +144,7 @@ impl Planner<'_> {
     }
 
     /// The kubeconfig that says where the apiserver is.
-    fn origin(&self) -> Option<&KubeconfigFile> {
+    pub(super) fn origin(&self) -> Option<&KubeconfigFile> {
         let kubelet = self
             .facts
             .kubeconfigs

@@ -131,6 +131,17 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     systemd.while_running("edgehold check").await?.success()?;
     ready(cluster, &mut systemd).await?;
 
+    step(
+        "kubelet.conf is written anew, and install points it at edgehold again, which has the cluster's certificate now",
+    );
+    let original = machine.read("etc/kubernetes/kubelet.conf.edgehold-backup")?;
+    machine.write("etc/kubernetes/kubelet.conf", &original, 0o600)?;
+    let said = systemd
+        .while_running("edgehold install --restart-kubelet")
+        .await?;
+    said.success()?.shows("edit /etc/kubernetes/kubelet.conf")?;
+    ready(cluster, &mut systemd).await?;
+
     step("kube-proxy sees edgehold as the only endpoint of the API");
     let mut proxy = kube_proxy(&machine, &logs)?;
     only_the_local_endpoint(&mut systemd, &mut proxy).await?;
@@ -364,13 +375,11 @@ async fn only_the_local_endpoint(systemd: &mut Systemd, proxy: &mut Driven) -> a
     })
     .await?;
     // The port: what kube-proxy notes are addresses.
-    let line = "kubectl --kubeconfig=/etc/kubernetes/kube-proxy.conf get endpointslice kubernetes --namespace=default --output=json";
+    let line = "kubectl --kubeconfig=/etc/kubernetes/kube-proxy.conf get endpointslices --all-namespaces --output=json";
     let said = systemd.while_running(line).await?.success()?;
-    let slice: Value = serde_json::from_str(&said.out)?;
-    ensure!(
-        slice["ports"] == json!([{"name": "https", "port": PORT, "protocol": "TCP"}]),
-        "{slice}"
-    );
+    let list: Value = serde_json::from_str(&said.out)?;
+    let local = json!([{"name": "https", "port": PORT, "protocol": "TCP"}]);
+    ensure!(list["items"][0]["ports"] == local, "{list}");
     Ok(())
 }
 
