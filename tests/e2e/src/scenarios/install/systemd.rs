@@ -45,8 +45,8 @@ impl Systemd {
 
     /// Fails if something has ended that should run.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
-        let running = self.edgehold.iter_mut().chain(&mut self.kubelet);
-        running.map(Process::check).collect()
+        let mut running = self.edgehold.iter_mut().chain(&mut self.kubelet);
+        running.try_for_each(Process::check)
     }
 
     /// Runs a command line of the machine to its end and does meanwhile what it asks for.
