@@ -30,6 +30,7 @@ use crate::tls::{self, Certificates};
 use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, names, probe, trial, upkeep};
 
 use self::certificates::Seals;
+use self::clients::Changeable;
 use self::maintenance::Maintenance;
 use self::node::NodeParts;
 use self::storage::Storage;
@@ -179,7 +180,8 @@ impl App {
         upkeep::spawn(&transports, &tasks);
         trial::spawn(&transports, &tasks);
         names::spawn(&transports, &tasks);
-        reload::spawn(&config, &link, &certificates, &tasks);
+        let clients = Changeable::new(&config);
+        reload::spawn(&config, &link, &certificates, &clients, &tasks);
 
         let cache_config = CacheConfig {
             spool,
@@ -195,8 +197,8 @@ impl App {
             issuer,
             time: Arc::clone(&time),
             pace: Pace::every(REOPEN_INTERVAL),
-            limits: clients::limits(&config),
-            priorities: clients::priorities(&config),
+            limits: clients.limits,
+            priorities: clients.priorities,
             filters: clients::filters(&config),
             metrics: ProxyMetrics::register(&mut registry),
             tasks: tasks.clone(),

@@ -6,27 +6,41 @@ use crate::config::{self, Config};
 use crate::filter::{Filters, Local};
 use crate::proxy::{Limit, Limits, Priorities, Priority};
 
-/// How much each client may ask.
-pub(super) fn limits(config: &Config) -> Limits {
-    let limit = |limits: config::Limits| Limit {
-        qps: limits.qps,
-        burst: limits.burst,
-        in_flight: limits.in_flight,
-    };
-    let by_name = config.clients.iter().filter_map(|client| {
-        let limits = client.limits?;
-        Some((client.common_name.clone(), limit(limits)))
-    });
-    Limits::new(by_name, config.default_limits.map(limit))
+/// What can be changed of clients while they are served.
+#[derive(Clone)]
+pub(super) struct Changeable {
+    pub(super) limits: Limits,
+    pub(super) priorities: Priorities,
 }
 
-/// Which client goes first.
-pub(super) fn priorities(config: &Config) -> Priorities {
-    Priorities::new(config.clients.iter().map(|client| {
-        let given = client.priority.map(Priority);
-        let priority = given.unwrap_or_else(|| Priority::default_of(&client.common_name));
-        (client.common_name.clone(), priority)
-    }))
+impl Changeable {
+    pub(super) fn new(config: &Config) -> Self {
+        let new = Self {
+            limits: Limits::default(),
+            priorities: Priorities::default(),
+        };
+        new.put_in_force(config);
+        new
+    }
+
+    /// From now on clients are treated as this configuration says.
+    pub(super) fn put_in_force(&self, config: &Config) {
+        let limit = |limits: config::Limits| Limit {
+            qps: limits.qps,
+            burst: limits.burst,
+            in_flight: limits.in_flight,
+        };
+        let limited = config.clients.iter().filter_map(|client| {
+            let limits = client.limits?;
+            Some((client.common_name.clone(), limit(limits)))
+        });
+        self.limits.replace(limited, config.default_limits.map(limit));
+        self.priorities.replace(config.clients.iter().map(|client| {
+            let given = client.priority.map(Priority);
+            let priority = given.unwrap_or_else(|| Priority::default_of(&client.common_name));
+            (client.common_name.clone(), priority)
+        }));
+    }
 }
 
 /// Which clients see the node's own address as that of the API.

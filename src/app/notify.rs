@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)): that edgehold serves, that it stops, and that it is alive.
+//! What the service manager is told (sd_notify(3)): that edgehold serves, reads its configuration again, stops, and is alive.
 //!
 //! Without `NOTIFY_SOCKET` nothing is told to nobody. The watchdog is fed by a task on the runtime's own workers, the ones
 //! that serve requests: if they are wedged, it goes hungry, and the service manager starts edgehold anew. It is fed until
@@ -13,12 +13,21 @@ const FEEDINGS: u32 = 3;
 
 /// It serves.
 pub(super) fn ready() {
-    tell(NotifyState::Ready);
+    tell(&[NotifyState::Ready]);
+}
+
+/// It reads its configuration again, until it is [`ready`]. `systemctl reload` waits for both; by the moment
+/// systemd knows that this is the answer to its own signal.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager could not be told"),
+    }
 }
 
 /// It is stopping.
 pub(super) fn stopping() {
-    tell(NotifyState::Stopping);
+    tell(&[NotifyState::Stopping]);
 }
 
 /// Feeds the watchdog for as long as the runtime lives, if there is one (`WATCHDOG_USEC`).
@@ -30,14 +39,14 @@ pub(super) fn feed_watchdog() {
     // Tasks of its own: no stop waits for it.
     Tasks::new().spawn("watchdog", async move {
         loop {
-            tell(NotifyState::Watchdog);
+            tell(&[NotifyState::Watchdog]);
             tokio::time::sleep(pause).await;
         }
     });
 }
 
-fn tell(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager could not be told");
     }
 }

@@ -1,5 +1,8 @@
 //! Follows the configuration file: what can be changed while edgehold runs is put in force, of the rest the log says that
 //! it needs a restart. A broken file changes nothing.
+//!
+//! Which clients there are and what speaks for them is fixed at the start, since transports and caches hang on it; what
+//! they may ask and who goes first is not. What they see rewritten (`inCluster`) is: a watch would change its mind in the middle.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,13 +10,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, Config, ConfigErrors, Upstream};
+use crate::config::{self, Client, Config, ConfigErrors, Upstream};
 use crate::runtime::files::{Coverage, Entry, FileEvents, entries};
 use crate::runtime::tasks::Tasks;
 use crate::tls::Certificates;
 use crate::upstream::Link;
 
-use super::way;
+use super::clients::Changeable;
+use super::{notify, way};
 
 /// How often the file is read again although nobody said that it changed.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -23,7 +27,13 @@ const SETTLED: Duration = Duration::from_millis(100);
 
 /// Follows the file that the configuration came from, if it came from one, for as long as `tasks` runs. SIGHUP has it
 /// read at once.
-pub(super) fn spawn(config: &Config, link: &Link, certificates: &Arc<Certificates>, tasks: &Tasks) {
+pub(super) fn spawn(
+    config: &Config,
+    link: &Link,
+    certificates: &Arc<Certificates>,
+    clients: &Changeable,
+    tasks: &Tasks,
+) {
     let Some(file) = config.file.clone() else {
         return;
     };
@@ -38,11 +48,13 @@ pub(super) fn spawn(config: &Config, link: &Link, certificates: &Arc<Certificate
         running: config.clone(),
         link: link.clone(),
         certificates: Arc::clone(certificates),
+        clients: clients.clone(),
         told: None,
     };
     let inner = tasks.clone();
     tasks.spawn_critical("reload", async move {
         let mut events = FileEvents::start();
+        let mut reloading = false;
         loop {
             let read = inner.spawn_blocking({
                 let file = file.clone();
@@ -50,15 +62,24 @@ pub(super) fn spawn(config: &Config, link: &Link, certificates: &Arc<Certificate
             });
             let Ok((found, loaded)) = read.await else { return };
             follower.take(loaded);
+            if std::mem::take(&mut reloading) {
+                notify::ready();
+            }
             if events.follow(0, found) == Coverage::Extended {
                 // It may have changed between the look and the first watch.
                 continue;
             }
             tokio::select! {
-                _items = events.changed() => tokio::time::sleep(SETTLED).await,
+                _items = events.changed() => {
+                    tokio::time::sleep(SETTLED).await;
+                    reloading = true;
+                    notify::reloading();
+                }
                 _ = hangups.recv() => {
                     tracing::info!(file = %file.display(), "reading the configuration again");
                     follower.told = None;
+                    reloading = true;
+                    notify::reloading();
                 }
                 () = tokio::time::sleep(INTERVAL) => {}
             }
@@ -76,6 +97,7 @@ struct Follower {
     running: Config,
     link: Link,
     certificates: Arc<Certificates>,
+    clients: Changeable,
     /// What was last said about the file: said once, not at every look.
     told: Option<String>,
 }
@@ -95,7 +117,7 @@ impl Follower {
                 return;
             }
         };
-        let applied = changes(&self.running.upstream, &new.upstream);
+        let mut applied = changes(&self.running.upstream, &new.upstream);
         if !applied.is_empty() {
             if self.running.upstream.ca_file != new.upstream.ca_file {
                 let path: PathBuf = new.upstream.ca_file.clone();
@@ -106,6 +128,13 @@ impl Follower {
                 ca_ref: self.running.upstream.ca_ref.clone(),
                 ..new.upstream.clone()
             };
+        }
+        let of_clients = take_over(&mut self.running, &new);
+        if !of_clients.is_empty() {
+            self.clients.put_in_force(&self.running);
+            applied.extend(of_clients);
+        }
+        if !applied.is_empty() {
             tracing::info!(fields = applied.join(", "), "changed with the configuration file");
         }
         let waiting = need_restart(&self.running, &new).join(", ");
@@ -163,13 +192,45 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
     ])
 }
 
+/// Takes over what a new configuration says of clients that are served already; the names of the fields that changed.
+fn take_over(running: &mut Config, new: &Config) -> Vec<&'static str> {
+    let (mut limits, mut priorities) = (true, true);
+    for client in &mut running.clients {
+        let same = |other: &&Client| other.common_name == client.common_name;
+        // One that is served until the next start keeps its limits until then.
+        let Some(new) = new.clients.iter().find(same) else {
+            continue;
+        };
+        limits &= client.limits == new.limits;
+        priorities &= client.priority == new.priority;
+        (client.limits, client.priority) = (new.limits, new.priority);
+    }
+    let default = running.default_limits == new.default_limits;
+    running.default_limits = new.default_limits;
+    differing(&[
+        ("clients[].limits", limits),
+        ("clients[].priority", priorities),
+        ("defaultClient.limits", default),
+    ])
+}
+
+/// Which clients there are, and what speaks for them.
+fn identities(clients: &[Client]) -> Vec<Client> {
+    let identity = |client: &Client| Client {
+        limits: None,
+        priority: None,
+        ..client.clone()
+    };
+    clients.iter().map(identity).collect()
+}
+
 /// The sections that changed and cannot be put in force. Names every section, so that none is forgotten.
 fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
         listen,
         upstream,
         clients,
-        default_limits,
+        default_limits: _,
         certificates,
         cache,
         offline,
@@ -181,12 +242,18 @@ fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         ("listen.addresses", listen.addresses == new.listen.addresses),
         ("listen.tls", listen.tls == new.listen.tls),
         (
+            "listen.writeTimeout",
+            listen.write_timeout == new.listen.write_timeout,
+        ),
+        (
             "listen.dummyInterface",
             listen.dummy_interface == new.listen.dummy_interface,
         ),
         ("upstream.caConfigMapRef", upstream.ca_ref == new.upstream.ca_ref),
-        ("clients", *clients == new.clients),
-        ("defaultClient", *default_limits == new.default_limits),
+        (
+            "clients (names, certificates, secrets)",
+            identities(clients) == identities(&new.clients),
+        ),
         ("certificates", *certificates == new.certificates),
         ("cache", *cache == new.cache),
         ("offline", *offline == new.offline),
@@ -221,5 +288,34 @@ mod tests {
         );
         assert_eq!(need_restart(&old, &new), ["certificates", "log"]);
         assert!(changes(&old.upstream, &old.upstream).is_empty() && need_restart(&old, &old).is_empty());
+    }
+
+    fn with_client(name: &str, more: &str) -> Config {
+        let pair = "certFile: /p.crt, keyFile: /p.key";
+        let (start, _) = MINIMAL.split_once("\nclients:").unwrap_or((MINIMAL, ""));
+        parsed(&format!(
+            "{start}\nclients:\n- {{commonName: {name}, {pair}{more}}}\n"
+        ))
+    }
+
+    #[test]
+    fn what_clients_may_ask_is_taken_over_and_who_they_are_is_not() {
+        let mut running = with_client("a", ", limits: {qps: 1, burst: 1}");
+        let new = with_client("a", ", limits: {qps: 2, burst: 1}, priority: 7");
+        assert_eq!(need_restart(&running, &new), Vec::<&str>::new());
+        assert_eq!(
+            take_over(&mut running, &new),
+            ["clients[].limits", "clients[].priority"]
+        );
+        assert_eq!(running, new);
+        assert!(take_over(&mut running, &new).is_empty());
+
+        let other = with_client("b", ", priority: 9");
+        assert!(take_over(&mut running, &other).is_empty());
+        assert_eq!(running, new, "a client that is still served keeps its limits");
+        assert_eq!(
+            need_restart(&running, &other),
+            ["clients (names, certificates, secrets)"]
+        );
     }
 }

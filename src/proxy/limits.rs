@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use governor::clock::DefaultClock;
 use governor::state::keyed::HashMapStateStore;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -85,6 +86,7 @@ impl<L> Apart<L> {
 
 /// What one limit is made of; `L` is one bucket or one for each caller.
 struct Limiter<L> {
+    limit: Limit,
     buckets: Apart<L>,
     in_flight: Option<Apart<InFlight>>,
 }
@@ -92,11 +94,28 @@ struct Limiter<L> {
 impl<L> Limiter<L> {
     fn new(limit: Limit, bucket: impl Fn(Quota) -> L) -> Self {
         Self {
+            limit,
             buckets: Apart::both(|| bucket(quota(limit))),
             in_flight: limit
                 .in_flight
                 .map(|most| Apart::both(|| InFlight::at_most(most))),
         }
+    }
+
+    /// The one that follows `old`: the same if the limit is, and else one that knows what is under way.
+    fn after(old: Option<&Arc<Self>>, limit: Limit, bucket: impl Fn(Quota) -> L) -> Arc<Self> {
+        let Some(old) = old else {
+            return Arc::new(Self::new(limit, bucket));
+        };
+        if old.limit == limit {
+            return Arc::clone(old);
+        }
+        let mut new = Self::new(limit, bucket);
+        if let (Some(new), Some(old)) = (&mut new.in_flight, &old.in_flight) {
+            new.reads.counts = Arc::clone(&old.reads.counts);
+            new.writes.counts = Arc::clone(&old.writes.counts);
+        }
+        Arc::new(new)
     }
 
     fn admit(&self, class: Class, key: &str, take: impl Fn(&L) -> bool) -> Result<Option<UnderWay>, Over> {
@@ -160,24 +179,35 @@ impl Drop for UnderWay {
     }
 }
 
-/// The limits of all clients.
+/// The limits of all clients. Cheap to clone; all clones are the same.
+#[derive(Clone, Default)]
+pub struct Limits(Arc<ArcSwap<Table>>);
+
 #[derive(Default)]
-pub struct Limits {
-    by_name: HashMap<String, Limiter<DefaultDirectRateLimiter>>,
-    default: Option<Limiter<Keyed>>,
+struct Table {
+    by_name: HashMap<String, Arc<Limiter<DefaultDirectRateLimiter>>>,
+    default: Option<Arc<Limiter<Keyed>>>,
 }
 
 impl Limits {
     /// Limits by configured common name, and for each caller that has none of these.
     pub fn new(by_name: impl IntoIterator<Item = (String, Limit)>, default: Option<Limit>) -> Self {
-        let direct = |limit| Limiter::new(limit, RateLimiter::direct);
-        Self {
-            by_name: by_name
-                .into_iter()
-                .map(|(name, limit)| (name, direct(limit)))
-                .collect(),
-            default: default.map(|limit| Limiter::new(limit, RateLimiter::hashmap)),
-        }
+        let limits = Self::default();
+        limits.replace(by_name, default);
+        limits
+    }
+
+    /// Puts other limits in force. Whoever has the same as before has used as much of them as before.
+    pub fn replace(&self, by_name: impl IntoIterator<Item = (String, Limit)>, default: Option<Limit>) {
+        let old = self.0.load();
+        let direct = |(name, limit): (String, Limit)| {
+            let limiter = Limiter::after(old.by_name.get(&name), limit, RateLimiter::direct);
+            (name, limiter)
+        };
+        self.0.store(Arc::new(Table {
+            by_name: by_name.into_iter().map(direct).collect(),
+            default: default.map(|limit| Limiter::after(old.default.as_ref(), limit, RateLimiter::hashmap)),
+        }));
     }
 
     /// Lets one request through, to be held until the end of its answer, or says which limit it is over.
@@ -188,10 +218,11 @@ impl Limits {
         class: Class,
     ) -> Result<Option<UnderWay>, Over> {
         let name = caller.transport.name();
-        if let Some(limiter) = self.by_name.get(name) {
+        let table = self.0.load();
+        if let Some(limiter) = table.by_name.get(name) {
             return limiter.admit(class, name, |bucket| bucket.check().is_ok());
         }
-        let Some(limiter) = self.default.as_ref().filter(|_| caller.is_default(proxy)) else {
+        let Some(limiter) = table.default.as_ref().filter(|_| caller.is_default(proxy)) else {
             return Ok(None);
         };
         let key = match &caller.identity {
@@ -206,7 +237,7 @@ impl Limits {
 
     /// Forgets callers that have not asked for a while.
     pub(crate) fn prune(&self) {
-        if let Some(limiter) = &self.default {
+        if let Some(limiter) = &self.0.load().default {
             for bucket in [&limiter.buckets.reads, &limiter.buckets.writes] {
                 bucket.retain_recent();
                 bucket.shrink_to_fit();
@@ -283,6 +314,41 @@ mod tests {
         drop(held);
         assert!(take().is_ok());
         assert_eq!(take().err(), Some(Over::Rate));
+    }
+
+    fn of<'t>(table: &'t Table, name: &str) -> &'t Arc<Limiter<DefaultDirectRateLimiter>> {
+        &table.by_name[name]
+    }
+
+    #[test]
+    fn other_limits_leave_those_that_stay_and_what_is_under_way() {
+        let capped = |most| Limit {
+            in_flight: Some(most),
+            ..SLOW
+        };
+        let named = |limits: [(&str, Limit); 2]| limits.map(|(name, limit)| (name.to_owned(), limit));
+        let limits = Limits::new(named([("a", SLOW), ("b", capped(1))]), None);
+        let take = |name: &str| {
+            let table = limits.0.load();
+            of(&table, name).admit(Class::Get, name, |bucket| bucket.check().is_ok())
+        };
+        assert!(take("a").is_ok());
+        let held = take("b").unwrap();
+        limits.replace(named([("a", SLOW), ("b", capped(2))]), Some(SLOW));
+        assert!(take("a").is_ok());
+        assert_eq!(take("a").err(), Some(Over::Rate), "its bucket was not filled");
+        let second = take("b").unwrap();
+        assert_eq!(
+            take("b").err(),
+            Some(Over::InFlight),
+            "the first is under way still"
+        );
+        drop((held, second));
+        let faster = Limit { burst: 3, ..SLOW };
+        limits.replace(named([("a", faster), ("c", SLOW)]), None);
+        assert!((0..3).all(|_| take("a").is_ok()));
+        let table = limits.0.load();
+        assert!(table.default.is_none() && !table.by_name.contains_key("b"));
     }
 
     #[test]

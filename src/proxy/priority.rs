@@ -1,6 +1,9 @@
 //! Who goes first where clients have to wait for each other.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use super::Proxy;
 use super::caller::Caller;
@@ -27,14 +30,21 @@ impl Priority {
     }
 }
 
-/// The priority of every configured client.
-#[derive(Debug, Default)]
-pub struct Priorities(HashMap<String, Priority>);
+/// The priority of every configured client. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Priorities(Arc<ArcSwap<HashMap<String, Priority>>>);
 
 impl Priorities {
     /// By common name.
     pub fn new(by_name: impl IntoIterator<Item = (String, Priority)>) -> Self {
-        Self(by_name.into_iter().collect())
+        let priorities = Self::default();
+        priorities.replace(by_name);
+        priorities
+    }
+
+    /// Puts others in force, for whoever begins to wait from now on.
+    pub fn replace(&self, by_name: impl IntoIterator<Item = (String, Priority)>) {
+        self.0.store(Arc::new(by_name.into_iter().collect()));
     }
 
     /// Of a caller, by the transport that carries it.
@@ -42,7 +52,7 @@ impl Priorities {
         if caller.is_default(proxy) {
             return Priority::LAST;
         }
-        let configured = self.0.get(caller.transport.name()).copied();
+        let configured = self.0.load().get(caller.transport.name()).copied();
         configured.unwrap_or(Priority::NORMAL)
     }
 }

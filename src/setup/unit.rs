@@ -45,7 +45,9 @@ Before=kubelet.service
 StartLimitIntervalSec=0
 
 [Service]
+# systemd before 253 does not know the second, says so, and goes by the first.
 Type=notify
+Type=notify-reload
 ExecStart={BINARY} run --config /etc/edgehold/config.yaml
 Restart=always
 RestartSec=1

@@ -9,7 +9,7 @@ use edgehold::config;
 use edgehold::upstream::LinkState;
 
 use crate::process::Process;
-use crate::support::{HIT, Node, change, config_map, eventually, names, watch_from};
+use crate::support::{DEADLINE, HIT, Node, change, config_map, eventually, names, watch_from};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -130,6 +130,73 @@ async fn a_cluster_with_a_new_authority_is_trusted_when_the_file_names_it() {
     node.wait_link(LinkState::Online).await;
     let answer = kubelet.get(LIST).await;
     assert_eq!((answer.status, answer.header("cache-status")), (200, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_clients_change_with_the_file_and_what_is_open_stays() {
+    let (node, path) = following().await;
+    let kubelet = node.kubelet();
+    let version = node.api.revision().to_string();
+    let mut connection = kubelet.connect().await.unwrap();
+    let mut watch = connection.lines(&watch_from(LIST, &version)).await.unwrap();
+    let free = node.config_text();
+    let pair = format!("keyFile: {}", node.dir.path().join("kubelet.key").display());
+    let limited = format!("{pair}, limits: {{qps: 0.001, burst: 1}}");
+    replace(&path, &free.replacen(&pair, &limited, 1));
+    eventually("the kubelet is limited", || async {
+        kubelet.get(LIST).await.status == 429
+    })
+    .await;
+    let other = node.client(Some(&node.pair("kube-proxy")));
+    assert_eq!(other.get("/version").await.status, 200, "and nobody else");
+    replace(&path, &free);
+    eventually("the kubelet is free", || async {
+        kubelet.get(LIST).await.status == 200
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(kubelet.get(LIST).await.status, 200);
+    }
+    node.api.put(config_map("shop", "b", "1"));
+    assert_eq!(change(&mut watch).await.1, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told_when_a_reload_begins_and_when_it_is_done() {
+    let node = Node::start().await;
+    let text = node.config_text().replace(
+        &format!("store: file, path: {}", node.cache_dir().display()),
+        "store: memory",
+    );
+    let path = node.dir.path().join("process.yaml");
+    replace(&path, &text);
+    let socket = node.dir.path().join("notify.sock");
+    let manager = tokio::net::UnixDatagram::bind(&socket).unwrap();
+    let told = || async {
+        let mut message = [0; 256];
+        let received = tokio::time::timeout(DEADLINE, manager.recv(&mut message)).await;
+        let length = received.expect("it says something").unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let process = Process::run_after(&format!("export NOTIFY_SOCKET={}", socket.display()), &path);
+    assert_eq!(told().await.trim(), "READY=1");
+    let reload = || async {
+        let begun = told().await;
+        let mut lines = begun.lines();
+        assert_eq!(lines.next(), Some("RELOADING=1"), "{begun}");
+        let moment = lines.next().and_then(|line| line.strip_prefix("MONOTONIC_USEC="));
+        let moment: u64 = moment.expect("the moment").parse().unwrap();
+        assert_eq!(told().await.trim(), "READY=1");
+        moment
+    };
+    process.signal("HUP");
+    let first = reload().await;
+    // A file that is not right ends the reload all the same: what was in force still is.
+    process.signal("HUP");
+    assert!(reload().await > first);
+    replace(&path, &text.replace("servers:", "serverz:"));
+    reload().await;
+    process.logged(&["not right"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
