@@ -72,11 +72,43 @@ impl Recording {
         };
         match head.status {
             StatusCode::OK => self.keep(&head.headers, coding, body),
+            StatusCode::NOT_MODIFIED => {
+                self.confirmed(&head.headers);
+                body
+            }
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {
                 refused(self.cache, self.query, head, coding, body)
             }
             _ => body,
         }
+    }
+
+    /// The document that the client has is current, so ours is if it is the same one (RFC 9111 section 4.3.4).
+    fn confirmed(self, headers: &HeaderMap) {
+        let Self { cache, query, .. } = self;
+        let Target::Document(name) = query.target else {
+            return;
+        };
+        let said = headers.get(header::ETAG).and_then(|etag| etag.to_str().ok());
+        let Some(etag) = said.map(str::to_owned).or(query.if_none_match) else {
+            return;
+        };
+        let Some(under_way) = cache.under_way() else {
+            return;
+        };
+        cache.tasks().clone().spawn_blocking(move || {
+            for variant in documents::wanted_variants(query.accept.as_deref()) {
+                let id = documents::document_id(&query.owner, &name, &variant);
+                let ours = documents::load(cache.store(), &id).ok().flatten();
+                if ours.is_some_and(|ours| {
+                    ours.etag()
+                        .is_some_and(|known| known.as_bytes() == etag.as_bytes())
+                }) {
+                    cache.document_kept(&id);
+                }
+            }
+            drop(under_way);
+        });
     }
 
     fn keep(self, headers: &HeaderMap, coding: Coding, body: Body) -> Body {

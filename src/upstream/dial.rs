@@ -211,16 +211,10 @@ impl Dialer {
             return eyeballs::race(addresses, TcpStream::connect).await;
         };
         let connect = async |address: SocketAddr| {
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()?
-            } else {
-                TcpSocket::new_v6()?
-            };
-            let bound = socket.bind_device(Some(interface.as_bytes())).map_err(unusable);
+            let bound = bound(address, interface);
             let problem = bound.as_ref().err().map(ToString::to_string);
             self.server.interface_is(interface, problem.as_deref());
-            bound?;
-            socket.connect(address).await
+            bound?.connect(address).await
         };
         eyeballs::race(addresses, connect).await
     }
@@ -246,6 +240,17 @@ impl Dialer {
             Some(proxy) => format!("{} through the proxy {proxy}", self.server),
         }
     }
+}
+
+/// A socket for this address that leaves by an interface.
+pub(super) fn bound(address: SocketAddr, interface: &str) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.bind_device(Some(interface.as_bytes())).map_err(unusable)?;
+    Ok(socket)
 }
 
 /// Why a socket could not be bound to an interface, in words that help.

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::runtime::body;
 use crate::tls::{ClientTls, TlsConnectError};
 
+use super::dial;
 use super::effort;
 use super::error::chain;
 use super::eyeballs;
@@ -103,19 +104,30 @@ pub struct Patience {
     pub answer: Duration,
 }
 
+/// The way that a look takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'w> {
+    /// The server.
+    pub endpoint: &'w Endpoint,
+    /// What may lie between.
+    pub proxy: Option<&'w HttpProxy>,
+    /// The interface to go out by; `None`: as the node's routes say.
+    pub interface: Option<&'w str>,
+}
+
 /// Asks for `path` over a connection of its own, through the proxy if the way leads there. Reads the file with the proxy's
 /// password on this very thread.
 ///
 /// # Errors
 /// Where the way ends.
 pub async fn look(
-    endpoint: &Endpoint,
-    proxy: Option<&HttpProxy>,
+    way: Way<'_>,
     tls: &ClientTls,
     path: &str,
     patience: Patience,
 ) -> Result<Answered, Obstacle> {
-    let tcp = within(patience.connect, Stage::Connection, socket(endpoint, proxy)).await?;
+    let endpoint = way.endpoint;
+    let tcp = within(patience.connect, Stage::Connection, socket(way)).await?;
     let shaking = async {
         tls.connect(&endpoint.server_name, tcp)
             .await
@@ -136,10 +148,11 @@ async fn within<T>(
 }
 
 /// A socket that leads to the server.
-async fn socket(endpoint: &Endpoint, proxy: Option<&HttpProxy>) -> Result<TcpStream, Obstacle> {
+async fn socket(way: Way<'_>) -> Result<TcpStream, Obstacle> {
+    let (endpoint, interface) = (way.endpoint, way.interface);
     let Endpoint { host, port, .. } = endpoint;
-    let Some(proxy) = proxy.filter(|proxy| proxy.serves(host, *port)) else {
-        return tcp(host, *port).await;
+    let Some(proxy) = way.proxy.filter(|proxy| proxy.serves(host, *port)) else {
+        return tcp(host, *port, interface).await;
     };
     let obstacle = |said: String| Obstacle::Proxy {
         proxy: proxy.to_string(),
@@ -147,15 +160,19 @@ async fn socket(endpoint: &Endpoint, proxy: Option<&HttpProxy>) -> Result<TcpStr
     };
     let authorization = proxy.credentials.as_ref().map(Credentials::authorization);
     let authorization = authorization.transpose().map_err(|e| obstacle(e.to_string()))?;
-    let tcp = tcp(&proxy.host, proxy.port).await;
+    let tcp = tcp(&proxy.host, proxy.port, interface).await;
     let tcp = tcp.map_err(|e| obstacle(e.to_string()))?;
     let tunnel = proxy::tunnel(tcp, &endpoint.to_string(), authorization).await;
     tunnel.map_err(|e| obstacle(e.to_string()))
 }
 
-async fn tcp(host: &str, port: u16) -> Result<TcpStream, Obstacle> {
+async fn tcp(host: &str, port: u16, interface: Option<&str>) -> Result<TcpStream, Obstacle> {
     let addresses = eyeballs::resolve(host, port).await.map_err(Obstacle::Name)?;
-    eyeballs::race(addresses, TcpStream::connect)
+    let connect = async |address| match interface {
+        None => TcpStream::connect(address).await,
+        Some(interface) => dial::bound(address, interface)?.connect(address).await,
+    };
+    eyeballs::race(addresses, connect)
         .await
         .map_err(Obstacle::Connect)
 }

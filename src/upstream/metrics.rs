@@ -29,6 +29,13 @@ pub struct ServerLabels {
     server: String,
 }
 
+/// An interface that a server is reached over.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct InterfaceLabels {
+    server: String,
+    interface: String,
+}
+
 /// A kind of failure at a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FailureLabels {
@@ -48,6 +55,7 @@ pub struct PurposeLabels {
 pub struct UpstreamMetrics {
     link: Family<StateLabels, Gauge>,
     servers: Family<ServerStateLabels, Gauge>,
+    interfaces: Family<InterfaceLabels, Gauge>,
     dials: Family<ServerLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     failovers: Family<ServerLabels, Counter>,
@@ -68,6 +76,11 @@ impl UpstreamMetrics {
             "edgehold_upstream_server_state",
             "1 for the state of each server",
             own.servers.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_interface",
+            "1 for the one of upstream.interfaces that each server is reached over, 0 for the others",
+            own.interfaces.clone(),
         );
         registry.register(
             "edgehold_upstream_dials",
@@ -119,6 +132,25 @@ impl UpstreamMetrics {
                 }
                 None => {
                     self.servers.remove(&labels);
+                }
+            }
+        }
+    }
+
+    /// Of these interfaces the server is reached over number `used`; `None`: over none of them any more.
+    pub(super) fn show_interfaces(&self, server: &str, names: &[String], used: Option<usize>) {
+        for (number, interface) in names.iter().enumerate() {
+            let labels = InterfaceLabels {
+                server: server.to_owned(),
+                interface: interface.clone(),
+            };
+            match used {
+                Some(used) => {
+                    let gauge = self.interfaces.get_or_create_owned(&labels);
+                    gauge.set(i64::from(number == used));
+                }
+                None => {
+                    self.interfaces.remove(&labels);
                 }
             }
         }

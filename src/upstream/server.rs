@@ -133,6 +133,8 @@ impl Server {
     pub(super) fn leave(&self) {
         self.left.cancel();
         self.metrics.show_server(&self.name, None);
+        let interfaces = self.interfaces.lock();
+        self.metrics.show_interfaces(&self.name, &interfaces.names, None);
     }
 
     /// Cancelled when it is not configured any more.
@@ -171,6 +173,8 @@ impl Server {
     pub(super) fn offer(&self, names: &[String]) {
         let mut interfaces = self.interfaces.lock();
         if interfaces.names != names {
+            self.metrics.show_interfaces(&self.name, &interfaces.names, None);
+            self.metrics.show_interfaces(&self.name, names, Some(0));
             *interfaces = Interfaces {
                 names: names.to_vec(),
                 unusable: HashMap::new(),
@@ -202,8 +206,14 @@ impl Server {
             changed
         });
         if let Some(to) = moved {
-            let interface = self.interfaces.lock().names.get(to).cloned();
-            let interface = interface.unwrap_or_default();
+            let interface = {
+                let interfaces = self.interfaces.lock();
+                if !self.left.is_cancelled() {
+                    self.metrics
+                        .show_interfaces(&self.name, &interfaces.names, Some(to));
+                }
+                interfaces.names.get(to).cloned().unwrap_or_default()
+            };
             tracing::info!(server = %self.name, interface, ?seen, "a server is reached over another interface");
         }
     }

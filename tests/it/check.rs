@@ -58,6 +58,10 @@ clients:
         };
         let more = fs::read_to_string(self.path().join("more.yaml")).unwrap_or_default();
         let text = text + &more;
+        let text = match fs::read_to_string(self.path().join("interfaces")) {
+            Ok(names) => text.replace("upstream: {", &format!("upstream: {{interfaces: {names}, ")),
+            Err(_) => text,
+        };
         let text = if self.path().join("clients.crl").exists() {
             let authority = format!("clientCAFile: {at}/ca.crt");
             text.replace(
@@ -359,6 +363,37 @@ async fn what_answers_but_is_no_apiserver_that_is_ready_is_told_apart() {
         "{found:?}"
     );
     assert_eq!(exit, Exit::Unreachable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interfaces_are_tried_and_one_that_leads_there_is_enough() {
+    let api = Standin::start(Options::default());
+    let files = Files::of(api.pki());
+    let with = |interfaces: &str| {
+        fs::write(files.path().join("interfaces"), interfaces).unwrap();
+        files.ask(&[api.url()])
+    };
+    let (exit, lines) = with("[edgehold-none, lo]");
+    let text = lines.join("\n");
+    let bound = format!("{}: reached over lo, ready", api.url());
+    assert!(text.contains(&bound), "{text}");
+    assert!(
+        text.contains(" over edgehold-none: no connection: there is no such interface"),
+        "{text}"
+    );
+    assert_eq!((exit, problems(&lines)), (Exit::Ok, Vec::new()), "{text}");
+
+    let (exit, lines) = with("[edgehold-none, edgehold-two]");
+    assert_eq!(exit, Exit::Unreachable);
+    let problems = problems(&lines);
+    for interface in ["edgehold-none", "edgehold-two"] {
+        assert!(
+            problems
+                .iter()
+                .any(|problem| problem.contains(&format!(" over {interface}: "))),
+            "{problems:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

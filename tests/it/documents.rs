@@ -1,8 +1,9 @@
 //! Documents offline: version, discovery, OpenAPI and the issuer's keys, in the variant that was read.
 
 use apiserver_standin::Fault;
+use edgehold::runtime::clock;
 
-use crate::support::{HIT, Node};
+use crate::support::{HIT, Node, eventually};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
 
@@ -115,6 +116,33 @@ async fn a_client_that_has_the_document_already_gets_304() {
         assert_eq!((cached.status, cached.body), (200, online.body));
         node.heal().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_304_of_the_cloud_makes_the_copy_young_again() {
+    let node = Node::start().await;
+    let online = node.kubelet().get("/openapi/v2").await;
+    let etag = online.header("etag").to_owned();
+    node.settle().await;
+    let age = || async {
+        let cached = node.kubelet().get("/openapi/v2").await;
+        assert_eq!((cached.status, cached.header("cache-status")), (200, HIT));
+        cached.header("age").parse::<u64>().unwrap()
+    };
+    node.cut().await;
+    eventually("it has grown old", || async { age().await >= 3 }).await;
+    node.heal().await;
+    let asked = clock::now();
+    // Another document says nothing about ours.
+    for (etag, status) in [("\"other\"", 200), (etag.as_str(), 304)] {
+        let target = if status == 200 { "/apis" } else { "/openapi/v2" };
+        let same = node.kubelet().header("if-none-match", etag);
+        assert_eq!(same.get(target).await.status, status);
+    }
+    node.settle().await;
+    node.cut().await;
+    let (now, since) = (age().await, (clock::now() - asked).as_secs());
+    assert!(now <= since + 1, "{now} s old, confirmed {since} s ago");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,7 @@ mod lite_apiserver;
 mod material;
 mod memory;
 mod names;
+mod namespace;
 mod offline;
 mod pod_network;
 mod pods;

@@ -2,10 +2,10 @@
 //! and a token. Needs root, unshare(1) and ip(8), and skips visibly without.
 
 use std::path::Path;
-use std::process::Command;
 
 use apiserver_standin::Client;
 
+use crate::namespace::{self, Network};
 use crate::support::{HIT, Node, config_map};
 
 /// Set in the process that is the node: it has a network of its own, so that nothing of the machine is touched.
@@ -15,22 +15,7 @@ const VOLUME: &str = "EDGEHOLD_TEST_POD_VOLUME";
 
 const ADDRESS: &str = "169.254.20.11";
 const TARGET: &str = "/api/v1/namespaces/shop/configmaps";
-const NAME: &str = "a_pod_reaches_the_api_through_a_node_local_address_on_and_offline";
-
-fn ip(arguments: &str) -> bool {
-    let done = Command::new("ip").args(arguments.split(' ')).output();
-    done.is_ok_and(|done| done.status.success())
-}
-
-/// This test of this binary again, started by `starter`.
-fn again(starter: &[&str]) -> Command {
-    let mut command = Command::new(starter[0]);
-    command
-        .args(&starter[1..])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("pod_network::{NAME}"), "--nocapture"]);
-    command
-}
+const TEST: &str = "pod_network::a_pod_reaches_the_api_through_a_node_local_address_on_and_offline";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_reaches_the_api_through_a_node_local_address_on_and_offline() {
@@ -40,63 +25,29 @@ async fn a_pod_reaches_the_api_through_a_node_local_address_on_and_offline() {
     if std::env::var_os(NODE).is_some() {
         return node().await;
     }
-    let probe = Command::new("unshare").args(["--net", "ip", "link"]).output();
-    if !probe.is_ok_and(|done| done.status.success()) {
-        eprintln!("SKIPPED {NAME}: no network namespace without root, unshare(1) and ip(8) of iproute2");
-        return;
-    }
-    let done = again(&[
-        "unshare",
-        "--net",
-        "sh",
-        "-c",
-        "ip link set lo up; exec \"$0\" \"$@\"",
-    ])
-    .env(NODE, "1")
-    .output()
-    .unwrap();
-    let text = [done.stdout, done.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(done.status.success() && text.contains("1 passed"), "{text}");
-    text.lines()
-        .filter(|line| line.starts_with("SKIPPED"))
-        .for_each(|line| eprintln!("{line}"));
+    namespace::run_apart(TEST, NODE);
 }
 
 /// The pod's network: a pair of interfaces, one end in a namespace with a route to the node.
-struct PodNetwork(String);
-
-impl PodNetwork {
-    fn new() -> Option<Self> {
-        let network = Self(format!("edgehold-test-{}", std::process::id()));
-        let name = &network.0;
-        let steps = [
-            format!("netns add {name}"),
+fn pod_network() -> Option<Network> {
+    Network::build("edgehold-test", |name| {
+        vec![
             "link add pod0 type veth peer name eth0".into(),
             format!("link set eth0 netns {name}"),
             "addr add 10.77.0.1/30 dev pod0".into(),
             "link set pod0 up".into(),
-            format!("-n {name} link set lo up"),
             format!("-n {name} addr add 10.77.0.2/30 dev eth0"),
             format!("-n {name} link set eth0 up"),
             format!("-n {name} route add default via 10.77.0.1"),
             // What the dummy interface is for: an address that is the node's alone.
             format!("addr add {ADDRESS}/32 dev lo"),
-        ];
-        steps.iter().all(|step| ip(step)).then_some(network)
-    }
-}
-
-impl Drop for PodNetwork {
-    fn drop(&mut self) {
-        ip(&format!("netns del {}", self.0));
-    }
+        ]
+    })
 }
 
 async fn node() {
-    let Some(network) = PodNetwork::new() else {
-        eprintln!("SKIPPED {NAME}: no network namespace with a veth pair here");
-        return;
+    let Some(network) = pod_network() else {
+        return namespace::skip(TEST, "no network namespace with a veth pair here");
     };
     let mut node = Node::start().await;
     node.stop().await;
@@ -120,7 +71,7 @@ async fn node() {
             .unwrap();
     }
     let ask = || {
-        let mut pod = again(&["ip", "netns", "exec", &network.0]);
+        let mut pod = namespace::again(TEST, &["ip", "netns", "exec", network.name()]);
         pod.env(VOLUME, &volume)
             .env("KUBERNETES_SERVICE_HOST", ADDRESS)
             .env("KUBERNETES_SERVICE_PORT", "51003");

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use apiserver_standin::{Client, Options, Pair, Pki, Standin};
 use edgehold::app::App;
 use edgehold::config;
 
+use crate::namespace::{self, Network, ip};
 use crate::support::{KUBELET, change, config_map, eventually, version, watch_from};
 
 /// Set in the process that is the node.
@@ -19,22 +20,7 @@ const CLOUD: &str = "EDGEHOLD_TEST_UPLINKS_CLOUD";
 
 const SERVER: &str = "10.88.0.1:6443";
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
-const NAME: &str = "the_interface_that_works_is_used_by_all_and_a_better_one_again_when_it_is_back";
-
-fn ip(arguments: &str) -> bool {
-    let done = Command::new("ip").args(arguments.split(' ')).output();
-    done.is_ok_and(|done| done.status.success())
-}
-
-/// This test of this binary again, started by `starter`.
-fn again(starter: &[&str]) -> Command {
-    let mut command = Command::new(starter[0]);
-    command
-        .args(&starter[1..])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("uplinks::{NAME}"), "--nocapture"]);
-    command
-}
+const TEST: &str = "uplinks::the_interface_that_works_is_used_by_all_and_a_better_one_again_when_it_is_back";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_interface_that_works_is_used_by_all_and_a_better_one_again_when_it_is_back() {
@@ -44,38 +30,15 @@ async fn the_interface_that_works_is_used_by_all_and_a_better_one_again_when_it_
     if std::env::var_os(NODE).is_some() {
         return node().await;
     }
-    let probe = Command::new("unshare").args(["--net", "ip", "link"]).output();
-    if !probe.is_ok_and(|done| done.status.success()) {
-        eprintln!("SKIPPED {NAME}: no network namespace without root, unshare(1) and ip(8) of iproute2");
-        return;
-    }
-    let script = "ip link set lo up; exec \"$0\" \"$@\"";
-    let done = again(&["unshare", "--net", "sh", "-c", script])
-        .env(NODE, "1")
-        .output();
-    let done = done.unwrap();
-    let text = [done.stdout, done.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(done.status.success() && text.contains("1 passed"), "{text}");
-    text.lines()
-        .filter(|line| line.starts_with("SKIPPED"))
-        .for_each(|line| eprintln!("{line}"));
+    namespace::run_apart(TEST, NODE);
 }
 
 /// The cloud's network: two ways to one address.
-struct CloudNetwork(String);
-
-impl CloudNetwork {
-    fn new() -> Option<Self> {
-        let network = Self(format!("edgehold-cloud-{}", std::process::id()));
-        let name = &network.0;
-        let mut steps = vec![
-            format!("netns add {name}"),
-            format!("-n {name} link set lo up"),
-            format!("-n {name} addr add 10.88.0.1/32 dev lo"),
-        ];
+fn cloud_network() -> Option<Network> {
+    Network::build("edgehold-cloud", |name| {
+        let mut lines = vec![format!("-n {name} addr add 10.88.0.1/32 dev lo")];
         for i in 0..2 {
-            steps.extend([
+            lines.extend([
                 format!("link add up{i} type veth peer name c{i}"),
                 format!("link set c{i} netns {name}"),
                 format!("addr add 10.77.{i}.2/30 dev up{i}"),
@@ -85,19 +48,13 @@ impl CloudNetwork {
                 format!("route add 10.88.0.1 via 10.77.{i}.1 dev up{i} metric {}", 10 + i),
             ]);
         }
-        steps.iter().all(|step| ip(step)).then_some(network)
-    }
-
-    /// Cuts or mends the far end of an uplink.
-    fn set(&self, uplink: u8, state: &str) {
-        assert!(ip(&format!("-n {} link set c{uplink} {state}", self.0)));
-    }
+        lines
+    })
 }
 
-impl Drop for CloudNetwork {
-    fn drop(&mut self) {
-        ip(&format!("netns del {}", self.0));
-    }
+/// Cuts or mends the far end of an uplink.
+fn set(network: &Network, uplink: u8, state: &str) {
+    assert!(ip(&format!("-n {} link set c{uplink} {state}", network.name())));
 }
 
 struct Cloud(Child);
@@ -155,12 +112,11 @@ fn pair(dir: &Path, name: &str) -> Pair {
 }
 
 async fn node() {
-    let Some(network) = CloudNetwork::new() else {
-        eprintln!("SKIPPED {NAME}: no network namespace with veth pairs here");
-        return;
+    let Some(network) = cloud_network() else {
+        return namespace::skip(TEST, "no network namespace with veth pairs here");
     };
     let dir = tempfile::tempdir().unwrap();
-    let cloud = again(&["ip", "netns", "exec", &network.0])
+    let cloud = namespace::again(TEST, &["ip", "netns", "exec", network.name()])
         .env(CLOUD, dir.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -214,13 +170,16 @@ async fn node() {
         ("c", Some(0), None, 1),
         ("d", None, Some(0), 0),
     ] {
-        cut.into_iter().for_each(|uplink| network.set(uplink, "down"));
-        mended.into_iter().for_each(|uplink| network.set(uplink, "up"));
+        cut.into_iter().for_each(|uplink| set(&network, uplink, "down"));
+        mended.into_iter().for_each(|uplink| set(&network, uplink, "up"));
         all_over(used).await;
         let made = clients[1].send("POST", LIST, config_map("shop", name, "1").to_string());
         assert_eq!(made.await.unwrap().status, 201);
         assert_eq!(change(&mut watch).await.1, name);
         all_over(used).await;
+        let metric = format!("edgehold_upstream_interface{{server=\"{SERVER}\",interface=\"up{used}\"}} 1");
+        let text = running.metrics_text().unwrap();
+        assert!(text.contains(&metric), "{text}");
     }
     running.stop().await;
 }

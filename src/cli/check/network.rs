@@ -50,6 +50,10 @@ pub(super) fn look(config: &Config) -> io::Result<Report> {
 /// What one server said.
 struct Seen {
     server: String,
+    /// Over which interface, if any is configured.
+    interface: Option<String>,
+    /// What is wrong with those that are preferred to it.
+    before: Vec<(String, Obstacle)>,
     nobody: Result<Answered, Obstacle>,
     clients: Vec<(String, Result<Answered, Obstacle>)>,
 }
@@ -93,14 +97,11 @@ async fn ask(config: &Config) -> Report {
         let way = Way {
             endpoint,
             proxy: config.upstream.proxy.as_ref(),
+            interfaces: &config.upstream.interfaces,
             patience,
         };
         Some(one(server.original.clone(), way, &nobody, &clients))
     });
-    if !config.upstream.interfaces.is_empty() {
-        let line = "servers asked by the routes of this node, not by upstream.interfaces";
-        report.lines.push(line.to_owned());
-    }
     for seen in join_all(looks).await {
         report.add(&seen, ca);
     }
@@ -124,34 +125,81 @@ fn own_pair(client: &Client) -> Option<PairInfo> {
 struct Way<'c> {
     endpoint: Endpoint,
     proxy: Option<&'c HttpProxy>,
+    interfaces: &'c [String],
     patience: Patience,
 }
 
-impl Way<'_> {
-    async fn look(&self, tls: &ClientTls, path: &str) -> Result<Answered, Obstacle> {
-        look::look(&self.endpoint, self.proxy, tls, path, self.patience).await
+impl<'c> Way<'c> {
+    async fn look(&self, interface: Option<&str>, tls: &ClientTls, path: &str) -> Result<Answered, Obstacle> {
+        let way = look::Way {
+            endpoint: &self.endpoint,
+            proxy: self.proxy,
+            interface,
+        };
+        look::look(way, tls, path, self.patience).await
+    }
+
+    /// Looks over every interface at once, and gives the first that leads there, else the last, with what is wrong with those before.
+    async fn first(
+        &self,
+        tls: &ClientTls,
+    ) -> (
+        Option<&'c String>,
+        Vec<(String, Obstacle)>,
+        Result<Answered, Obstacle>,
+    ) {
+        let looks = self.interfaces.iter().map(|interface| {
+            let looking = self.look(Some(interface), tls, READY);
+            async move { (interface, looking.await) }
+        });
+        let mut before = Vec::new();
+        let mut looked = join_all(looks).await.into_iter().peekable();
+        while let Some((interface, seen)) = looked.next() {
+            match seen {
+                Err(obstacle) if looked.peek().is_some() => before.push((interface.clone(), obstacle)),
+                seen => return (Some(interface), before, seen),
+            }
+        }
+        (None, before, self.look(None, tls, READY).await)
     }
 }
 
 async fn one(server: String, way: Way<'_>, nobody: &ClientTls, clients: &[(&str, ClientTls)]) -> Seen {
+    let (interface, before, nobody) = way.first(nobody).await;
     let shown = clients.iter().map(|(name, tls)| {
-        let looking = way.look(tls, VERSION);
+        let looking = way.look(interface.map(String::as_str), tls, VERSION);
         async { ((*name).to_owned(), looking.await) }
     });
-    let (nobody, clients) = tokio::join!(way.look(nobody, READY), join_all(shown));
     Seen {
         server,
+        interface: interface.cloned(),
+        before,
         nobody,
-        clients,
+        clients: join_all(shown).await,
     }
 }
 
 impl Report {
     fn add(&mut self, seen: &Seen, ca: &Path) {
         let server = &seen.server;
+        let over = |interface: &String| format!(" over {interface}");
+        let way = seen.interface.as_ref().map(over).unwrap_or_default();
+        let preferred: Vec<String> = seen
+            .before
+            .iter()
+            .map(|(interface, obstacle)| {
+                format!("{server}{}: {obstacle}; {}", over(interface), hint(obstacle))
+            })
+            .collect();
+        // As long as one leads there, the others may be away: that is why there are several.
+        if seen.nobody.is_ok() {
+            self.lines.extend(preferred);
+        } else {
+            self.unreachable.extend(preferred);
+        }
         match &seen.nobody {
             Ok(answered) => match state(*answered) {
-                Ok(state) => self.lines.push(format!("{server}: reached, {state}")),
+                Ok(state) => self.lines.push(format!("{server}: reached{way}, {state}")),
                 Err(wrong) => self.unreachable.push(format!("{server}: {wrong}")),
             },
             Err(obstacle) if is_its_certificate(obstacle) => {
@@ -164,7 +212,7 @@ impl Report {
             }
             Err(obstacle) => {
                 self.unreachable
-                    .push(format!("{server}: {obstacle}; {}", hint(obstacle)));
+                    .push(format!("{server}{way}: {obstacle}; {}", hint(obstacle)));
                 return;
             }
         }

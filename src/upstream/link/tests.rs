@@ -1,6 +1,7 @@
 use super::super::error::Failure;
 use super::super::health::Event;
 use super::super::testing;
+use super::super::uplink::Seen;
 use super::*;
 
 fn settings(hosts: &[&str], strategy: Strategy) -> Settings {
@@ -133,4 +134,32 @@ async fn followers_see_changes_only() {
     server(&link, "a").signal(Event::ProbeFailed);
     server(&link, "a").signal(Event::ProbeFailed);
     assert_eq!(*follower.borrow_and_update(), LinkState::Offline);
+}
+
+#[tokio::test]
+async fn metrics_say_which_interface_a_server_is_reached_over() {
+    let mut registry = prometheus_client::registry::Registry::default();
+    let metrics = UpstreamMetrics::register(&mut registry);
+    let over = |names: &[&str]| {
+        let mut settings = settings(&["cloud"], Strategy::Priority);
+        settings.dial.interfaces = names.iter().map(|&name| name.to_owned()).collect();
+        settings
+    };
+    let shown = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let start = "edgehold_upstream_interface{server=\"cloud:6443\",interface=\"";
+        let lines = text.lines().filter_map(|line| line.strip_prefix(start));
+        let mut shown: Vec<_> = lines.map(|line| line.replace("\"}", "")).collect();
+        shown.sort();
+        shown
+    };
+    let link = Link::new(over(&["eth0", "wwan0"]), metrics);
+    assert_eq!(shown(), ["eth0 1", "wwan0 0"]);
+    server(&link, "cloud").uplink(Seen::Connected(1));
+    assert_eq!(shown(), ["eth0 0", "wwan0 1"]);
+    link.apply(over(&["wwan0"]));
+    assert_eq!(shown(), ["wwan0 1"]);
+    link.apply(settings(&["other"], Strategy::Priority));
+    assert!(shown().is_empty());
 }
