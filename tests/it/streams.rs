@@ -16,7 +16,7 @@ use hyper::client::conn::http2::SendRequest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{DEADLINE, KUBELET, Node, Setup, TestBody, config_map, names};
+use crate::support::{DEADLINE, KUBELET, Node, Setup, TestBody, config_map, eventually, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -211,14 +211,13 @@ async fn goaway_in_the_midst_of_traffic_fails_no_request_and_ends_no_watch() {
     for round in 1..=20 {
         let target = done.load(Ordering::Relaxed) + 16;
         node.api.go_away();
-        let progress = async {
-            while done.load(Ordering::Relaxed) < target && workers.try_join_next().is_none() {
-                tokio::task::yield_now().await;
+        eventually(&format!("progress after GOAWAY {round}"), || {
+            if let Some(ended) = workers.try_join_next() {
+                ended.unwrap();
             }
-        };
-        tokio::time::timeout(DEADLINE, progress)
-            .await
-            .unwrap_or_else(|_| panic!("no progress after GOAWAY {round}"));
+            std::future::ready(done.load(Ordering::Relaxed) >= target)
+        })
+        .await;
     }
     running.store(false, Ordering::Relaxed);
     while let Some(joined) = workers.join_next().await {
