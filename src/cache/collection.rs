@@ -220,6 +220,13 @@ impl StoredView {
         self.machine.version().cloned()
     }
 
+    /// R, if as far as is known a stream can go on from there, and it takes one to carry the view on.
+    pub(super) fn resumable(&self) -> Option<ResourceVersion> {
+        let machine = &self.machine;
+        let is_sound = !machine.is_broken() && !machine.is_expired_upstream();
+        self.version().filter(|_| is_sound && !machine.awaits_snapshot())
+    }
+
     /// The form of its items, if there is a view.
     pub(super) fn form(&self) -> Option<Collection> {
         self.log.as_ref()?;

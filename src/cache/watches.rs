@@ -114,6 +114,27 @@ impl Cache {
         None
     }
 
+    /// Where the view of this watch stands, if that is before the position at which the watch begins: what is between was not
+    /// recorded (edgehold was killed, or the disk too slow), so that this watch alone could not carry the view on (V3).
+    /// `None` also where nothing can be resumed from the view.
+    pub async fn behind(&self, query: &Query) -> Option<ResourceVersion> {
+        let Target::Collection(resource) = &query.target else {
+            return None;
+        };
+        let Start::At(position) = start_of(resource) else {
+            return None;
+        };
+        for representation in query.representations() {
+            let Some(view) = self.existing_view(&query.owner, &view_key(resource, &representation)) else {
+                continue;
+            };
+            if let Ok(Some(version)) = view.run(|view| view.resumable()).await {
+                return position.is_after(&version).then_some(version);
+            }
+        }
+        None
+    }
+
     /// Begins to record a watch whose request is about to be sent, so that the view knows where it stood then.
     pub fn record_watch(&self, query: &Query) -> Option<WatchRecording> {
         let Target::Collection(resource) = &query.target else {

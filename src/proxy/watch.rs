@@ -4,14 +4,18 @@
 //! that the client has reached; when the cloud is back, upstream is re-opened there and the stream goes on. A watch that
 //! begins while the cloud is away begins held (wire contract 5.7, 5.8).
 
+mod fill;
 mod pace;
 mod pump;
 mod target;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use http::response;
 use http::{Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::cache::{HeldStart, WatchPlan};
 use crate::kube::media::Encoding;
@@ -49,7 +53,11 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
 }
 
 async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
-    let opened = clock::now();
+    let began = clock::now();
+    let exchange = match fill::live(exchange, began).await {
+        ControlFlow::Break(response) => return response,
+        ControlFlow::Continue(exchange) => exchange,
+    };
     let query = exchange.recorded_query();
     let recording = query
         .as_ref()
@@ -109,8 +117,20 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
         body,
         recording,
         origin: head.extensions.remove(),
+        until: None,
     };
-    let (stream, client_body) = Stream::open(exchange, encoding, opened);
+    opened(exchange, head, encoding, live, began)
+}
+
+/// The client's stream, whose upstream is live.
+fn opened(
+    exchange: Exchange,
+    head: response::Parts,
+    encoding: Encoding,
+    live: Live,
+    began: Instant,
+) -> Response<Body> {
+    let (stream, client_body) = Stream::open(exchange, encoding, began);
     let tasks = stream.tasks();
     tasks.spawn("watch", Pump::new(stream).run_live(live));
     Response::from_parts(head, client_body)

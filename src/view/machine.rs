@@ -100,6 +100,11 @@ impl<P> View<P> {
         self.broken
     }
 
+    /// Whether lists are on their way that may carry it on.
+    pub fn awaits_snapshot(&self) -> bool {
+        !self.tickets.is_empty()
+    }
+
     /// How many streams may drive the view.
     pub fn attached(&self) -> usize {
         let attached = |stream: &&Stream<P>| matches!(stream, Stream::Attached { .. });

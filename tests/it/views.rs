@@ -78,13 +78,14 @@ async fn rows_1_and_2_a_list_becomes_the_view_and_a_watch_from_its_version_carri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row_3_a_watch_ahead_of_the_view_is_forwarded_and_leaves_the_view_alone() {
+async fn row_3_a_watch_ahead_of_a_view_that_upstream_has_forgotten_is_forwarded_and_leaves_it_alone() {
     let node = Node::start().await;
     let listed = put(&node, "a", "1");
     node.kubelet().get(LIST).await;
     put(&node, "a", "2");
     let ahead = put(&node, "b", "1");
     node.settle().await;
+    node.api.compact();
     let mut connection = node.kubelet().connect().await.unwrap();
     let mut watch = connection.lines(&watch_from(LIST, &ahead)).await.unwrap();
     put(&node, "a", "3");

@@ -516,6 +516,84 @@ async fn a_watch_that_upstream_has_forgotten_during_the_outage_is_told_410() {
     assert_eq!(events[0]["object"]["code"], 410);
 }
 
+/// The version of the next change; a bookmark may come before it.
+async fn next_version(watch: &mut Lines) -> String {
+    loop {
+        let (change, _, version) = told(&event(watch).await);
+        if change != "BOOKMARK" {
+            return version;
+        }
+    }
+}
+
+/// A node whose kubelet has listed `a`, and has seen `b` and the change of `a` somewhere else: what edgehold has is behind
+/// it, as after a kill of edgehold alone. Gives the client's position.
+async fn node_behind() -> (Node, String) {
+    let node = Node::start().await;
+    put(&node, "a", "1");
+    node.kubelet().get(LIST).await;
+    node.settle().await;
+    put(&node, "b", "1");
+    let position = put(&node, "a", "2");
+    (node, position)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_behind_its_client_is_carried_on_when_the_client_watches_and_it_hears_nothing_twice() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (node, position) = node_behind().await;
+        let client = node.kubelet().protocol(protocol);
+        let mut connection = client.connect().await.unwrap();
+        let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
+        let last = put(&node, "c", "1");
+        assert_eq!(next_version(&mut watch).await, last);
+        node.cut().await;
+        let list = offline_list(&node.kubelet(), LIST).await;
+        assert_eq!(names(&list), ["a", "b", "c"]);
+        assert_eq!(list["items"][0]["data"]["k"], "2");
+        // It goes on in the same stream.
+        let after = put(&node, "d", "1");
+        node.heal().await;
+        assert_eq!(next_version(&mut watch).await, after);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_behind_a_watch_that_began_offline_is_carried_on_when_the_cloud_is_back() {
+    let (node, position) = node_behind().await;
+    node.cut().await;
+    let mut connection = node.kubelet().connect().await.unwrap();
+    let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
+    node.heal().await;
+    let last = put(&node, "c", "1");
+    assert_eq!(change(&mut watch).await, ("ADDED".to_owned(), "c".to_owned()));
+    node.cut().await;
+    let list = offline_list(&node.kubelet(), LIST).await;
+    assert_eq!(
+        (
+            names(&list),
+            list["metadata"]["resourceVersion"].as_str().unwrap()
+        ),
+        (
+            vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
+            last.as_str()
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_view_upstream_has_forgotten_watches_from_its_own_position() {
+    let (node, position) = node_behind().await;
+    node.api.compact();
+    let mut connection = node.kubelet().connect().await.unwrap();
+    let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
+    let last = put(&node, "c", "1");
+    assert_eq!(next_version(&mut watch).await, last);
+    node.cut().await;
+    let list = offline_list(&node.kubelet(), LIST).await;
+    assert_eq!(names(&list), ["a"], "older, but whole");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_watch_that_had_no_event_yet_still_gets_its_bookmark() {
     let node = Node::start().await;

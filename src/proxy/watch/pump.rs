@@ -22,6 +22,7 @@ use crate::wire::collection::Collection;
 use crate::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
 
 use super::super::exchange::Exchange;
+use super::fill::{self, Seen};
 use super::target::resumed;
 
 /// Between two bookmarks of a held watch, jittered up to a quarter more.
@@ -76,6 +77,8 @@ pub(super) struct Live {
     pub(super) recording: Option<WatchRecording>,
     /// Of this very stream.
     pub(super) origin: Option<Origin>,
+    /// It began before the client's position, which is this: what comes up to it is only recorded.
+    pub(super) until: Option<ResourceVersion>,
 }
 
 /// Where the client stands.
@@ -96,6 +99,15 @@ pub(super) struct Pump {
     spoke: bool,
     /// Upstream is not re-opened before.
     not_before: Option<Instant>,
+    filling: Filling,
+}
+
+/// Whether upstream is asked from where the view stands, if that is before the client's position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filling {
+    Tried,
+    /// Upstream has forgotten what is between.
+    GivenUp,
 }
 
 /// Why a live phase ended.
@@ -136,6 +148,7 @@ impl Pump {
             owes_line_break: false,
             spoke: false,
             not_before: None,
+            filling: Filling::Tried,
         }
     }
 
@@ -184,6 +197,7 @@ impl Pump {
             mut body,
             mut recording,
             origin,
+            mut until,
         } = live;
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
             return Ended::Garbled;
@@ -216,6 +230,13 @@ impl Pump {
                 match frames.next() {
                     Ok(None) => break,
                     Ok(Some(frame)) => {
+                        if let Some(position) = &until {
+                            match self.fill(&frame, position, recording.as_mut()).await {
+                                Seen::Before => continue,
+                                Seen::After => until = None,
+                                Seen::Forgotten => return Ended::Broken,
+                            }
+                        }
                         if let Err(ReaderGone) = self.deliver(frame, recording.as_mut()).await {
                             return Ended::ClientGone;
                         }
@@ -227,6 +248,28 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// Records a frame that the client, which stands at `position`, has seen before.
+    async fn fill(
+        &mut self,
+        frame: &Bytes,
+        position: &ResourceVersion,
+        recording: Option<&mut WatchRecording>,
+    ) -> Seen {
+        let Ok(event) = read_event(self.stream.encoding, frame) else {
+            return Seen::After;
+        };
+        let seen = fill::seen(&event, position);
+        if seen == Seen::Forgotten {
+            self.filling = Filling::GivenUp;
+        }
+        if seen != Seen::After
+            && let Some(recording) = recording
+        {
+            recording.event(&event, frame.len()).await;
+        }
+        seen
     }
 
     /// Records one frame and passes it on.
@@ -330,6 +373,7 @@ impl Pump {
                         ending = true;
                         event = HoldEvent::End;
                     }
+                    Reopened::Unfilled => self.filling = Filling::GivenUp,
                     Reopened::Failed(wait) => retry_at = clock::now() + wait,
                 }
             }
@@ -375,10 +419,20 @@ impl Pump {
             .options
             .timeout_seconds
             .map(|_| end.saturating_duration_since(clock::now()));
-        let Some(target) = resumed(original, position, left) else {
+        let Some(mut target) = resumed(original, position, left) else {
             return Reopened::Refused;
         };
-        let query = exchange.recorded_query_for(&target);
+        let mut query = exchange.recorded_query_for(&target);
+        let from = match self.filling {
+            Filling::Tried => fill::start(exchange, query.as_ref()).await,
+            Filling::GivenUp => None,
+        };
+        let from = from.and_then(|from| resumed(original, &from, left));
+        let until = from.is_some().then(|| position.clone());
+        if let Some(from) = from {
+            query = exchange.recorded_query_for(&from);
+            target = from;
+        }
         let recording = query
             .as_ref()
             .and_then(|query| exchange.proxy.cache.record_watch(query));
@@ -396,7 +450,7 @@ impl Pump {
                 return Reopened::Failed(retry_after(None));
             }
         };
-        self.reopened(response, query.as_ref(), recording)
+        self.reopened(response, query.as_ref(), recording, until)
     }
 
     fn reopened(
@@ -404,6 +458,7 @@ impl Pump {
         response: Response<Body>,
         query: Option<&crate::cache::Query>,
         recording: Option<WatchRecording>,
+        until: Option<ResourceVersion>,
     ) -> Reopened {
         let exchange = &self.stream.exchange;
         let (mut head, body) = response.into_parts();
@@ -428,11 +483,13 @@ impl Pump {
                     body,
                     recording,
                     origin,
+                    until,
                 })
             }
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Reopened::Failed(retry_after(Some(&head.headers)))
             }
+            _ if until.is_some() => Reopened::Unfilled,
             // 401, 403, 410 and the like: the client hears it when it asks again.
             _ => Reopened::Refused,
         }
@@ -454,6 +511,8 @@ fn broken(origin: Option<&Origin>, why: &str) -> Ended {
 enum Reopened {
     Live(Live),
     Refused,
+    /// Not from where the view stands: to be tried from the client's position.
+    Unfilled,
     /// To be tried again after so long.
     Failed(Duration),
 }

@@ -4,6 +4,7 @@ pub(super) mod history;
 pub(super) mod informers;
 pub(super) mod writer;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -22,7 +23,10 @@ pub(super) const COLLECTION: &str = "/api/v1/namespaces/convergence/configmaps";
 pub(super) const SELECTED: &str = "/api/v1/namespaces/convergence/configmaps?labelSelector=colour%3Dred";
 const OBJECTS: u64 = 500;
 const CUTS: u64 = 30;
-const KILLS: [u64; 5] = [10, 14, 18, 22, 26];
+
+/// In these cuts edgehold is killed, and after these.
+const KILLS_OFFLINE: [u64; 3] = [10, 18, 26];
+const KILLS_ONLINE: [u64; 2] = [14, 22];
 
 /// The longest cut, in seconds; most are far shorter, so that all of them fit into three minutes.
 const LONGEST: u64 = 20;
@@ -68,7 +72,24 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     for client in &mut clients {
         check_encodings(client.name, &client.process.ask("history").await?)?;
     }
-    apiserver_killed(cluster, &mut node, &mut clients, &mut writer).await
+    remembered(cluster, &mut node, &kubeconfig).await?;
+    equal(cluster, &mut node, &mut clients).await?;
+    apiserver_killed(cluster, &mut node, &mut clients, &mut writer).await?;
+    remembered(cluster, &mut node, &kubeconfig).await
+}
+
+/// After all that new informers find offline what etcd holds: the views that the others kept have lost nothing either.
+async fn remembered(cluster: &mut Cluster, node: &mut Node, kubeconfig: &Path) -> anyhow::Result<()> {
+    step("offline: new informers hold what etcd holds, and so after edgehold was killed");
+    node.go_offline(cluster, Cut::Refused).await?;
+    for restart in [false, true] {
+        if restart {
+            node.kill_and_launch(cluster).await?;
+        }
+        let mut new = informers::start(cluster, node, kubeconfig, &CLIENTS)?;
+        equal(cluster, node, &mut new).await?;
+    }
+    node.go_online(cluster).await
 }
 
 /// Cuts the link again and again and kills edgehold on the way; gives the times of the kills.
@@ -88,7 +109,7 @@ async fn trouble(cluster: &mut Cluster, node: &mut Node, random: &mut Random) ->
             None => node.link.cut(),
         }
         tokio::time::sleep(pause).await;
-        if KILLS.contains(&number) {
+        if KILLS_OFFLINE.contains(&number) {
             step("edgehold killed (-9) and started again");
             kills.push(now());
             node.kill_and_launch(cluster).await?;
@@ -96,6 +117,11 @@ async fn trouble(cluster: &mut Cluster, node: &mut Node, random: &mut Random) ->
         node.end(cluster).await?;
         tokio::time::sleep(random.seconds(3)).await;
         node.check()?;
+        if KILLS_ONLINE.contains(&number) {
+            step("edgehold killed (-9) among the events, and started again");
+            kills.push(now());
+            node.kill_and_launch(cluster).await?;
+        }
     }
     Ok(kills)
 }
