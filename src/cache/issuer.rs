@@ -209,6 +209,12 @@ impl StoredIssuer {
         Some(verified)
     }
 
+    /// Whether a token is of another issuer than the cluster's; as far as that is known.
+    pub fn is_foreign(&self, token: &BearerToken) -> bool {
+        let issuer = self.inner.issuer.load_full();
+        issuer.is_some_and(|issuer| issuer.is_foreign(token))
+    }
+
     /// Whether the issuer has signed a token, for whomever it is; `None` if that cannot be told: its keys, or this one,
     /// are not known.
     pub fn has_signed(&self, token: &BearerToken) -> Option<bool> {

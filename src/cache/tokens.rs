@@ -107,6 +107,11 @@ impl StoredTokens {
         self.memory.lock().candidate(token)
     }
 
+    /// The token as a principal of its own, whatever it claims.
+    pub fn itself(&self, token: &BearerToken) -> Principal {
+        self.memory.lock().itself(token)
+    }
+
     /// What is known of a token that upstream has accepted before and that had not expired at `moment`.
     pub fn known(&self, token: &BearerToken, moment: SystemTime) -> Option<TokenRecord> {
         self.memory

@@ -18,9 +18,9 @@ use serde_json::value::RawValue;
 
 use super::audiences::Audiences;
 use super::credential::BearerToken;
-use super::jwt::Jwt;
+use super::jwt::{Jwt, unverified_claims};
 use super::principal::Principal;
-use super::tokens::plain_account;
+use super::tokens::{LEGACY_ISSUER, plain_account};
 
 use self::keys::Key;
 
@@ -187,6 +187,17 @@ impl Issuer {
         Ok(self.signed(token)?.aud)
     }
 
+    /// Whether a token names another issuer, and is by none of this one's keys. An API server may take such tokens for users
+    /// of its own choice (`--oidc-issuer-url`, structured authentication, another cluster's service accounts among them):
+    /// what they say of service accounts is not about those of this cluster. An issuer that was renamed has its keys still.
+    pub fn is_foreign(&self, token: &BearerToken) -> bool {
+        let Some(Named { iss }) = unverified_claims(token.as_bytes()) else {
+            return false;
+        };
+        let is_own = iss == self.name || iss == LEGACY_ISSUER;
+        !is_own && !matches!(self.signed(token), Err(Unverified::WrongIssuer))
+    }
+
     /// The claims of a token that this issuer has signed.
     fn signed(&self, token: &BearerToken) -> Result<Claims, Unverified> {
         let bytes = token.as_bytes();
@@ -233,6 +244,11 @@ impl fmt::Debug for Issuer {
 #[derive(Deserialize)]
 struct Configuration {
     issuer: String,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    iss: String,
 }
 
 #[derive(Deserialize)]

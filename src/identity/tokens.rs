@@ -294,6 +294,11 @@ impl TokenMemory {
         }
     }
 
+    /// The token as a principal of its own, whatever it claims.
+    pub fn itself(&self, token: &BearerToken) -> Principal {
+        Principal::token(self.hash(token))
+    }
+
     /// How many tokens are known.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -415,7 +420,7 @@ struct Expiry {
 }
 
 /// The issuer of legacy tokens, the only one whose legacy claims mean anything.
-const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 
 /// The service account of the claims, or the token itself. Anything out of the ordinary is the token itself: that
 /// principal shares with nobody.

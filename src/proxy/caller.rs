@@ -96,7 +96,7 @@ impl Caller {
     pub(super) fn recorded_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => Some(principal.clone()),
-            Identity::Token(token) => Some(proxy.tokens.candidate(token)),
+            Identity::Token(token) => Some(tokens::candidate(proxy, token)),
             Identity::Foreign => None,
         }
     }

@@ -11,11 +11,27 @@ use super::Proxy;
 /// What the user names of kubelets start with; the rest is their node's name.
 const NODE_USER: &str = "system:node:";
 
+/// Who a token will be if upstream accepts it.
+pub(super) fn candidate(proxy: &Proxy, token: &BearerToken) -> Principal {
+    in_this_cluster(proxy, token, proxy.tokens.candidate(token))
+}
+
+/// A service account is one of this cluster: a token of another issuer stands for itself, also where it was accepted before the
+/// cluster's issuer was known.
+fn in_this_cluster(proxy: &Proxy, token: &BearerToken, claimed: Principal) -> Principal {
+    match claimed.kind() {
+        PrincipalKind::ServiceAccount { .. } if proxy.issuer.is_foreign(token) => proxy.tokens.itself(token),
+        _ => claimed,
+    }
+}
+
 /// Whose data a token may see: one that upstream has accepted, or one that the cluster's keys vouch for.
 pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principal> {
     let moment = proxy.time.judged_at();
     if let Some(record) = proxy.tokens.known(token, moment) {
-        let is_gone = match &record.pod {
+        let principal = in_this_cluster(proxy, token, record.principal);
+        let is_account = matches!(principal.kind(), PrincipalKind::ServiceAccount { .. });
+        let is_gone = match record.pod.as_ref().filter(|_| is_account) {
             // Seen gone after upstream accepted it: upstream would not accept it now. Without a view its word stands.
             Some(pod) => match presence(proxy, pod).await {
                 Presence::GoneBy(seen) => seen >= at(record.accepted_at),
@@ -23,7 +39,7 @@ pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principa
             },
             None => false,
         };
-        return (!is_gone).then_some(record.principal);
+        return (!is_gone).then_some(principal);
     }
     if proxy.tokens.is_refused(token) {
         return None;

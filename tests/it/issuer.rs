@@ -507,3 +507,37 @@ async fn a_token_refused_before_its_key_was_known_is_not_vouched_for_by_it() {
     assert_served(&node, &good, "the new key is known").await;
     assert_nothing(&node, &revoked, "refused").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_another_clusters_account_that_the_apiserver_takes_stands_for_itself() {
+    let node = node().await;
+    let named = |issuer: &str| ServiceAccountToken {
+        issuer: issuer.into(),
+        ..spec("web-0", "pu")
+    };
+    // All of them claim the account that has read the list, its UID included.
+    let other = Standin::start(apiserver_standin::Options::default());
+    let foreign = [(); 2].map(|()| other.issue(&named("https://other.example")));
+    for token in &foreign {
+        node.api.add_token(token, "other:shop:default", &[]);
+    }
+    let [before, after] = &foreign;
+    let renamed = node.api.issue(&named("https://an.earlier.name"));
+    assert_eq!(node.token_client(before).get("/version").await.status, 200);
+    read_documents(&node.kubelet()).await;
+    wait_key(&node, &token(&node, "web-0", "pu")).await;
+    read_pods(&node).await;
+    for token in [after, &renamed] {
+        assert_eq!(node.token_client(token).get("/version").await.status, 200);
+    }
+    node.cut().await;
+    assert_nothing(&node, before, "accepted before the issuer was known").await;
+    assert_nothing(&node, after, "of another issuer").await;
+    let own = node.token_client(after).get("/version").await;
+    assert_eq!(
+        (own.status, own.header("cache-status")),
+        (200, HIT),
+        "what it has read itself"
+    );
+    assert_served(&node, &renamed, "the cluster's keys under another name").await;
+}

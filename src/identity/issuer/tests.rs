@@ -389,6 +389,35 @@ fn claims_must_be_all_there_and_of_their_types() {
 }
 
 #[test]
+fn a_token_of_another_issuer_and_key_is_foreign() {
+    let issuer = CLUSTER.issuer();
+    let elsewhere = with("/iss", json!("https://elsewhere"));
+    let legacy = with("/iss", json!("kubernetes/serviceaccount"));
+    let stranger = Cluster::new();
+    for (token, expected) in [
+        (CLUSTER.good(&claims()), false),
+        // Known by its name; whether its signature is good is not asked here.
+        (stranger.good(&claims()), false),
+        (stranger.good(&elsewhere), true),
+        (
+            CLUSTER.sign(r#"{"alg":"ES256","kid":"new"}"#, &elsewhere.to_string(), "ES256"),
+            true,
+        ),
+        // The cluster's issuer by an earlier name.
+        (CLUSTER.good(&elsewhere), false),
+        (stranger.good(&legacy), false),
+        (token("opaque"), false),
+    ] {
+        assert_eq!(
+            issuer.is_foreign(&token),
+            expected,
+            "{:?}",
+            unverified_claims::<Value>(token.as_bytes())
+        );
+    }
+}
+
+#[test]
 fn what_a_token_is_bound_to_must_be_a_pod_or_nothing() {
     let verify = |claims: &Value| {
         CLUSTER

@@ -33,6 +33,8 @@ pub struct ServiceAccountToken {
     pub audiences: Vec<String>,
     /// Life in seconds from now; negative gives an expired token.
     pub expires_in: i64,
+    /// Who says that it has issued it.
+    pub issuer: String,
 }
 
 impl ServiceAccountToken {
@@ -47,6 +49,7 @@ impl ServiceAccountToken {
             node: None,
             audiences: Vec::new(),
             expires_in: 31_536_000,
+            issuer: ISSUER.to_owned(),
         }
     }
 
@@ -83,7 +86,7 @@ impl ServiceAccountToken {
         } else {
             self.audiences.clone()
         };
-        json!({"iss": ISSUER, "sub": self.user(), "aud": audiences, "exp": self.expires(), "iat": now, "nbf": now,
+        json!({"iss": self.issuer, "sub": self.user(), "aud": audiences, "exp": self.expires(), "iat": now, "nbf": now,
             "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": kubernetes})
     }
 }
