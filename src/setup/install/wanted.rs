@@ -14,6 +14,9 @@ use crate::setup::paths;
 use crate::setup::proxy::Proxy;
 use crate::setup::step::Step;
 
+/// As whom kubeadm's kube-proxy speaks.
+const KUBE_PROXY_ACCOUNT: &str = "system:serviceaccount:kube-system:kube-proxy";
+
 impl Planner<'_> {
     pub(super) fn configuration(&mut self, steps: &mut Vec<Step>) {
         let path = config::DEFAULT_PATH;
@@ -205,18 +208,26 @@ impl Planner<'_> {
             );
             return None;
         };
-        self.plan.notes.push(
-            "the certificate from the cluster waits for an approval: kubectl get csr, then examples/deploy/csr/approve.sh or kubectl certificate approve (docs/serving-certificate.md)".to_owned(),
-        );
+        let listened = [Some(self.facts.address.ip()), pods].into_iter().flatten();
+        let addresses: String = listened.map(|ip| format!(" --address {ip}")).collect();
+        self.plan.notes.push(format!(
+            "the certificate from the cluster waits for an approval, from where kubectl is (docs/serving-certificate.md): \
+             kubectl get csr, then examples/deploy/csr/approve.sh{addresses} NAME, or kubectl certificate approve NAME"
+        ));
         Some(kubelet.common_name.clone())
     }
 
     fn pods_at(&self, address: IpAddr, kubelet: &str, clients: &[Client]) -> Pods {
         let others = clients.iter().filter(|client| client.common_name != kubelet);
+        let mut endpoints_for: Vec<String> = others.map(|client| client.common_name.clone()).collect();
+        if endpoints_for.is_empty() {
+            // kubeadm's, should it be pointed here one day: until then nobody asks by this name.
+            endpoints_for.push(KUBE_PROXY_ACCOUNT.to_owned());
+        }
         Pods {
             address: SocketAddr::new(address, self.facts.address.port()),
             kubelet: kubelet.to_owned(),
-            endpoints_for: others.map(|client| client.common_name.clone()).collect(),
+            endpoints_for,
         }
     }
 

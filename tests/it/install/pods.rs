@@ -8,7 +8,7 @@ fn pods_are_served_at_an_address_of_their_own_with_a_certificate_from_the_cluste
     let before = node.tree();
     let said = node.done(&["install", "--pods"]);
     assert!(
-        said.contains("csr/approve.sh or kubectl certificate approve"),
+        said.contains("csr/approve.sh --address 127.0.0.1 --address 169.254.20.11 NAME, or kubectl certificate approve NAME"),
         "{said}"
     );
     let config = node.config();
@@ -20,7 +20,14 @@ fn pods_are_served_at_an_address_of_their_own_with_a_certificate_from_the_cluste
     let tls = &config.listen.tls;
     assert_eq!(tls.csr.as_ref().unwrap().client, "system:node:edge-1");
     assert!(tls.before.is_some(), "kubelet is served before the approval");
-    assert!(config.listen.dummy_interface.is_some() && config.in_cluster.is_some());
+    assert!(config.listen.dummy_interface.is_some());
+    let in_cluster = config.in_cluster.unwrap();
+    assert_eq!(in_cluster.service_for, ["system:node:edge-1"]);
+    assert_eq!(
+        in_cluster.endpoints_for,
+        ["system:serviceaccount:kube-system:kube-proxy"],
+        "kubeadm's, once somebody points it here"
+    );
     let unit = node.read("etc/systemd/system/edgehold.service");
     assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN\n"), "{unit}");
     assert!(
