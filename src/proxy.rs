@@ -25,6 +25,7 @@ mod tokens;
 mod upgrade;
 mod upload;
 mod watch;
+mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use super::caller::Caller;
 use super::headers::{strip_request, upgrade_protocol};
 use super::respond::{Form, cached, refusal};
 use super::signing::Signing;
-use super::{Peer, Proxy, Tether, forward, upgrade, watch};
+use super::{Peer, Proxy, Tether, forward, upgrade, watch, write};
 
 /// A request that has been understood.
 pub(super) struct Exchange {
@@ -105,7 +105,7 @@ async fn understood(
     let response = match (wanted, class) {
         (Some(protocol), _) => upgrade::handle(exchange, body, protocol).await,
         (None, Class::Watch) => watch::handle(exchange, body).await,
-        (None, Class::Mutate) => forward::write(exchange, body).await,
+        (None, Class::Mutate) => write::handle(exchange, body).await,
         (None, Class::Stream) => forward::stream(exchange, body).await,
         (None, Class::NonResource | Class::Get | Class::List) => forward::read(exchange, body).await,
     };

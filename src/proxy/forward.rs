@@ -1,4 +1,4 @@
-//! Forwarding: reads that the cache can stand in for, writes that are never repeated, and endless streams.
+//! Forwarding: reads that the cache can stand in for, and endless streams. Writes are in `write.rs`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode, Uri, header, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::cache::{Query, is_from_apiserver, refresh_after_write};
+use crate::cache::{Query, is_from_apiserver};
 use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
 use crate::runtime::body::{self, Body};
@@ -20,7 +20,7 @@ use super::exchange::Exchange;
 use super::headers::strip_response;
 use super::lists::{Follower, Pass, Same, Turn, share};
 use super::upload::{self, Culprit};
-use super::{gzip, repeat, tokens};
+use super::{gzip, tokens};
 
 /// For so long a read looks for a connection while the cloud is there: as long as client-go does.
 const CONNECTING: Duration = Duration::from_secs(30);
@@ -206,77 +206,15 @@ pub(super) async fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) 
     })
 }
 
-fn no_credentials(exchange: &Exchange) -> Status {
+pub(super) fn no_credentials(exchange: &Exchange) -> Status {
     Status::unavailable(format!(
         "edgehold: the certificate or upstream CA for {:?} is not loaded yet; `edgehold check` says why",
         exchange.caller.transport.name()
     ))
 }
 
-/// A write: upstream's answer or an honest failure.
-pub(super) async fn write(exchange: Exchange, body: Incoming) -> Response<Body> {
-    let (ask, body) = match repeat::read(&exchange, body).await {
-        Ok(read) => read,
-        Err(status) => return exchange.refuse(&status),
-    };
-    if exchange.proxy.link.state() == LinkState::Offline {
-        // No write is answered here but one that changes nothing, with what the cloud answered to it before.
-        let again = repeat::answer(&exchange, ask.as_ref()).await;
-        return again.unwrap_or_else(|| exchange.refuse(&write_refused()));
-    }
-    let kept = repeat::record(&exchange, ask);
-    let refresh = match (&exchange.info, exchange.caller.recorded_as(&exchange.proxy)) {
-        (RequestInfo::Resource(resource), Some(principal)) => refresh_after_write(
-            &exchange.proxy.cache,
-            principal.key(),
-            resource,
-            exchange.head.uri.path(),
-            &exchange.head.headers,
-        ),
-        _ => None,
-    };
-    match Box::pin(sent_once(&exchange, body)).await {
-        Err(refused) => exchange.refuse(&refused),
-        Ok(response) => {
-            let (mut head, body) = response.into_parts();
-            exchange.noted(&head);
-            let body = match refresh {
-                Some(refresh) => refresh.answered(&exchange.head.method, &head, body),
-                None => body,
-            };
-            let body = match kept {
-                Some(kept) => kept.answered(&head, body),
-                None => body,
-            };
-            strip_response(&mut head.headers);
-            Response::from_parts(head, body)
-        }
-    }
-}
-
-/// Sends a write, or says why there is no answer to it.
-async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, Status> {
-    let (body, standstill) = upload::watched(body, exchange.patience);
-    let effort = Effort::once(Purpose::Short);
-    let sending = exchange.caller.transport.send(exchange.request(body), &effort);
-    let sent = tokio::select! {
-        sent = sending => sent,
-        culprit = standstill.lasts() => return Err(stood_still(culprit, &effort)),
-    };
-    sent.map_err(|error| {
-        exchange.failed(&error);
-        match (error.failure, error.sent) {
-            (Failure::NoCredentials, _) => no_credentials(exchange),
-            (_, Sent::No) => write_refused(),
-            (_, Sent::Maybe) => Status::timeout(
-                "edgehold: the connection to the cloud broke; the request may have been carried out",
-            ),
-        }
-    })
-}
-
 /// The refusal of a request whose body has stood still for too long.
-fn stood_still(culprit: Culprit, effort: &Effort) -> Status {
+pub(super) fn stood_still(culprit: Culprit, effort: &Effort) -> Status {
     tracing::debug!(?culprit, "the body of a request stands still, it is given up");
     match culprit {
         Culprit::Client => Status::bad_request("edgehold: the rest of the request did not come"),
@@ -285,10 +223,6 @@ fn stood_still(culprit: Culprit, effort: &Effort) -> Status {
             Status::timeout("edgehold: the cloud took no more of the request; it may have been carried out")
         }
     }
-}
-
-fn write_refused() -> Status {
-    Status::unavailable("edgehold: the cloud cannot be reached, nothing was changed")
 }
 
 /// Followed logs and the like: no time limit, no cache, no repetition.
