@@ -122,9 +122,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<Vec<Outcome>> {
         )
         .collect();
     let mut tools = Tools::provide(&wanted.into_iter().collect::<Vec<_>>())?;
-    if tools.lack(&BASE).is_none() {
-        tools.build_edgehold()?;
+    if let Some(lack) = tools.lack(&BASE) {
+        println!("skipped, all of it: {lack}");
+        return Ok(vec![Outcome::Skipped; arguments.chosen.len()]);
     }
+    tools.build_edgehold()?;
     let mut dir = tempfile::Builder::new().prefix("edgehold-e2e-").tempdir()?;
     let start = Instant::now();
     let outcomes = run_all(arguments, &tools, dir.path());
@@ -170,7 +172,7 @@ fn run_all(arguments: &Arguments, tools: &Tools, dir: &Path) -> Vec<Outcome> {
 /// Runs it on this thread, in a runtime that ends with it.
 fn run_one(scenario: Scenario, tools: &Tools, dir: &Path) -> Outcome {
     let name = scenario.as_str();
-    if let Some(lack) = tools.lack(&BASE).or_else(|| tools.lack(scenario.needs())) {
+    if let Some(lack) = tools.lack(scenario.needs()) {
         println!("{name}: skipped, {lack}");
         return Outcome::Skipped;
     }

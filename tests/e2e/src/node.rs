@@ -243,6 +243,11 @@ impl Node {
         self.edgehold.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// How many watches have gone on after an outage.
+    pub(crate) fn resumed(&self) -> usize {
+        self.log().matches("a held watch is live again").count()
+    }
+
     /// From its next start on edgehold encrypts what it keeps.
     pub(crate) fn encrypt(&self) -> anyhow::Result<()> {
         let (file, key) = (self.dir.join("edgehold.yaml"), self.dir.join("cache.key"));

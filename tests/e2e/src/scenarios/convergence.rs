@@ -5,7 +5,7 @@ pub(super) mod informers;
 pub(super) mod writer;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -17,12 +17,16 @@ use self::writer::Writer;
 use super::step;
 use crate::cluster::Cluster;
 use crate::node::{Cut, Node};
+use crate::process::until;
 use crate::random::Random;
 
 pub(super) const COLLECTION: &str = "/api/v1/namespaces/convergence/configmaps";
 pub(super) const SELECTED: &str = "/api/v1/namespaces/convergence/configmaps?labelSelector=colour%3Dred";
 const OBJECTS: u64 = 500;
 const CUTS: u64 = 30;
+
+/// Two hundred changes.
+const MANY_EVENTS: Duration = Duration::from_secs(5);
 
 /// In these cuts edgehold is killed, and after these.
 const KILLS_OFFLINE: [u64; 3] = [10, 18, 26];
@@ -96,8 +100,14 @@ async fn remembered(cluster: &mut Cluster, node: &mut Node, kubeconfig: &Path) -
 async fn trouble(cluster: &mut Cluster, node: &mut Node, random: &mut Random) -> anyhow::Result<Vec<i64>> {
     let mut kills = Vec::new();
     for number in 0..CUTS {
-        let pause = random.mostly_short(LONGEST);
+        // A cut that leaves many events to be made up for, where edgehold is to be killed while it does so.
+        let is_killed_online = KILLS_ONLINE.contains(&number);
+        let pause = match is_killed_online {
+            true => MANY_EVENTS,
+            false => random.mostly_short(LONGEST),
+        };
         let cut = match random.below(3) {
+            _ if is_killed_online => Some(Cut::Refused),
             0 => Some(Cut::Refused),
             1 => Some(Cut::BlackHole),
             _ => None,
@@ -114,14 +124,23 @@ async fn trouble(cluster: &mut Cluster, node: &mut Node, random: &mut Random) ->
             kills.push(now());
             node.kill_and_launch(cluster).await?;
         }
+        let resumed = node.resumed();
         node.end(cluster).await?;
-        tokio::time::sleep(random.seconds(3)).await;
-        node.check()?;
-        if KILLS_ONLINE.contains(&number) {
+        if is_killed_online {
+            // Or later: clients may just be waiting before they try again, and then there is no watch to go on.
+            let goes_on = until("a watch goes on", 10, async || {
+                Ok(match node.resumed() > resumed {
+                    true => Ok(()),
+                    false => Err("none does".to_owned()),
+                })
+            });
+            let _in_time_or_not = goes_on.await;
             step("edgehold killed (-9) among the events, and started again");
             kills.push(now());
             node.kill_and_launch(cluster).await?;
         }
+        tokio::time::sleep(random.seconds(3)).await;
+        node.check()?;
     }
     Ok(kills)
 }

@@ -86,6 +86,12 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .shows("deployments")?;
 
     step("online: explain and top-level paths, as without edgehold");
+    // A list of whole objects, where `get` alone asks for a Table.
+    kubectl
+        .run("get configmaps -n people -o name")
+        .await?
+        .success()?
+        .shows("configmap/colours")?;
     let explained = kubectl
         .run("explain configmap.data")
         .await?
@@ -167,6 +173,12 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
             listed.out
         );
 
+        kubectl
+            .run("get configmaps -n people -o name")
+            .await?
+            .success()?
+            .shows("configmap/colours")?
+            .says(OFFLINE)?;
         let said = kubectl.run("explain configmap.data").await?.success()?;
         ensure!(said.out == explained.out, "explain differs offline: {said:?}");
         ensure!(raw(&kubectl, &KEPT).await? == kept, "a document differs offline");
