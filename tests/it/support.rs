@@ -35,7 +35,7 @@ use tokio_rustls::client::TlsStream;
 use crate::leaks;
 
 /// How long anything in a test may take before it counts as not happening.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The common name of the kubelet of every test node.
 pub const KUBELET: &str = "system:node:edge-1";

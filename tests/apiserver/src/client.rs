@@ -22,8 +22,8 @@ use crate::secrets;
 use crate::seen::Protocol;
 use crate::tls::provider;
 
-/// How long a request or a read may take before the test fails.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a request, a read or anything else that is waited for may take before the test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How to connect.
 #[derive(Clone, Debug)]

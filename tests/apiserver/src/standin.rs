@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::auth::Tokens;
+use crate::client::DEADLINE;
 use crate::fault::{Existing, Fault, Faults, Rule};
 use crate::jwt::{ServiceAccountToken, Signers, TokenKey};
 use crate::kinds::{self, Kind};
@@ -216,9 +217,9 @@ impl Standin {
     /// The first remembered request for which `found` holds, now or later.
     ///
     /// # Panics
-    /// If there is none within ten seconds; the message lists what did arrive.
+    /// If there is none within half a minute; the message lists what did arrive.
     pub async fn wait_for(&self, found: impl FnMut(&Seen) -> bool) -> Seen {
-        match self.wait_for_within(Duration::from_secs(10), found).await {
+        match self.wait_for_within(DEADLINE, found).await {
             Some(seen) => seen,
             None => panic!("no such request; arrived: {:#?}", self.summary()),
         }
@@ -239,12 +240,12 @@ impl Standin {
     /// Waits until the counters satisfy `holds`.
     ///
     /// # Panics
-    /// If they do not within ten seconds.
+    /// If they do not within half a minute.
     pub async fn wait_counters(&self, mut holds: impl FnMut(Counters) -> bool) -> Counters {
         let found = self
             .shared
             .recorder
-            .wait(Duration::from_secs(10), |_, c| holds(c).then_some(c))
+            .wait(DEADLINE, |_, c| holds(c).then_some(c))
             .await;
         found.unwrap_or_else(|| panic!("counters stayed at {:?}", self.counters()))
     }
