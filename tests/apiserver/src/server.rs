@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
@@ -11,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
@@ -93,7 +95,7 @@ pub(crate) async fn accept(shared: Arc<Shared>) {
             Ok(stream) => shared.tasks.spawn(connection(Listed::new(&shared, stream))),
             Err(error) => {
                 tracing::debug!(%error, "accept");
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
     }
@@ -116,6 +118,7 @@ async fn connection(listed: Listed) {
         Protocol::Http1
     };
     let certificate = shared.tls.judge(tls.peer_certificates());
+    let control = listed.control.clone();
     let conn = Arc::new(Conn {
         listed,
         certificate,
@@ -123,6 +126,18 @@ async fn connection(listed: Listed) {
         leave: Notify::new(),
     });
     serve_http(shared, conn, stream).await;
+    // One of HTTP/1.1 may have been upgraded, and goes on.
+    if protocol == Protocol::Http2 {
+        linger(Socket(control)).await;
+    }
+}
+
+/// Reads on for a moment, as Go's HTTP/2 server does after its last GOAWAY (`goAwayTimeout`): a socket that is closed under what
+/// the client still sends is reset, and the client may never read what was said last.
+async fn linger(mut socket: Socket) {
+    let _ = socket.shutdown().await;
+    let rest = async { tokio::io::copy(&mut socket, &mut tokio::io::sink()).await };
+    let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
 }
 
 async fn serve_http(shared: Arc<Shared>, conn: Arc<Conn>, stream: tokio_rustls::server::TlsStream<Socket>) {
