@@ -99,44 +99,51 @@ async fn judged(server: &Arc<Server>, transport: &Transport, timeout: Duration) 
         answered = tokio::time::timeout(timeout, asking.as_mut()) => answered,
         () = server.left().cancelled() => return,
     };
-    let good = match answered {
-        Ok(good) => good,
-        Err(_) => match late(server, started, timeout, asking).await {
-            Some(good) => good,
-            None => return,
-        },
+    let event = match answered {
+        Ok(true) => Some(Event::ProbeSucceeded),
+        Ok(false) => Some(Event::ProbeFailed),
+        Err(_) => late(server, started, timeout, asking).await,
     };
-    tracing::debug!(%server, good, took = ?(clock::now() - started), "probed");
-    if good {
-        if clock::now() - started < QUICK {
-            server.vitals().prove_quick();
+    let took = clock::now() - started;
+    tracing::debug!(%server, ?event, ?took, "probed");
+    match event {
+        Some(Event::ProbeSucceeded) => {
+            if took < QUICK {
+                server.vitals().prove_quick();
+            }
+            server.signal(Event::ProbeSucceeded);
         }
-        server.signal(Event::ProbeSucceeded);
-    } else {
-        failed(server, started);
+        Some(Event::Reached) => server.signal(Event::Reached),
+        Some(missed) => missed_since(server, started, missed),
+        None => {}
     }
 }
 
-/// A probe has failed. If the server has answered anything since it began, that is the newer news: the probe began in
+/// A probe got no answer. If the server has answered anything since it began, that is the newer news: the probe began in
 /// an outage that is over.
-fn failed(server: &Server, started: Instant) {
+fn missed_since(server: &Server, started: Instant, missed: Event) {
     if server.vitals().proven_since(started) {
-        tracing::debug!(%server, "a probe failed that is older than an answer");
+        tracing::debug!(%server, "a probe got no answer, but is older than one");
         return;
     }
-    server.signal(Event::ProbeFailed);
+    server.signal(missed);
 }
 
-/// What becomes of a probe that was not answered in time. A way on which nothing arrives at all has failed. One on
-/// which something does is slow: as long as answers to clients arrive that is good enough, and the only server that
-/// there is gets more time before its silence counts.
+/// What becomes of a probe that was not answered in time, if that is not said here already. A way on which nothing
+/// arrives at all is bad. One on which something does is slow: as long as answers to clients arrive that is good enough,
+/// and the only server that there is gets more time before its silence counts.
 async fn late(
     server: &Arc<Server>,
     started: Instant,
     timeout: Duration,
     asking: impl Future<Output = bool>,
-) -> Option<bool> {
+) -> Option<Event> {
     let vitals = server.vitals();
+    let missed = if server.is_alone() {
+        Event::ProbeUnanswered
+    } else {
+        Event::ProbeFailed
+    };
     let answered = tokio::time::timeout(timeout.saturating_mul(PATIENCE), asking);
     if vitals.answering_since(started) {
         tracing::debug!(%server, "a probe was not answered in time, but others are");
@@ -145,16 +152,16 @@ async fn late(
     }
     if vitals.heard_since(started) && server.is_alone() {
         tracing::debug!(%server, "a probe was not answered in time, but something is heard: waiting on");
-        let good = answered.await.unwrap_or(false);
-        if !good && vitals.answering_since(started) {
-            server.signal(Event::Reached);
-            return None;
-        }
-        return Some(good);
+        return match answered.await {
+            Ok(true) => Some(Event::ProbeSucceeded),
+            _ if vitals.answering_since(started) => Some(Event::Reached),
+            Ok(false) => Some(Event::ProbeFailed),
+            Err(_) => Some(missed),
+        };
     }
     tracing::debug!(%server, "a probe was not answered in time");
-    failed(server, started);
-    matches!(answered.await, Ok(true)).then_some(true)
+    missed_since(server, started, missed);
+    matches!(answered.await, Ok(true)).then_some(Event::ProbeSucceeded)
 }
 
 async fn ask(server: &Arc<Server>, transport: &Transport) -> bool {

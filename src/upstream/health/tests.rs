@@ -61,7 +61,7 @@ impl Case {
     }
 }
 
-use Event::{Failed, ProbeFailed, ProbeStarted, ProbeSucceeded, Reached, Slow};
+use Event::{Failed, ProbeFailed, ProbeStarted, ProbeSucceeded, ProbeUnanswered, Reached, Slow};
 const BROKEN: Event = Failed(Failure::Broken);
 
 #[test]
@@ -73,6 +73,25 @@ fn a_server_that_never_answered_is_offline_after_one_probe() {
     );
     let case = case.probe().after(&[ProbeFailed]);
     assert_eq!(case.state(), LinkState::Offline);
+}
+
+#[test]
+fn probes_that_are_not_answered_decide_later_than_those_that_fail() {
+    let case = Case::new(Company::Alone).probe().after(&[ProbeUnanswered]);
+    assert_eq!(case.state(), LinkState::Offline, "one that never answered");
+    let mut case = Case::known(Company::Alone).after(&[BROKEN]);
+    for _ in 0..3 {
+        case = case.probe().after(&[ProbeUnanswered]);
+        assert_eq!(case.state(), LinkState::Suspect);
+    }
+    assert_eq!(case.probe().after(&[ProbeUnanswered]).state(), LinkState::Offline);
+    let case = Case::known(Company::Alone).after(&[BROKEN, ProbeUnanswered, ProbeFailed, ProbeUnanswered]);
+    assert_eq!(case.state(), LinkState::Offline);
+    let case = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeUnanswered, Reached, BROKEN]);
+    assert_eq!(
+        case.after(&[ProbeUnanswered, ProbeFailed]).state(),
+        LinkState::Suspect
+    );
 }
 
 #[test]
@@ -207,6 +226,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(ProbeStarted),
         Just(ProbeSucceeded),
         Just(ProbeFailed),
+        Just(ProbeUnanswered),
     ]
 }
 

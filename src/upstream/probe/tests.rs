@@ -33,24 +33,27 @@ async fn an_older_failure_does_not_beat_a_newer_answer() {
     let started = clock::now();
     tokio::time::advance(TIMEOUT).await;
     server.signal(Event::ProbeSucceeded);
-    failed(&server, started);
+    missed_since(&server, started, Event::ProbeFailed);
     assert_eq!(server.standing().state, LinkState::Online);
     // One that began later counts.
     tokio::time::advance(TIMEOUT).await;
-    failed(&server, clock::now());
+    missed_since(&server, clock::now(), Event::ProbeFailed);
     assert_ne!(server.standing().state, LinkState::Online);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_into_silence_has_failed_and_its_late_answer_still_counts() {
+async fn probes_into_silence_count_and_their_late_answer_still_does() {
     let (_link, server) = suspected(&["cloud"]);
     let (answer, answered) = tokio::sync::oneshot::channel();
     let judging = late(&server, clock::now(), TIMEOUT, async { answered.await.unwrap() });
     let mut judging = std::pin::pin!(judging);
     assert!(tokio::time::timeout(TIMEOUT, judging.as_mut()).await.is_err());
+    assert_eq!(server.standing().state, LinkState::Suspect, "one says little");
+    let another = late(&server, clock::now(), TIMEOUT, std::future::pending());
+    assert!(tokio::time::timeout(TIMEOUT, another).await.is_err());
     assert_eq!(server.standing().state, LinkState::Offline);
     answer.send(true).unwrap();
-    assert_eq!(judging.await, Some(true));
+    assert_eq!(judging.await, Some(Event::ProbeSucceeded));
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +66,7 @@ async fn the_only_server_gets_time_while_something_is_heard_of_it_and_no_more() 
     assert!(tokio::time::timeout(TIMEOUT, judging.as_mut()).await.is_err());
     assert_eq!(server.standing().state, LinkState::Suspect);
     let ended = tokio::time::timeout(TIMEOUT * PATIENCE, judging).await;
-    assert_eq!(ended, Ok(Some(false)));
+    assert_eq!(ended, Ok(Some(Event::ProbeUnanswered)));
 }
 
 #[tokio::test(start_paused = true)]
