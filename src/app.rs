@@ -65,6 +65,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         let running = App::bind(config).await?.spawn();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = ?running.addresses(), "edgehold is serving");
         notify::ready();
+        notify::follow(running.link());
         notify::feed_watchdog();
         let failed = tokio::select! {
             _ = interrupt.recv() => false,

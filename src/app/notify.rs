@@ -1,12 +1,15 @@
-//! What the service manager is told (sd_notify(3)): that edgehold serves, reads its configuration again, stops, and is alive.
+//! What the service manager is told (sd_notify(3)): that edgehold serves, how the link is (`systemctl status` shows it), that it
+//! reads its configuration again, stops, and is alive.
 //!
 //! Without `NOTIFY_SOCKET` nothing is told to nobody. The watchdog is fed by a task on the runtime's own workers, the ones
 //! that serve requests: if they are wedged, it goes hungry, and the service manager starts edgehold anew. It is fed until
 //! the process ends, so that an orderly stop is not taken for a hang.
 
 use sd_notify::NotifyState;
+use tokio::sync::watch;
 
 use crate::runtime::tasks::Tasks;
+use crate::upstream::LinkState;
 
 /// Feeds the watchdog this many times within its patience.
 const FEEDINGS: u32 = 3;
@@ -28,6 +31,28 @@ pub(super) fn reloading() {
 /// It is stopping.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
+}
+
+/// Tells how the link is, now and whenever that changes.
+pub(super) fn follow(mut link: watch::Receiver<LinkState>) {
+    Tasks::new().spawn("notify", async move {
+        loop {
+            let state = *link.borrow_and_update();
+            tell(&[NotifyState::Status(status(state))]);
+            if link.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// One line for people.
+fn status(link: LinkState) -> &'static str {
+    match link {
+        LinkState::Online => "online: the cloud can be reached",
+        LinkState::Suspect => "suspect: the cloud may be away, probing",
+        LinkState::Offline => "offline: the cloud is away, answering from the cache",
+    }
 }
 
 /// Feeds the watchdog for as long as the runtime lives, if there is one (`WATCHDOG_USEC`).

@@ -225,10 +225,15 @@ async fn the_service_manager_is_told_when_it_serves_lives_and_stops() {
     let path = node.dir.path().join("notify.sock");
     let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
     let told = || async {
-        let mut message = [0; 256];
-        let received = tokio::time::timeout(DEADLINE, socket.recv(&mut message)).await;
-        let length = received.expect("it says something").unwrap();
-        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+        loop {
+            let mut message = [0; 256];
+            let received = tokio::time::timeout(DEADLINE, socket.recv(&mut message)).await;
+            let length = received.expect("it says something").unwrap();
+            let message = String::from_utf8_lossy(&message[..length]).trim().to_owned();
+            if !message.starts_with("STATUS=") {
+                return message;
+            }
+        }
     };
     let environment = format!(
         "export NOTIFY_SOCKET={} WATCHDOG_USEC=600000; unset WATCHDOG_PID",

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use apiserver_standin::{Existing, Fault, Options, Pki, Standin};
+use apiserver_standin::{Client, Existing, Fault, Options, Pki, Standin};
 use edgehold::app::App;
 use edgehold::config;
 use edgehold::upstream::LinkState;
@@ -172,11 +172,19 @@ async fn the_service_manager_is_told_when_a_reload_begins_and_when_it_is_done() 
     replace(&path, &text);
     let socket = node.dir.path().join("notify.sock");
     let manager = tokio::net::UnixDatagram::bind(&socket).unwrap();
-    let told = || async {
+    let said = || async {
         let mut message = [0; 256];
         let received = tokio::time::timeout(DEADLINE, manager.recv(&mut message)).await;
         let length = received.expect("it says something").unwrap();
         String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let told = || async {
+        loop {
+            let message = said().await;
+            if !message.starts_with("STATUS=") {
+                return message;
+            }
+        }
     };
     let process = Process::run_after(&format!("export NOTIFY_SOCKET={}", socket.display()), &path);
     assert_eq!(told().await.trim(), "READY=1");
@@ -197,6 +205,14 @@ async fn the_service_manager_is_told_when_a_reload_begins_and_when_it_is_done() 
     replace(&path, &text.replace("servers:", "serverz:"));
     reload().await;
     process.logged(&["not right"]).await;
+    // And how the link is, which `systemctl status` shows.
+    let address = process.address().await;
+    let client = Client::new(address, node.api.ca_pem(), Some(&node.pair("kubelet")));
+    node.api.fault(Fault::Refuse(Existing::Cut));
+    let _unanswered = client.send("GET", "/version", "").await;
+    while said().await.trim() != "STATUS=offline: the cloud is away, answering from the cache" {}
+    node.api.clear_faults();
+    while said().await.trim() != "STATUS=online: the cloud can be reached" {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
