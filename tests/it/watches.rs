@@ -582,6 +582,22 @@ async fn a_view_behind_a_watch_that_began_offline_is_carried_on_when_the_cloud_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_does_not_wait_for_a_view_that_has_much_to_make_up_for() {
+    let (node, _) = node_behind().await;
+    put(&node, "large", &"x".repeat(70_000));
+    let position = put(&node, "a", "3");
+    let mut connection = node.kubelet().connect().await.unwrap();
+    let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
+    let last = put(&node, "c", "1");
+    assert_eq!(next_version(&mut watch).await, last);
+    let own = format!("resourceVersion={position}");
+    let asked = node.api.requests();
+    let watches: Vec<_> = asked.iter().filter(|seen| seen.is_watch()).collect();
+    assert_eq!(watches.len(), 2);
+    assert!(watches[1].target.contains(&own), "{}", watches[1].target);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_view_upstream_has_forgotten_watches_from_its_own_position() {
     let (node, position) = node_behind().await;
     node.api.compact();

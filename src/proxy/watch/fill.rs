@@ -98,7 +98,7 @@ pub(super) enum Seen {
     Before,
     /// This is new, and so is everything that follows.
     After,
-    /// Upstream cannot tell what is between.
+    /// What is between is not to be had.
     Forgotten,
 }
 

@@ -34,6 +34,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Between two tries to re-open a watch that upstream refuses although the link is up, jittered up to a quarter more.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
+/// A view is not filled with more: the client's own events would wait behind it.
+const LARGEST_FILL: usize = 64 * 1024;
+
 /// No refusal keeps a watch away for longer, whatever it says.
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
@@ -100,13 +103,15 @@ pub(super) struct Pump {
     /// Upstream is not re-opened before.
     not_before: Option<Instant>,
     filling: Filling,
+    /// Bytes of events that were recorded and that the client has seen before.
+    filled: usize,
 }
 
 /// Whether upstream is asked from where the view stands, if that is before the client's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Filling {
     Tried,
-    /// Upstream has forgotten what is between.
+    /// Upstream has forgotten what is between, or it is too much.
     GivenUp,
 }
 
@@ -149,6 +154,7 @@ impl Pump {
             spoke: false,
             not_before: None,
             filling: Filling::Tried,
+            filled: 0,
         }
     }
 
@@ -260,9 +266,16 @@ impl Pump {
         let Ok(event) = read_event(self.stream.encoding, frame) else {
             return Seen::After;
         };
-        let seen = fill::seen(&event, position);
+        self.filled += frame.len();
+        let seen = match fill::seen(&event, position) {
+            // What the client waits for comes after it.
+            Seen::Before if self.filled > LARGEST_FILL => Seen::Forgotten,
+            seen => seen,
+        };
         if seen == Seen::Forgotten {
             self.filling = Filling::GivenUp;
+            // Nothing is wrong with upstream: the client's own watch is opened at once.
+            self.not_before = None;
         }
         if seen != Seen::After
             && let Some(recording) = recording
