@@ -1,7 +1,8 @@
 //! The whole process, measured from outside: memory, processor time and latency of the release binary as a child.
 //!
 //! `cargo bench --bench process` prints a table and fails where a promise of docs/performance.md is not met;
-//! `cargo bench --bench process -- lists readers` does only these.
+//! `cargo bench --bench process -- lists readers` does only these. `mixed` is done only if it is asked for: what ten minutes
+//! (or `MIXED_MINUTES`) of informers and of pollers with a new selector each time leave behind.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -58,6 +59,10 @@ fn main() {
         }
         if wanted("watches") {
             watches().await;
+        }
+        // Only by name: it takes ten minutes.
+        if asked.iter().any(|a| a == "mixed") {
+            mixed().await;
         }
     });
 }
@@ -324,7 +329,7 @@ async fn offline() {
     let took = started.elapsed();
     assert_eq!(
         (first.status, first.header("cache-status")),
-        (200, "edgehold; hit; detail=offline")
+        (200, "edgehold; hit; detail=stale")
     );
     promise("the first GET", took.as_secs_f64() * 1e3, 50.0, "ms");
     for (what, target, count) in [
@@ -423,5 +428,93 @@ async fn idle_watches(count: usize, distinct: bool) {
         node.memory().threads,
         node.cpu() - busy,
         since.elapsed()
+    );
+}
+
+/// Thirty informers and two pollers, each of whose lists has a selector of its own.
+async fn mixed() {
+    const INFORMERS: usize = 30;
+    let minutes = std::env::var("MIXED_MINUTES").ok().and_then(|n| n.parse().ok());
+    let minutes: u64 = minutes.unwrap_or(10);
+    println!("{INFORMERS} informers, two pollers with selectors of their own, {minutes} minutes");
+    let node = Child::start(program(), Options::default()).await;
+    let object = |namespace: usize, name: usize, value: u64| {
+        serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": format!("n{namespace}"), "name": format!("c{name}"),
+                "labels": {"job": format!("j{name}")}},
+            "data": {"k": format!("{value}{}", "x".repeat(2000))}})
+    };
+    for namespace in 0..INFORMERS {
+        for name in 0..20 {
+            node.api.put(object(namespace, name, 0));
+        }
+    }
+    let began = Instant::now();
+    let end = began + Duration::from_secs(60 * minutes);
+    let mut informers = Vec::new();
+    for namespace in 0..INFORMERS {
+        let mut connection = node.client().connect().await.unwrap();
+        let list = format!("/api/v1/namespaces/n{namespace}/configmaps");
+        let version = connection.send("GET", &list, "").await.unwrap().json();
+        let version = version["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let target = format!("{list}?watch=true&resourceVersion={version}&timeoutSeconds=36000");
+        informers.push((connection.lines(&target).await.unwrap(), connection));
+    }
+    let following = async {
+        let each = informers.iter_mut().map(|(lines, _)| async {
+            let mut events = 0_u64;
+            while let Ok(Ok(Some(_))) = tokio::time::timeout_at(end, lines.next()).await {
+                events += 1;
+            }
+            events
+        });
+        futures_util::future::join_all(each).await
+    };
+    let writing = async {
+        let mut written = 0_u64;
+        while Instant::now() < end {
+            let namespace = usize::try_from(written).unwrap() % INFORMERS;
+            node.api
+                .put(object(namespace, usize::try_from(written).unwrap() % 20, written));
+            written += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        written
+    };
+    let polling = async |poller: usize| {
+        let mut connection = node.client().connect().await.unwrap();
+        let mut lists = 0_u64;
+        while Instant::now() < end {
+            let target = format!("/api/v1/configmaps?labelSelector=poller%3D{poller}-{lists}");
+            assert_eq!(connection.send("GET", &target, "").await.unwrap().status, 200);
+            lists += 1;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        lists
+    };
+    let measuring = async {
+        println!("  after   descriptors   resident    threads   logs");
+        while Instant::now() < end {
+            let memory = node.memory();
+            println!(
+                "  {:>4} s  {:>10}  {:>6.1} MiB  {:>8}  {:>6}",
+                began.elapsed().as_secs(),
+                node.descriptors(),
+                mib(memory.resident),
+                memory.threads,
+                node.logs()
+            );
+            tokio::time::sleep_until(end.min(Instant::now() + Duration::from_secs(30))).await;
+        }
+    };
+    let (events, written, first, second, ()) =
+        tokio::join!(following, writing, polling(1), polling(2), measuring);
+    println!(
+        "  {written} writes, {} events, {} lists",
+        events.iter().sum::<u64>(),
+        first + second
     );
 }

@@ -1,8 +1,8 @@
 //! edgehold in a few seconds, on one machine and without a cluster:
 //!
 //! ```console
-//! $ cargo run --release --example quickstart             # tells the story, every step checked
-//! $ cargo run --release --example quickstart -- --stay   # and stays, to be tried out with kubectl
+//! $ cargo run --example quickstart             # tells the story, every step checked
+//! $ cargo run --example quickstart -- --stay   # and stays, to be tried out with kubectl
 //! ```
 //!
 //! A stand-in apiserver and edgehold run in this process, with certificates in a temporary directory; all requests are

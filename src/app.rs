@@ -2,12 +2,14 @@
 
 mod certificates;
 mod clients;
+mod descriptors;
 mod issuer;
-mod logging;
+pub(crate) mod logging;
 mod maintenance;
 mod memory;
 mod node;
 mod notify;
+pub(crate) mod rehearsal;
 mod reload;
 mod storage;
 mod way;
@@ -15,15 +17,17 @@ mod way;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin;
 use crate::cache::{Cache, CacheConfig, StoredIssuer, StoredTokens};
-use crate::config::Config;
+use crate::config::{AdminAddress, Config};
 use crate::proxy::{Pace, Parts, Proxy, ProxyMetrics};
+use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::tls::{self, Certificates};
@@ -31,7 +35,7 @@ use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, names, probe
 
 use self::certificates::Seals;
 use self::clients::Changeable;
-use self::maintenance::Maintenance;
+use self::maintenance::{Maintenance, Place};
 use self::node::NodeParts;
 use self::storage::Storage;
 
@@ -46,6 +50,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Held watches return upstream at most so fast, over all watches of the node.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(25);
 
+/// How long a blocking thread waits for more. They are woken in turn, so that under a steady load as many stay as the largest
+/// burst ever needed, unless each gets less than one piece of work in this time.
+const THREADS_KEPT: Duration = Duration::from_millis(100);
+
 /// Runs edgehold until a signal ends it: the whole of `edgehold run`.
 ///
 /// # Errors
@@ -54,9 +62,11 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(25);
 pub fn run(config: Config) -> anyhow::Result<()> {
     logging::init(&config.log);
     memory::keep_from_disk();
+    let descriptors = descriptors::raise_limit();
     tls::warm_up();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_keep_alive(THREADS_KEPT)
         .build()
         .context("starting the runtime")?;
     let outcome = runtime.block_on(async {
@@ -64,8 +74,13 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let running = App::bind(config).await?.spawn();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = ?running.addresses(), "edgehold is serving");
+        descriptors.tell();
         notify::ready();
-        notify::follow(running.link());
+        notify::follow(
+            running.link.clone(),
+            running.maintenance.place(),
+            running.configuration.clone(),
+        );
         notify::feed_watchdog();
         let failed = tokio::select! {
             _ = interrupt.recv() => false,
@@ -90,6 +105,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 pub struct App {
     config: Config,
     listener: Bound,
+    admin: Option<admin::Bound>,
+    started: SystemTime,
     storage: Storage,
     certificates: Arc<Certificates>,
     tokens: StoredTokens,
@@ -106,6 +123,7 @@ impl App {
     /// # Errors
     /// An address that cannot be listened on, a store that cannot be opened.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let started = clock::wall();
         let tasks = Tasks::new();
         let listener = Listener::bind(ListenerConfig {
             addresses: config.listen.addresses.clone(),
@@ -120,21 +138,24 @@ impl App {
         let blocking_tasks = tasks.clone();
         let audiences = config.offline.issuer.audiences.clone();
         let opened = tasks.spawn_blocking(move || -> anyhow::Result<_> {
-            let storage = Storage::open(&cache)?;
-            let tokens = StoredTokens::open(&storage.store, &blocking_tasks)?;
+            let (storage, tokens) = Storage::open(&cache, &blocking_tasks)?;
             node::prepare(&prepared);
-            let issuer = StoredIssuer::open(&storage.store, audiences, &blocking_tasks)?;
+            let issuer = storage.issuer(audiences, &blocking_tasks)?;
             let seals = Seals::new(tokens.node_key());
             let certificates = Certificates::bind(certificates::config(&prepared, &seals));
             Ok((storage, (tokens, issuer), Arc::new(certificates)))
         });
         let (storage, (tokens, issuer), certificates) = opened.await.context("opening the store")??;
+        // Last: one that cannot start says only why.
+        let admin = bind_admin(&config.admin.address).await?;
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let upstream_metrics = UpstreamMetrics::register(&mut registry);
         Ok(Self {
             config,
             listener,
+            admin,
+            started,
             storage,
             certificates,
             tokens,
@@ -151,7 +172,14 @@ impl App {
         let Self {
             config,
             listener,
-            storage: Storage { store, spool },
+            admin,
+            started,
+            storage:
+                Storage {
+                    store,
+                    spool,
+                    deferred,
+                },
             certificates,
             tokens,
             issuer,
@@ -177,18 +205,19 @@ impl App {
             })
             .collect();
         let transports = Transports::spawn(&link, &certificates.upstream_roots(), identities, &time, &tasks);
-        probe::spawn(&link, transports.default_transport(), &tasks);
+        probe::spawn(&transports, &tasks);
         upkeep::spawn(&transports, &tasks);
         trial::spawn(&transports, &tasks);
         names::spawn(&transports, &tasks);
         let clients = Changeable::new(&config);
-        reload::spawn(&config, &link, &certificates, &clients, &tasks);
+        let configuration = reload::spawn(&config, &link, &certificates, &clients, &tasks);
 
         let cache_config = CacheConfig {
             spool,
             node_key: tokens.node_key().clone(),
             reviews: config.offline.reviews,
         };
+        let kept = Arc::clone(&store);
         let cache = Cache::new(Arc::clone(&store), cache_config, tasks.clone());
         let proxy = Arc::new(Proxy::new(Parts {
             transports,
@@ -205,26 +234,49 @@ impl App {
             tasks: tasks.clone(),
         }));
         maintenance::follow_link(&link, &time, &tasks);
-        maintenance::prune(&proxy, &tasks);
         issuer::keep_current(&config.offline.issuer, &proxy, &tasks);
-        let maintenance = Maintenance::new(
-            store,
-            config.cache.max_size,
-            configured_owners(&config),
-            Arc::clone(&time),
-        );
+        let maintenance = Maintenance::new(store, deferred, Arc::clone(&time));
         maintenance.spawn(&tasks);
+        maintenance.prune(&proxy, config.cache.max_size, configured_owners(&config), &tasks);
         let node = NodeParts::spawn(&config, &seals, proxy.transports(), &mut registry, &tasks);
 
         let addresses = listener.addresses();
         listener.spawn(&proxy, &certificates.server_material(), &time, &metrics, &tasks);
+        let place = maintenance.place();
+        // Only one that should be on disk is missed there.
+        let observer = Arc::new(admin::Observer {
+            proxy: Arc::downgrade(&proxy),
+            link: link.clone(),
+            certificates: Arc::clone(&certificates),
+            store: kept,
+            is_in_memory: Box::new(move || *place.borrow() == Place::Memory),
+            cache_path: config.cache.path.clone(),
+            configuration: configuration.clone(),
+            started,
+        });
+        admin::ProcessMetrics(Arc::clone(&observer)).register(&mut registry);
+        let registry = Arc::new(registry);
+        let admin_address = admin.as_ref().map(|bound| bound.address.clone());
+        if let Some(bound) = admin {
+            let sources = admin::Sources {
+                observer,
+                server: metrics.clone(),
+                registry: Arc::clone(&registry),
+                listen: addresses.iter().map(ToString::to_string).collect(),
+                cache_max_bytes: config.cache.max_size,
+                token_file: config.admin.token_file.clone(),
+            };
+            admin::spawn(bound, sources, &tasks);
+        }
         Running {
             addresses,
+            admin_address,
             link,
             proxy,
             certificates,
             metrics,
             registry,
+            configuration,
             maintenance,
             node,
             tasks,
@@ -235,11 +287,14 @@ impl App {
 /// edgehold, serving.
 pub struct Running {
     addresses: Vec<SocketAddr>,
+    admin_address: Option<AdminAddress>,
     link: Link,
     proxy: Arc<Proxy>,
     certificates: Arc<Certificates>,
     metrics: ServerMetrics,
-    registry: Registry,
+    registry: Arc<Registry>,
+    /// What is wrong with the configuration file.
+    configuration: tokio::sync::watch::Receiver<Option<String>>,
     maintenance: Maintenance,
     node: NodeParts,
     tasks: Tasks,
@@ -249,6 +304,11 @@ impl Running {
     /// The bound addresses, in the configured order.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it tells how it is; `None` if that could not be had.
+    pub fn admin_address(&self) -> Option<&AdminAddress> {
+        self.admin_address.as_ref()
     }
 
     /// The state of the way to the cloud, to be followed.
@@ -313,6 +373,25 @@ impl Running {
         }
         self.maintenance.close(&self.tasks).await;
         self.node.close(&self.tasks).await;
+    }
+}
+
+/// A socket that cannot be had, as where nothing has made /run/edgehold, is said: clients are served without. A port is there
+/// or somebody else's.
+async fn bind_admin(address: &AdminAddress) -> anyhow::Result<Option<admin::Bound>> {
+    match (admin::bind(address).await, address) {
+        (Ok(bound), _) => Ok(Some(bound)),
+        (Err(error), AdminAddress::Unix(_)) => {
+            tracing::warn!(
+                %address, %error,
+                "there is no admin listener: `edgehold status` and monitoring get no answer; make the directory \
+                 (RuntimeDirectory=edgehold in the unit) or set admin.address"
+            );
+            Ok(None)
+        }
+        (Err(error), AdminAddress::Tcp(_)) => {
+            Err(error).context(format!("listening on admin.address {address}"))
+        }
     }
 }
 

@@ -9,32 +9,42 @@ mod answer;
 mod collection;
 mod decode;
 mod documents;
+mod healing;
+mod high_water;
 mod issuer;
 mod lists;
 mod objects;
 mod pods;
 mod query;
 mod recording;
+mod removal;
 mod replies;
+#[cfg(test)]
+mod simulation;
 mod source;
 mod spool;
 mod stream;
 mod tee;
 mod tokens;
+mod views;
 mod watches;
 mod writes;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use http::Method;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::identity::NodeKey;
+use crate::kube::request::RequestInfo;
+use crate::kube::version::ResourceVersion;
 use crate::runtime::clock;
-use crate::runtime::strand::{Strand, StrandGone};
+use crate::runtime::shares::{Share, Shares};
+use crate::runtime::strand::{self, NoAnswer, Strand};
 use crate::runtime::tasks::Tasks;
 use crate::store::{LogId, LogSummary, Store, StoreError};
 use crate::view::event::Input;
@@ -42,24 +52,28 @@ use crate::view::key::ViewKey;
 use crate::view::pages::{PageLimits, Pages};
 
 use self::collection::StoredView;
-use self::objects::Objects;
+use self::healing::Health;
+use self::high_water::{HighWater, Level};
+use self::objects::{Moment, Objects};
 use self::recording::{PageStage, PageTurns};
 use self::replies::Replies;
 use self::source::Source;
 use self::tee::Handover;
+use self::views::{Used, Validated, Views};
 
 pub use self::answer::{Answer, Found};
+pub use self::healing::{Followed, Kept};
 pub use self::issuer::{IssuerDocument, StoredIssuer};
 pub use self::pods::Presence;
-pub use self::query::{ListName, Query, Target};
-pub use self::recording::{Recording, is_from_apiserver};
+pub use self::query::{ListName, OnlyLive, Query, Target, is_document};
+pub use self::recording::Recording;
 pub use self::replies::{Ask, LARGEST_ASKED, ReplyRecording, may_be_asked_again};
 pub use self::spool::{Spool, SpoolForm};
-pub use self::tokens::{Noted, StoredTokens};
+pub use self::tokens::{Noted, StoredTokens, TokensError};
 pub use self::watches::{HeldStart, WatchPlan, WatchRecording};
-pub use self::writes::refresh_after_write;
+pub use self::writes::{Write, refresh_after_write};
 
-/// Lists being received at once; each keeps one blocking thread.
+/// Lists being received at once; each keeps one blocking thread. Shared among principals, as the two below.
 const RECORDING_SLOTS: usize = 256;
 
 /// Answers that wait for the disk: most are a few KiB, a whole one is at most 64 KiB; large ones also need a slot.
@@ -67,6 +81,9 @@ const MAX_UNDER_WAY: usize = 1024;
 
 /// Bytes of watch events that wait to be written, over all watches.
 const EVENT_BUDGET: usize = 16 << 20;
+
+/// The same of one view: one that is stuck must not cost the others of its principal their events.
+const VIEW_BACKLOG: usize = 4 << 20;
 
 const PAGES: PageLimits = PageLimits {
     chains: 64,
@@ -97,33 +114,38 @@ struct Inner {
     pages: Mutex<Pages<String, PageStage>>,
     page_turns: Arc<PageTurns>,
     numbers: AtomicU64,
-    slots: Arc<Semaphore>,
-    events: Arc<Semaphore>,
+    slots: Shares,
+    /// In KiB.
+    events: Shares,
+    waiting: Shares,
     under_way: watch::Sender<usize>,
     confirmed: Mutex<HashMap<LogId, SystemTime>>,
     replies: Replies,
 }
 
-/// An answer on its way to its strand.
-struct UnderWay(Cache);
+/// An answer that waits for the disk.
+struct UnderWay {
+    cache: Cache,
+    _waiting: Share,
+    /// It is large.
+    _slot: Option<Share>,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.inner.under_way.send_modify(|count| *count -= 1);
+        self.cache.inner.under_way.send_modify(|count| *count -= 1);
     }
 }
 
 /// What one principal has.
 struct Owner {
     objects: Strand<Objects>,
+    /// `None`: their log is closed.
+    objects_used: Mutex<Option<Used>>,
     views: Mutex<Views>,
-}
-
-#[derive(Default)]
-struct Views {
-    /// Every view that is on disk or being received.
-    names: BTreeSet<ViewKey>,
-    open: HashMap<ViewKey, ViewHandle>,
+    /// All that is known of objects and documents is about to be forgotten.
+    forgetting: AtomicBool,
+    high_water: Arc<HighWater>,
 }
 
 /// A view on its strand. Cheap to clone.
@@ -131,7 +153,13 @@ struct Views {
 pub(crate) struct ViewHandle {
     id: Arc<LogId>,
     strand: Strand<StoredView>,
+    /// KiB of events that may wait for it.
+    backlog: Arc<Semaphore>,
+    /// It is about to be withdrawn.
+    withdrawing: Arc<AtomicBool>,
+    level: Arc<Level>,
     cache: Weak<Inner>,
+    health: watch::Receiver<Health>,
 }
 
 impl ViewHandle {
@@ -139,34 +167,87 @@ impl ViewHandle {
         &self.id
     }
 
+    /// Whether nobody has another handle: no list or watch is recorded, and no work waits.
+    fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.id) == 1
+    }
+
+    fn is_gone(&self) -> bool {
+        self.strand.is_gone()
+    }
+
+    /// Whether the disk keeps it so long that nothing more should be recorded in it.
+    fn is_stuck(&self) -> bool {
+        self.strand.is_stuck()
+    }
+
+    /// Drops the view, behind what was posted before. However often it is asked for, it waits once.
+    fn withdraw(&self) {
+        if self.withdrawing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let withdrawing = Arc::clone(&self.withdrawing);
+        self.post(move |view| {
+            withdrawing.store(false, Ordering::SeqCst);
+            view.withdraw();
+        });
+    }
+
     /// Queues work on the view, behind everything that was posted before.
     fn post(&self, work: impl FnOnce(&mut StoredView) + Send + 'static) {
         let own = self.clone();
         self.strand.post(move |view| {
+            view.open_again();
             work(view);
-            if view.take_restarted()
-                && let Some(inner) = own.cache.upgrade()
-            {
-                Cache { inner }.history_restarted(own.id());
+            let Some(inner) = own.cache.upgrade() else {
+                return;
+            };
+            if view.take_restarted() {
+                Cache { inner: inner.clone() }.history_restarted(own.id());
+            }
+            let lost = view.take_lost();
+            if !lost.is_empty() {
+                let cache = Cache { inner: inner.clone() };
+                cache.lost(own.id(), lost);
+            }
+            if let Some((asked, version)) = view.take_committed() {
+                own.level.raise(&version);
+                Cache { inner }.snapshot_kept(own.id(), Moment(asked), version);
             }
         });
+    }
+
+    /// The client is about to be shown this version.
+    fn shown(&self, version: &ResourceVersion) {
+        self.level.raise(version);
     }
 
     async fn run<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut StoredView) -> R + Send + 'static,
-    ) -> Result<R, StrandGone> {
-        self.strand.run(work).await
+    ) -> Result<R, NoAnswer> {
+        let own = self.clone();
+        self.strand
+            .run(move |view| {
+                view.open_again();
+                let done = work(view);
+                drop(own);
+                done
+            })
+            .await
     }
 }
 
 impl Cache {
     /// A cache over an open store.
     pub fn new(store: Arc<dyn Store>, config: CacheConfig, tasks: Tasks) -> Self {
-        let mut names: HashMap<String, BTreeSet<ViewKey>> = HashMap::new();
+        let mut names: HashMap<String, BTreeMap<ViewKey, Validated>> = HashMap::new();
         for log in store.logs() {
             if let Some(key) = ViewKey::parse(&log.id.name) {
-                names.entry(log.id.owner).or_default().insert(key);
+                names
+                    .entry(log.id.owner)
+                    .or_default()
+                    .insert(key, Validated::default());
             } else if log.id.name == objects::LOG_NAME {
                 names.entry(log.id.owner).or_default();
             }
@@ -180,8 +261,9 @@ impl Cache {
             pages: Mutex::new(Pages::new(PAGES)),
             page_turns: Arc::default(),
             numbers: AtomicU64::new(1),
-            slots: Arc::new(Semaphore::new(RECORDING_SLOTS)),
-            events: Arc::new(Semaphore::new(EVENT_BUDGET / 1024)),
+            slots: Shares::new(RECORDING_SLOTS),
+            events: Shares::new(EVENT_BUDGET / 1024),
+            waiting: Shares::new(MAX_UNDER_WAY),
             under_way: watch::Sender::new(0),
             confirmed: Mutex::default(),
         };
@@ -189,7 +271,7 @@ impl Cache {
             inner: Arc::new(inner),
         };
         for (owner, names) in names {
-            cache.owner(&owner).views.lock().names = names;
+            cache.owner_begun(&owner).views.lock().names = names;
         }
         cache
     }
@@ -197,6 +279,12 @@ impl Cache {
     /// Begins to record a read that is about to be forwarded.
     pub fn record(&self, query: &Query) -> Recording {
         Recording::begin(self, query)
+    }
+
+    /// Begins to record a read whose answer has begun to arrive, of a caller who was not known before. Where things stood
+    /// when it was sent is not known.
+    pub fn record_late(&self, query: &Query) -> Recording {
+        Recording::begin_late(self, query)
     }
 
     /// What the store holds: every principal's views, objects and documents, and the node's own logs. For status.
@@ -210,50 +298,28 @@ impl Cache {
         // What it gives is a lock on the count: not to be held while recordings go on.
         drop(under_way.wait_for(|count| *count == 0).await);
         self.inner.replies.settle().await;
-        let owners: Vec<Arc<Owner>> = self.inner.owners.lock().values().cloned().collect();
-        for owner in owners {
+        for (_, owner) in self.owners() {
             // First the objects: a refusal is read there and posted to the views.
-            let _stopped = owner.objects.run(|_| ()).await;
-            let views: Vec<ViewHandle> = owner.views.lock().open.values().cloned().collect();
+            owner.objects.settle().await;
+            let views: Vec<ViewHandle> = owner.views.lock().open().cloned().collect();
             for view in views {
-                let _stopped = view.run(|_| ()).await;
+                view.strand.settle().await;
             }
         }
     }
 
-    /// Lets go of views that nothing came of, so that requests for what does not exist leave nothing behind, and of
-    /// chains of pages that nobody continues. For a maintenance task.
+    /// Closes what nobody has used for a while, and lets go of views that nothing came of, so that requests for what
+    /// does not exist leave nothing behind, and of chains of pages that nobody continues. For a maintenance task.
     pub async fn prune(&self) {
         let expired = self.pages().expire(clock::now());
         // Dropping what is staged touches the disk.
         let _panicked = self.tasks().spawn_blocking(move || drop(expired)).await;
-        let names: Vec<String> = self.inner.owners.lock().keys().cloned().collect();
-        for name in names {
-            let owner = self.owner(&name);
-            let open: Vec<(ViewKey, ViewHandle)> = owner
-                .views
-                .lock()
-                .open
-                .iter()
-                .map(|(key, view)| (key.clone(), view.clone()))
-                .collect();
-            for (key, view) in open {
-                if !view.run(|view| view.is_void()).await.unwrap_or(false) {
-                    continue;
-                }
-                drop(view);
-                let mut views = owner.views.lock();
-                // Whoever works with the view holds its handle, and new ones are only made under this lock.
-                let unused = views
-                    .open
-                    .get(&key)
-                    .is_some_and(|view| Arc::strong_count(&view.id) == 1);
-                if unused {
-                    views.open.remove(&key);
-                    views.names.remove(&key);
-                }
+        self.close_idle();
+        for (name, owner) in self.owners() {
+            self.sweep_marks(&name, &owner).await;
+            if !self.store().holds(&LogId::new(&*name, objects::LOG_NAME)) {
+                self.prune_owner(&name, owner).await;
             }
-            self.prune_owner(&name, owner).await;
         }
     }
 
@@ -280,18 +346,59 @@ impl Cache {
         self.inner.pages.lock()
     }
 
-    /// Counts an answer that has been received but is not with its strand yet. `None`: so many wait for the disk that
-    /// this one is not kept, or a disk that hangs would fill the memory.
-    fn under_way(&self) -> Option<UnderWay> {
-        let counted = self.inner.under_way.send_if_modified(|count| {
-            let has_room = *count < MAX_UNDER_WAY;
-            *count += usize::from(has_room);
-            has_room
-        });
-        if !counted {
-            tracing::debug!("the disk does not keep up, an answer is not kept");
+    /// Counts an answer of `owner` that has been received but is not with the store yet. `None`: so many wait for the
+    /// disk that this one is not kept, or a disk that hangs would fill the memory.
+    fn under_way(&self, owner: &str) -> Option<UnderWay> {
+        self.counted(owner, None)
+    }
+
+    /// The same for one that is still arriving: slow clients must not take all threads.
+    fn under_way_slowly(&self, owner: &str) -> Option<UnderWay> {
+        let slot = self.inner.slots.try_take(owner, 1);
+        if slot.is_none() {
+            tracing::warn!(
+                owner,
+                "too many answers are being received at once, one is not kept"
+            );
         }
-        counted.then(|| UnderWay(self.clone()))
+        slot.and_then(|slot| self.counted(owner, Some(slot)))
+    }
+
+    fn counted(&self, owner: &str, slot: Option<Share>) -> Option<UnderWay> {
+        let waiting = self.inner.waiting.try_take(owner, 1);
+        if waiting.is_none() {
+            tracing::debug!(owner, "the disk does not keep up, an answer is not kept");
+        }
+        self.inner
+            .under_way
+            .send_modify(|count| *count += usize::from(waiting.is_some()));
+        Some(UnderWay {
+            cache: self.clone(),
+            _waiting: waiting?,
+            _slot: slot,
+        })
+    }
+
+    /// What was deleted or refused cannot be noted, because too much waits for the disk already: none of the owner's
+    /// objects and documents may be told any more.
+    fn forget_single_answers(&self, owner: &str) {
+        let known = self.owner(owner);
+        if known.forgetting.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (cache, owner) = (self.clone(), Arc::clone(&known));
+        known.objects.post(move |objects| {
+            owner.forgetting.store(false, Ordering::SeqCst);
+            let name = objects.owner().to_owned();
+            tracing::warn!(
+                owner = name,
+                "the disk did not keep up: what is known of single objects is forgotten"
+            );
+            let all = cache.forget_documents(&name, |_| true);
+            if let Err(error) = objects.forget_all().and(all) {
+                tracing::error!(owner = name, %error, "withdrawn data could not be removed from disk");
+            }
+        });
     }
 
     fn replies(&self) -> &Replies {
@@ -306,10 +413,6 @@ impl Cache {
         self.inner.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn recording_slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.inner.slots).try_acquire_owned().ok()
-    }
-
     fn source(&self, handover: Handover) -> Source {
         match handover {
             Handover::Whole(chunks) => Source::whole(chunks),
@@ -317,7 +420,28 @@ impl Cache {
         }
     }
 
+    fn owners(&self) -> Vec<(String, Arc<Owner>)> {
+        let owners = self.inner.owners.lock();
+        owners
+            .iter()
+            .map(|(name, owner)| (name.clone(), Arc::clone(owner)))
+            .collect()
+    }
+
+    fn known_owner(&self, owner: &str) -> Option<Arc<Owner>> {
+        self.inner.owners.lock().get(owner).cloned()
+    }
+
     fn owner(&self, owner: &str) -> Arc<Owner> {
+        let owner = self.owner_begun(owner);
+        let opened = owner.objects_used.lock().replace(Used::now(self)).is_none();
+        if opened {
+            self.bound_objects();
+        }
+        owner
+    }
+
+    fn owner_begun(&self, owner: &str) -> Arc<Owner> {
         let mut owners = self.inner.owners.lock();
         let known = owners.get(owner);
         if let Some(known) = known.filter(|known| !known.objects.is_gone()) {
@@ -327,11 +451,13 @@ impl Cache {
             .map(|lost| lost.views.lock().names.clone())
             .unwrap_or_default();
         let objects = Strand::spawn(self.tasks(), Objects::new(Arc::clone(self.store()), owner));
-        let views = Mutex::new(Views {
-            names,
-            ..Views::default()
+        let made = Arc::new(Owner {
+            objects,
+            objects_used: Mutex::default(),
+            forgetting: AtomicBool::new(false),
+            high_water: Arc::default(),
+            views: Mutex::new(Views::named(names)),
         });
-        let made = Arc::new(Owner { objects, views });
         owners.insert(owner.to_owned(), Arc::clone(&made));
         made
     }
@@ -339,49 +465,68 @@ impl Cache {
     /// The view of this key, begun if need be.
     fn view(&self, owner: &str, key: &ViewKey) -> ViewHandle {
         let known = self.owner(owner);
+        let used = Used::now(self);
         let mut views = known.views.lock();
-        if let Some(open) = views.open.get(key).filter(|open| !open.strand.is_gone()) {
-            return open.clone();
+        if let Some(open) = views.use_open(key, used) {
+            return open;
         }
         let id = Arc::new(LogId::new(owner, key.to_text()));
+        let level = known.high_water.level(&key.group, &key.resource);
+        let validated = views.names.entry(key.clone()).or_default().clone();
+        let (publisher, health) = watch::channel(Health::default());
         let strand = Strand::spawn_with(self.tasks(), {
             let (store, id) = (Arc::clone(self.store()), LogId::clone(&id));
-            move || StoredView::open(store, id)
+            let (high_water, key) = (Arc::clone(&known.high_water), key.clone());
+            move || {
+                let view = StoredView::open(store, id, validated, publisher);
+                if !view.is_unread() {
+                    high_water.opened(&key, view.version().as_ref());
+                }
+                view
+            }
         });
         let handle = ViewHandle {
             id,
             strand,
+            backlog: Arc::new(Semaphore::new(VIEW_BACKLOG / 1024)),
+            withdrawing: Arc::default(),
+            level,
             cache: Arc::downgrade(&self.inner),
+            health,
         };
-        views.names.insert(key.clone());
-        views.open.insert(key.clone(), handle.clone());
+        views.opened(key.clone(), handle.clone(), used);
+        drop(views);
+        self.bound_views();
         handle
     }
 
     /// The view of this key, if there is or may be one.
     fn existing_view(&self, owner: &str, key: &ViewKey) -> Option<ViewHandle> {
         let known = self.owner(owner);
-        let exists = known.views.lock().names.contains(key);
+        let exists = known.views.lock().names.contains_key(key);
         exists.then(|| self.view(owner, key))
     }
 
-    /// Every view of an owner that satisfies `wanted`.
-    fn views_where(&self, owner: &str, wanted: impl Fn(&ViewKey) -> bool) -> Vec<(ViewKey, ViewHandle)> {
+    /// Every view of an owner that satisfies `wanted`. Each is opened when it is its turn.
+    fn views_where(
+        &self,
+        owner: &str,
+        wanted: impl Fn(&ViewKey) -> bool,
+    ) -> impl Iterator<Item = (ViewKey, ViewHandle)> {
         let keys: Vec<ViewKey> = self
             .owner(owner)
             .views
             .lock()
             .names
-            .iter()
+            .keys()
             .filter(|key| wanted(key))
             .cloned()
             .collect();
-        keys.into_iter()
-            .map(|key| {
-                let view = self.view(owner, &key);
-                (key, view)
-            })
-            .collect()
+        let (cache, owner) = (self.clone(), owner.to_owned());
+        keys.into_iter().map(move |key| {
+            let view = cache.view(&owner, &key);
+            (key, view)
+        })
     }
 
     /// The history that one view is part of went back: nothing that the other views of it hold can be resumed or
@@ -390,36 +535,51 @@ impl Cache {
         let Some(witness) = ViewKey::parse(&seen_by.name) else {
             return;
         };
-        let owners: Vec<(String, Arc<Owner>)> = self
-            .inner
-            .owners
-            .lock()
-            .iter()
-            .map(|(name, owner)| (name.clone(), Arc::clone(owner)))
-            .collect();
-        for (name, owner) in owners {
-            let keys: Vec<ViewKey> = owner
-                .views
-                .lock()
-                .names
-                .iter()
-                .filter(|key| shares_history(&witness, key))
-                .cloned()
-                .collect();
-            for key in keys {
-                let view = self.view(&name, &key);
-                if view.id() != seen_by {
+        for (name, owner) in self.owners() {
+            let mut closed = Vec::new();
+            {
+                let views = owner.views.lock();
+                let concerned = |key: &ViewKey| shares_history(&witness, key);
+                for view in views.open_where(concerned).filter(|view| view.id() != seen_by) {
                     view.post(|view| view.input(Input::HistoryRestarted));
                 }
+                closed.extend(views.closed_where(concerned).cloned());
             }
-            if !is_cluster(&witness) {
-                continue;
-            }
+            self.forget_history(name.clone(), closed);
+            let witness = witness.clone();
+            owner
+                .high_water
+                .restart(|group, resource| concerns(&witness, group, resource));
             owner.objects.post(move |objects| {
-                if let Err(error) = objects.forget_all() {
+                let forgotten = if is_cluster(&witness) {
+                    objects.forget_all()
+                } else {
+                    objects.forget_where(|path| is_of(path, &witness))
+                };
+                if let Err(error) = forgotten {
                     tracing::error!(owner = %name, %error, "objects of a lost history could not be removed");
                 }
             });
+        }
+    }
+
+    /// The same for views that are closed, one after another: there may be many.
+    fn forget_history(&self, owner: String, closed: Vec<ViewKey>) {
+        let cache = self.clone();
+        self.tasks().spawn("forget-history", async move {
+            for key in closed {
+                let view = cache.view(&owner, &key);
+                let _stopped = view.run(|view| view.input(Input::HistoryRestarted)).await;
+            }
+        });
+    }
+
+    /// A list has become a view: what was removed while it was under way may be in it.
+    fn snapshot_kept(&self, id: &LogId, asked: Moment, version: ResourceVersion) {
+        if let Some(key) = ViewKey::parse(&id.name) {
+            self.owner(&id.owner)
+                .objects
+                .post(move |objects| objects.snapshot(asked, &version, |path| is_of(path, &key)));
         }
     }
 
@@ -429,33 +589,53 @@ impl Cache {
         self.inner.confirmed.lock().insert(id.clone(), clock::wall());
     }
 
+    fn forget_confirmed(&self, id: &LogId) {
+        self.inner.confirmed.lock().remove(id);
+    }
+
     /// When a document was last received in this process.
     fn confirmed(&self, id: &LogId) -> Option<SystemTime> {
         self.inner.confirmed.lock().get(id).copied()
     }
 
-    /// Drops every variant of these documents.
-    fn forget_documents(&self, owner: &str, names: &[String]) -> Result<(), StoreError> {
-        let prefixes: Vec<String> = names
-            .iter()
-            .map(|name| documents::document_id(owner, name, "").name)
-            .collect();
+    /// Drops every variant of the documents with these names.
+    fn forget_documents(&self, owner: &str, is_one: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         for log in self.store().logs() {
-            let named = prefixes.iter().any(|prefix| log.id.name.starts_with(prefix));
-            if log.id.owner == owner && named {
+            if log.id.owner == owner && documents::name_of(&log.id).is_some_and(&is_one) {
                 self.store().remove(&log.id)?;
-                self.inner.confirmed.lock().remove(&log.id);
+                self.forget_confirmed(&log.id);
             }
         }
         Ok(())
     }
 }
 
+/// What the disk says, unless it takes too long.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Option<T> {
+    let answer = tokio::time::timeout(strand::PATIENCE, answer).await;
+    if answer.is_err() {
+        tracing::warn!("the disk does not answer in time, nothing is told from the cache");
+    }
+    answer.ok()
+}
+
 /// Whether a restart of the history that `witness` saw concerns the view of `key`. The core group stands for the whole
 /// cluster, but for Events, which may live in an etcd of their own. Any other group may be an aggregated apiserver with
 /// versions of its own (a metrics server starts again at every restart): it speaks for itself alone.
 fn shares_history(witness: &ViewKey, key: &ViewKey) -> bool {
-    is_cluster(witness) || (witness.group == key.group && witness.resource == key.resource)
+    concerns(witness, &key.group, &key.resource)
+}
+
+fn concerns(witness: &ViewKey, group: &str, resource: &str) -> bool {
+    is_cluster(witness) || (witness.group == group && witness.resource == resource)
+}
+
+/// Whether a path names an object of the resource of this view.
+fn is_of(path: &str, key: &ViewKey) -> bool {
+    match RequestInfo::parse(&Method::GET, path.split('?').next().unwrap_or_default(), None) {
+        RequestInfo::Resource(named) => named.group == key.group && named.resource == key.resource,
+        RequestInfo::NonResource | RequestInfo::Malformed => false,
+    }
 }
 
 fn is_cluster(witness: &ViewKey) -> bool {
@@ -485,21 +665,48 @@ mod tests {
         ));
     }
 
-    #[tokio::test]
-    async fn a_disk_that_hangs_does_not_fill_the_memory() {
+    fn cache() -> Cache {
         let store: Arc<dyn Store> = Arc::new(crate::store::LogStore::memory().unwrap());
         let config = CacheConfig {
             spool: None,
             node_key: NodeKey::from_bytes([0; 32]),
             reviews: Duration::ZERO,
         };
-        let cache = Cache::new(store, config, Tasks::new());
-        let mut waiting: Vec<_> = (0..MAX_UNDER_WAY).map(|_| cache.under_way()).collect();
-        assert!(waiting.iter().all(Option::is_some));
-        assert!(cache.under_way().is_none(), "one more is not kept");
+        Cache::new(store, config, Tasks::new())
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_does_not_fill_the_memory() {
+        let cache = cache();
+        let mut waiting: Vec<_> = std::iter::from_fn(|| cache.under_way("a")).collect();
+        assert_eq!(waiting.len(), MAX_UNDER_WAY / 2, "one more is not kept");
+        assert!(cache.under_way("b").is_some(), "another has its share");
         waiting.pop();
-        assert!(cache.under_way().is_some(), "there is room again");
+        assert!(cache.under_way("a").is_some(), "there is room again");
         waiting.clear();
         cache.settle().await;
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_withdrawn_in_time_is_not_told_any_more() {
+        let cache = cache();
+        let (release, hang) = std::sync::mpsc::channel::<()>();
+        let objects = cache.owner("a").objects.clone();
+        objects.post(move |objects| {
+            let _released = hang.recv();
+            objects.withdrawn("/api/v1/nodes/n", Moment(1)).unwrap();
+        });
+        for _ in 0..3 {
+            cache.forget_single_answers("a");
+        }
+        drop(release);
+        cache.settle().await;
+        let known = objects.run(|objects| objects.known("/api/v1/nodes/n")).await;
+        let nothing = objects::Known::Told {
+            removal: None,
+            kept: Vec::new(),
+            lost: Vec::new(),
+        };
+        assert_eq!(known.unwrap().unwrap(), nothing);
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: `edgehold run | check | install | uninstall | completions | version`.
+//! The command line: `edgehold run | check | status | certs | cache | approve | install | uninstall | completions | man | version`.
 //!
 //! Owns arguments, exit codes and what a person reads on stdout and stderr. Knows the configuration, but no component:
 //! what `run` runs is handed in, so that `main.rs` is no more than
@@ -21,17 +21,21 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config};
 
+pub mod approve;
 pub mod check;
 pub mod completions;
 pub mod install;
+pub mod man;
+pub mod status;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0   it worked
-  1   it failed while running
+  1   it failed while running; check: run would fail, or keep nothing
   64  the configuration or the command line is wrong
-  65  check: a certificate will not do
-  69  check: a server cannot be reached";
+  65  check, certs: a certificate or key will not do
+  69  check: a server cannot be reached; status, certs, cache: no edgehold answers at the admin address
+  77  check --rights: a client may not do what the configuration needs";
 
 /// The arguments of the process.
 #[derive(Debug, Parser)]
@@ -39,8 +43,7 @@ Exit codes:
     name = "edgehold",
     version = VERSION.as_str(),
     about = "A per-client mTLS caching reverse proxy between the clients of an edge node and the kube-apiserver",
-    after_help = EXIT_CODES,
-    disable_help_subcommand = true
+    after_help = EXIT_CODES
 )]
 pub struct Cli {
     /// What to do.
@@ -55,12 +58,22 @@ pub enum Command {
     Run(ConfigArgs),
     /// Check a configuration file, its certificates and the way to the servers, and say what it all means
     Check(check::CheckArgs),
+    /// Approve requests for edgehold's serving certificate, after looking at each
+    Approve(approve::ApproveArgs),
+    /// Say how the running edgehold is: the link and its servers, clients, certificates, the cache
+    Status(status::StatusArgs),
+    /// Show the certificate files of the running edgehold, and how long they last
+    Certs(status::CertsArgs),
+    /// Look into what the running edgehold knows while the cloud is away
+    Cache(status::CacheArgs),
     /// Put edgehold between this node's clients and their apiserver: configuration, certificate, unit, kubeconfigs
     Install(install::InstallArgs),
     /// Take edgehold away again: everything as it was
     Uninstall(install::UninstallArgs),
     /// Print what a shell needs to complete edgehold's command lines
     Completions(completions::CompletionsArgs),
+    /// Print the manual pages
+    Man(man::ManArgs),
     /// Print the version and the platform it was built for
     Version,
 }
@@ -82,10 +95,12 @@ pub enum Exit {
     Failed,
     /// 64 (`EX_USAGE`): the configuration or the command line is wrong; trying again will not help.
     Usage,
-    /// 65 (`EX_DATAERR`): `check` found a certificate that its peers will not take.
+    /// 65 (`EX_DATAERR`): `check` or `certs` found a certificate that its peers will not take.
     Certificate,
-    /// 69 (`EX_UNAVAILABLE`): `check` did not reach a server.
+    /// 69 (`EX_UNAVAILABLE`): `check` did not reach a server, or there is no edgehold to ask.
     Unreachable,
+    /// 77 (`EX_NOPERM`): `check` found a right that lacks.
+    Rights,
 }
 
 impl Exit {
@@ -97,6 +112,7 @@ impl Exit {
             Self::Usage => 64,
             Self::Certificate => 65,
             Self::Unreachable => 69,
+            Self::Rights => 77,
         }
     }
 }
@@ -129,9 +145,14 @@ where
         Ok(cli) => match cli.command {
             Command::Run(args) => start(&args.config, run, err),
             Command::Check(args) => check::run(&args, out, err),
+            Command::Approve(args) => approve::run(&args, out, err),
+            Command::Status(args) => status::status(&args, out, err),
+            Command::Certs(args) => status::certs(&args, out, err),
+            Command::Cache(args) => status::cache(&args, out, err),
             Command::Install(args) => install::install(args, out, err),
             Command::Uninstall(args) => install::uninstall(args, out, err),
             Command::Completions(args) => completions::print(&args, out),
+            Command::Man(args) => man::print(&args, out, err),
             Command::Version => answered(writeln!(out, "edgehold {}", *VERSION)),
         },
         // `--help` and `--version` are errors to clap, but answers to a person.
@@ -166,10 +187,11 @@ fn start(path: &Path, run: impl FnOnce(Config) -> anyhow::Result<()>, err: &mut 
     }
 }
 
-/// An answer that nobody could read is a failure.
+/// An answer that nobody could read is a failure. Whoever hangs up, as `head` does, has read enough.
 fn answered(written: io::Result<()>) -> Exit {
     match written {
         Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
         Err(_) => Exit::Failed,
     }
 }

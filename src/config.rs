@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::ServerAddress;
+pub use admin::{Admin, AdminAddress};
 pub use encryption::Encryption;
 pub use error::{ConfigErrors, Position, Problem};
 pub use in_cluster::InCluster;
@@ -23,10 +24,11 @@ pub use material::MaterialRef;
 pub use offline::{Issuer, IssuerCredential, Offline};
 pub use serving::{Csr, KUBELET_SERVING, ServingPair};
 
-use crate::upstream::HttpProxy;
+use crate::upstream::{Trust, UpstreamProxy};
 use error::{Fault, Problems};
 
 mod address;
+mod admin;
 mod client;
 mod duration;
 mod encryption;
@@ -34,7 +36,6 @@ mod error;
 mod in_cluster;
 mod interface;
 pub mod kubeconfig;
-mod later;
 mod material;
 mod object;
 mod offline;
@@ -76,6 +77,8 @@ pub struct Config {
     pub offline: Offline,
     /// What clients of this node see of the Service `default/kubernetes`; `None`: what upstream says.
     pub in_cluster: Option<InCluster>,
+    /// Where edgehold tells how it is.
+    pub admin: Admin,
     /// Logging.
     pub log: Log,
     /// The file that it was read from, to be read again when that changes; `None` for a mere text.
@@ -102,18 +105,24 @@ pub struct Upstream {
     pub servers: Vec<ServerAddress>,
     /// Which server a request goes to.
     pub strategy: Strategy,
+    /// The name that their certificates must carry; without it each one's host.
+    pub tls_server_name: Option<String>,
     /// Absolute path of the authorities that the servers are verified with.
     pub ca_file: PathBuf,
     /// More of them, from a ConfigMap.
     pub ca_ref: Option<MaterialRef>,
-    /// The HTTP proxy on the way.
-    pub proxy: Option<HttpProxy>,
+    /// The proxy on the way.
+    pub proxy: Option<UpstreamProxy>,
     /// The interfaces to go out by, the preferred one first, none twice; empty: as the routes say.
     pub interfaces: Vec<String>,
     /// For TCP, the proxy's tunnel and TLS together.
     pub connect_timeout: Duration,
     /// Until the first byte of the answer to a read.
     pub response_timeout: Duration,
+    /// Whether answers are asked for compressed.
+    pub compression: Compression,
+    /// Whether answers without `Audit-Id` count as an apiserver's.
+    pub trust: Trust,
     /// How the link is watched.
     pub probe: Probe,
     /// How soon the loss of a silent connection is noticed.
@@ -137,6 +146,27 @@ impl Strategy {
         match self {
             Self::Priority => "priority",
             Self::RoundRobin => "roundRobin",
+        }
+    }
+}
+
+/// `upstream.compression`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Asked for whatever the client asks for.
+    Auto,
+    /// Never asked for.
+    Off,
+}
+
+impl Compression {
+    const ALL: [Self; 2] = [Self::Auto, Self::Off];
+
+    /// As in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
         }
     }
 }
@@ -180,7 +210,7 @@ pub struct Client {
     pub priority: Option<i32>,
 }
 
-/// `limits`: how fast a client may ask; reads and writes apart, watches not counted.
+/// `limits`: how fast a client may ask, reads and writes apart, and how much may last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Requests a second, above zero.
@@ -189,6 +219,8 @@ pub struct Limits {
     pub burst: u32,
     /// Requests under way at once, above zero.
     pub in_flight: Option<u32>,
+    /// Watches at once, above zero.
+    pub watches: Option<u32>,
 }
 
 /// `certificates`: when certificate files are read again.
@@ -287,7 +319,8 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+    /// From the quietest on.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
     /// As in the file, and as `tracing` filters spell it.
     pub fn as_str(self) -> &'static str {

@@ -14,11 +14,13 @@ mod issuer;
 mod jwt;
 mod principal;
 mod tokens;
+mod user;
 
 pub use audiences::Audiences;
-pub use credential::{BearerToken, Credential, Malformed, strip_credentials};
+pub use credential::{BearerToken, Credential, Malformed, Moved, strip_credentials, token_to_authorization};
 pub use impersonation::{impersonates, strip_front_proxy};
 pub use issuer::{Issuer, IssuerError, PodReference, Unverified, Verified};
 pub use jwt::unverified_claims;
 pub use principal::{Principal, PrincipalKind};
 pub use tokens::{Accepted, NodeKey, NodeKeyError, Signature, TokenHash, TokenMemory, TokenRecord};
+pub use user::{REVIEW, REVIEW_PATH, reviewed};

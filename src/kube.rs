@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of sockets, files or clocks.
 
+pub mod groups;
+pub mod local;
 pub mod media;
 pub mod options;
 pub mod request;

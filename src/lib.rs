@@ -3,6 +3,7 @@
 //! The modules are layers: a file may import the layers below it and its own siblings (`tests/it/layers.rs`
 //! keeps it so). ARCHITECTURE.md tells the story of a request through them.
 
+pub mod admin;
 pub mod app;
 pub mod cache;
 pub mod cli;

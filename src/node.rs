@@ -4,6 +4,7 @@
 //! Knows nothing of requests or caching. Invariant: nothing here can keep edgehold from starting or serving; what
 //! does not work is said, counted and tried again.
 
+pub mod approve;
 pub mod client;
 #[cfg(feature = "dummy-interface")]
 pub mod interface;

@@ -6,25 +6,32 @@
 //! change nothing (`repeat.rs`).
 
 mod caller;
+mod confirm;
 mod exchange;
 mod filtered;
 mod forward;
 mod gzip;
 mod headers;
+mod incidents;
 mod issuer;
 mod limits;
 mod lists;
 mod metrics;
+mod owners;
 mod priority;
 mod queue;
 mod repeat;
 mod respond;
+mod sections;
 mod signing;
+mod strangers;
+mod tally;
 mod tether;
 mod tokens;
 mod upgrade;
 mod upload;
 mod watch;
+mod websocket;
 mod write;
 
 use std::net::SocketAddr;
@@ -38,11 +45,18 @@ use crate::cache::{Cache, StoredIssuer, StoredTokens};
 use crate::filter::Filters;
 use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
-use crate::tls::{PeerCertificate, TrustedTime};
+use crate::tls::{ClockOffset, PeerCertificate, Standing, TrustedTime};
 use crate::upstream::{Link, Transports};
 
+use self::confirm::Confirmations;
+use self::incidents::Incidents;
 use self::lists::Lists;
+use self::owners::Owners;
+use self::sections::Sections;
+use self::strangers::Strangers;
+use self::watch::{Gone, Healings};
 
+pub use self::incidents::{Incident, IncidentKind};
 pub use self::issuer::{IssuerReader, ReadIssuerError};
 pub use self::limits::{Limit, Limits};
 pub use self::metrics::ProxyMetrics;
@@ -55,6 +69,8 @@ pub use self::watch::Pace;
 pub struct Peer {
     /// The verified client certificate, if one was presented.
     pub certificate: Option<PeerCertificate>,
+    /// How that certificate stands now.
+    pub standing: Option<Arc<Standing>>,
     /// Where the connection comes from.
     pub address: SocketAddr,
     /// For how long it may take or give nothing.
@@ -76,6 +92,13 @@ pub struct Proxy {
     priorities: Priorities,
     filters: Filters,
     lists: Lists,
+    confirmations: Confirmations,
+    owners: Owners,
+    strangers: Strangers,
+    sections: Sections,
+    healings: Healings,
+    gone: Gone,
+    incidents: Incidents,
     metrics: ProxyMetrics,
     tasks: Tasks,
 }
@@ -138,6 +161,13 @@ impl Proxy {
             priorities,
             filters,
             lists,
+            confirmations: Confirmations::new(),
+            owners: Owners::default(),
+            strangers: Strangers::new(),
+            sections: Sections::new(),
+            healings: Healings::new(),
+            gone: Gone::default(),
+            incidents: Incidents::default(),
             metrics,
             tasks,
         }
@@ -163,6 +193,24 @@ impl Proxy {
         self.time.last_contact()
     }
 
+    /// The configured clients whose pair an apiserver has answered 401, and not accepted since.
+    pub fn refused_clients(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.transports.names().map(str::to_owned).collect();
+        names.retain(|name| self.transports.named(name).is_some_and(|one| one.is_refused()));
+        names.sort_unstable();
+        names
+    }
+
+    /// What went wrong for configured clients in the last minutes.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.incidents.current()
+    }
+
+    /// How far the clock of this node is from the apiserver's; `None` before the first answer.
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.time.offset()
+    }
+
     /// The state of the way to the cloud.
     pub fn link(&self) -> &Link {
         &self.link
@@ -173,9 +221,10 @@ impl Proxy {
         &self.issuer
     }
 
-    /// How fast clients may ask, to be tidied.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+    /// Forgets callers that have not asked for a while.
+    pub(crate) fn prune(&self) {
+        self.limits.prune();
+        self.strangers.prune();
     }
 
     /// The transports, for status.

@@ -1,9 +1,12 @@
-//! Clock, file events, jitter, tasks, strands and body helpers. Imports nothing of ours.
+//! Clock, who answered, file events, jitter, sockets, tasks, strands and body helpers. Imports nothing of ours.
 
+pub mod author;
 pub mod body;
 pub mod clock;
 pub mod exposure;
 pub(crate) mod files;
 pub mod jitter;
+pub mod shares;
+pub mod socket;
 pub mod strand;
 pub mod tasks;

@@ -7,8 +7,10 @@
 mod accept;
 mod bind;
 mod connection;
+mod linger;
 mod metrics;
 mod patience;
+mod seats;
 mod serving;
 mod starvation;
 

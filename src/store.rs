@@ -29,7 +29,7 @@ mod staging;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::io;
@@ -39,9 +39,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+pub use self::disk::{examine, purge};
 pub use self::engine::LogStore;
 pub use self::keys::{Keys, KeysError};
-pub use self::quota::Quota;
+pub use self::quota::{Quota, Worth};
 pub use self::snapshot::{Entries, Items, LogSnapshot};
 
 /// Which log: whose, and what is in it.
@@ -145,12 +146,17 @@ pub struct StoreStats {
     pub append_failures: u64,
     /// Syncs of a file or directory that failed.
     pub sync_failures: u64,
+    /// When an append or a sync failed last.
+    pub last_failure: Option<SystemTime>,
 }
 
 /// The logs of one node.
 pub trait Store: Send + Sync {
     /// The logs that exist, in the order of their ids.
     fn logs(&self) -> Vec<LogSummary>;
+
+    /// Whether there is such a log; reads nothing.
+    fn holds(&self, id: &LogId) -> bool;
 
     /// Opens a log, recovering it if need be; `None` if there is none. While a handle lives, it is the one given.
     ///
@@ -191,9 +197,9 @@ pub trait Store: Send + Sync {
     /// The first failure; the other logs are done.
     fn compact_due(&self) -> Result<usize, StoreError>;
 
-    /// Removes the logs used longest ago, but none that is protected, until the store is within the quota.
-    /// Gives the removed.
-    fn enforce(&self, quota: Quota, protected: &dyn Fn(&LogId) -> bool) -> Vec<LogId>;
+    /// Removes logs until the store is within the quota: those that are worth least, and of these the ones used longest
+    /// ago. Gives the removed; who has one of them open should let go of it, or the disk gets nothing back.
+    fn enforce(&self, quota: Quota, worth: &dyn Fn(&LogId) -> Worth) -> Vec<LogId>;
 
     /// Counts and sizes.
     fn stats(&self) -> StoreStats;
@@ -275,6 +281,10 @@ pub trait Log: Send + Sync {
     /// Whether there is such an item.
     fn contains(&self, key: &[u8]) -> bool;
 
+    /// At most `most` keys behind `after`, in the order of their bytes, as they are in memory; of a handle whose place was
+    /// taken, those that it had then.
+    fn keys_after(&self, after: Option<&[u8]>, most: usize) -> Vec<Box<[u8]>>;
+
     /// All items as they are now, with the position, to be read at leisure.
     fn snapshot(&self) -> LogSnapshot;
 
@@ -287,6 +297,21 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Damaged`], [`StoreError::Replaced`], [`StoreError::Removed`].
     fn scrub(&self) -> Result<(), StoreError>;
+}
+
+/// The keys of a log, a few at a time: those that come or go meanwhile may be among them or not.
+pub fn keys_of(log: &dyn Log) -> impl Iterator<Item = Box<[u8]>> {
+    const AT_ONCE: usize = 256;
+    let mut batch = Vec::new().into_iter();
+    let mut last: Option<Box<[u8]>> = None;
+    std::iter::from_fn(move || {
+        if batch.len() == 0 {
+            batch = log.keys_after(last.as_deref(), AT_ONCE).into_iter();
+        }
+        last = batch.next();
+        last.clone()
+    })
+    .fuse()
 }
 
 /// Why the store could not do something.

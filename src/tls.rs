@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+#[cfg(test)]
+mod as_go;
 mod certificate;
 mod certificates;
 mod client;
@@ -18,16 +20,21 @@ mod expiry;
 mod handshake;
 mod inspect;
 mod pem;
+mod pinned;
 mod request;
+mod requested;
 mod revocation;
 mod schedule;
 mod seal;
 mod server;
+mod signed;
+mod standing;
 mod status;
 #[cfg(test)]
 mod testing;
 mod time;
 mod trust;
+mod v1;
 mod verify;
 
 pub use certificate::{CertificateInfo, CertificateParseError, Validity};
@@ -38,18 +45,21 @@ pub use client::{
 pub use handshake::TlsConfigError;
 pub use inspect::PairInfo;
 pub use pem::{
-    ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial, check_bundle, check_pair,
+    ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial, Unusual, check_bundle,
+    check_pair,
 };
 pub use request::{AltName, NotAName, RequestError, RequestKey, RequestSubject, ServingLeaf};
+pub use requested::{NotPlain, Requested};
 pub use revocation::RevocationLists;
 pub use seal::FileSeal;
 pub use server::{
     HandshakeError, HandshakeErrorKind, PeerCertificate, ServerStream, ServerTls, accept, alpn,
-    peer_certificate, shown_chain,
+    peer_certificate,
 };
+pub use standing::{Material, NotGood, Standing};
 pub use status::{CertificateKind, CertificateState, CertificateStatus};
-pub use time::{Expiry, TrustedTime};
-pub use trust::{ClientTrust, ShownChain};
+pub use time::{ClockOffset, Expiry, TrustedTime};
+pub use trust::ClientTrust;
 
 /// Draws once from the random generator, so that the first client does not wait for its seeding (about 30 ms).
 ///

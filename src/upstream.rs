@@ -4,12 +4,19 @@
 //! request that may have been sent is never sent again from here; connections never hold more streams than the
 //! apiserver allows, and watches never share one with short requests.
 
+mod abandoned;
+mod cause;
+mod condition;
 mod connection;
 mod dial;
+pub mod direct;
 mod effort;
 pub mod error;
 mod eyeballs;
 mod health;
+mod history;
+mod lane;
+mod lifeline;
 pub mod link;
 pub mod look;
 pub mod metrics;
@@ -23,19 +30,27 @@ mod server;
 pub mod settings;
 mod silence;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+pub mod timeline;
 pub mod transport;
 pub mod trial;
 pub mod upkeep;
 mod uplink;
+mod ways;
 
-pub use effort::{Effort, Origin};
+pub use cause::{Cause, Reach};
+pub use condition::{Condition, LinkReport, ServerReport, Trouble};
+pub use effort::{Answers, Effort, Origin, is_foreign};
 pub use error::{Failure, UpstreamError};
+pub use history::Change;
+pub use lifeline::Lifeline;
 pub use link::{Link, LinkState};
 pub use metrics::UpstreamMetrics;
-pub use proxy::{Bypass, Credentials, HttpProxy, Secret};
-pub use settings::{DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
-pub use transport::{Transport, Transports};
+pub use proxy::{Bypass, Credentials, ProxyScheme, Secret, UpstreamProxy};
+pub use settings::{
+    Compression, DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy, Trust,
+};
+pub use transport::{Pair, Transport, Transports};
 
 /// Which connections of a transport a request may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

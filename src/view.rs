@@ -9,6 +9,7 @@ pub mod event;
 pub mod hold;
 pub mod key;
 pub mod machine;
+pub mod newest;
 pub mod offline;
 pub mod pages;
 pub mod selector;

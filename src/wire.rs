@@ -3,13 +3,15 @@
 //! Owns the byte forms of wire contract 3 in JSON, Kubernetes protobuf and CBOR: a list is split into its items, a
 //! watch stream into frames, and both are put together again from stored items so that a client cannot tell. An
 //! item's bytes are never re-encoded: what is not read here (all but type, name, namespace, uid, resourceVersion,
-//! labels and deletion) is opaque. YAML is never split.
+//! labels and deletion) is opaque. YAML is never split. The content coding is taken off before.
 //!
 //! Must not know: requests, principals, views, storage, time. Everything here is pure and reads foreign bytes:
 //! any input gives a value or a [`WireError`], and errors never quote the body.
 
 mod cbor;
+pub mod coding;
 pub mod collection;
+pub mod deletion;
 pub mod edit;
 mod error;
 mod json;

@@ -29,6 +29,7 @@ impl Changeable {
             qps: limits.qps,
             burst: limits.burst,
             in_flight: limits.in_flight,
+            watches: limits.watches,
         };
         let limited = config.clients.iter().filter_map(|client| {
             let limits = client.limits?;

@@ -4,21 +4,35 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::storage::Deferred;
 use crate::proxy::Proxy;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
-use crate::store::{Change, LogId, Quota, Store};
+use crate::store::{Change, LogId, Quota, Store, Worth};
 use crate::tls::{Expiry, TrustedTime};
 use crate::upstream::{Link, LinkState};
 
 /// `cache.sync: interval`: what a power cut can lose.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often garbage and quota are looked at.
+/// How often garbage is looked at.
 const TIDY_EVERY: u32 = 30;
 
-/// The last contact is written down at most so often.
+/// While the cloud is in touch the last contact is written down so often.
 const CONTACT_EVERY: u32 = 60;
+
+/// How often a disk that did not take the cache is tried again.
+const TRY_DISK_EVERY: u32 = 5;
+
+/// Logs of one principal that nobody works with; beyond this the ones used longest ago go, whoever owns them. `kubectl
+/// describe` and job controllers list with a new selector each time.
+const MAX_IDLE_LOGS: usize = 1024;
+
+/// A cache that should be on disk takes no more memory than this.
+const LARGEST_IN_MEMORY: u64 = 64 << 20;
 
 const PRUNE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -61,42 +75,44 @@ pub(super) fn follow_link(link: &Link, time: &Arc<TrustedTime>, tasks: &Tasks) {
     });
 }
 
-/// Lets go of what nothing came of, every half minute.
-pub(super) fn prune(proxy: &Arc<Proxy>, tasks: &Tasks) {
-    let proxy = Arc::downgrade(proxy);
-    tasks.spawn_critical("prune", async move {
-        loop {
-            tokio::time::sleep(PRUNE_INTERVAL).await;
-            let Some(proxy) = proxy.upgrade() else { return };
-            proxy.cache().prune().await;
-            proxy.cache().prune_replies(proxy.last_contact()).await;
-            proxy.limits().prune();
-        }
-    });
+/// Where the cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where the configuration says.
+    Configured,
+    /// In memory, for want of a disk that takes it.
+    Memory,
 }
 
 /// The store's housekeeper. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Maintenance {
     store: Arc<dyn Store>,
-    quota: Quota,
-    configured: Arc<HashSet<String>>,
     time: Arc<TrustedTime>,
+    deferred: Option<Deferred>,
+    place: watch::Sender<Place>,
+    /// The last contact as this run has written it down.
+    written: Arc<Mutex<Option<SystemTime>>>,
 }
 
 impl Maintenance {
-    pub(super) fn new(
-        store: Arc<dyn Store>,
-        max_bytes: u64,
-        configured: HashSet<String>,
-        time: Arc<TrustedTime>,
-    ) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, deferred: Option<Deferred>, time: Arc<TrustedTime>) -> Self {
+        let place = match deferred {
+            Some(_) => Place::Memory,
+            None => Place::Configured,
+        };
         Self {
             store,
-            quota: Quota { max_bytes },
-            configured: Arc::new(configured),
             time,
+            deferred,
+            place: watch::Sender::new(place),
+            written: Arc::default(),
         }
+    }
+
+    /// Where the cache is, to be followed.
+    pub(super) fn place(&self) -> watch::Receiver<Place> {
+        self.place.subscribe()
     }
 
     pub(super) fn spawn(&self, tasks: &Tasks) {
@@ -104,17 +120,53 @@ impl Maintenance {
         tasks.spawn_critical("maintenance", async move {
             for round in 1_u32.. {
                 tokio::time::sleep(SYNC_INTERVAL).await;
-                own.sync(&inner).await;
-                let own = own.clone();
-                let tidied = inner.spawn_blocking(move || {
-                    if round.is_multiple_of(TIDY_EVERY) {
-                        own.tidy();
-                    }
-                    if round.is_multiple_of(CONTACT_EVERY) {
-                        own.keep_contact();
+                let maintained = own.clone();
+                let kept = inner.spawn_blocking(move || {
+                    if maintained.is_contact_due(round) {
+                        maintained.keep_contact();
                     }
                 });
+                let _panicked = kept.await;
+                own.sync(&inner).await;
+                let tidied = own.clone();
+                let tidied = inner.spawn_blocking(move || tidied.tidy(round));
                 let _panicked = tidied.await;
+            }
+        });
+    }
+
+    /// Closes what is idle, lets go of what nothing came of, and keeps the cache within `max_bytes`, every half minute.
+    /// `configured` are the common names of the configured clients.
+    pub(super) fn prune(
+        &self,
+        proxy: &Arc<Proxy>,
+        max_bytes: u64,
+        configured: HashSet<String>,
+        tasks: &Tasks,
+    ) {
+        let (proxy, inner, place) = (Arc::downgrade(proxy), tasks.clone(), self.place());
+        let configured = Arc::new(configured);
+        tasks.spawn_critical("prune", async move {
+            loop {
+                tokio::time::sleep(PRUNE_INTERVAL).await;
+                let Some(proxy) = proxy.upgrade() else { return };
+                proxy.cache().prune().await;
+                proxy.cache().prune_replies(proxy.last_contact()).await;
+                proxy.prune();
+                let quota = Quota {
+                    max_bytes: match *place.borrow() {
+                        Place::Configured => max_bytes,
+                        Place::Memory => max_bytes.min(LARGEST_IN_MEMORY),
+                    },
+                    max_idle: MAX_IDLE_LOGS,
+                };
+                let (cache, configured) = (proxy.cache().clone(), Arc::clone(&configured));
+                let enforced = inner.spawn_blocking(move || {
+                    for removed in cache.enforce(quota, &|id| worth(&id.owner, &configured)) {
+                        tracing::info!(log = %removed, "evicted: the cache is larger than cache.maxSize, or holds too many");
+                    }
+                });
+                let _panicked = enforced.await;
             }
         });
     }
@@ -138,14 +190,26 @@ impl Maintenance {
         self.sync(tasks).await;
     }
 
-    fn tidy(&self) {
-        if let Err(error) = self.store.compact_due() {
+    fn tidy(&self, round: u32) {
+        if round.is_multiple_of(TRY_DISK_EVERY)
+            && *self.place.borrow() == Place::Memory
+            && self.deferred.as_ref().is_some_and(Deferred::try_disk)
+        {
+            self.place.send_replace(Place::Configured);
+        }
+        if round.is_multiple_of(TIDY_EVERY)
+            && let Err(error) = self.store.compact_due()
+        {
             tracing::warn!(%error, "a log of the cache could not be compacted");
         }
-        let protected = |id: &LogId| is_protected(&id.owner, &self.configured);
-        for removed in self.store.enforce(self.quota, &protected) {
-            tracing::info!(log = %removed, "evicted: the cache is larger than cache.maxSize");
-        }
+    }
+
+    /// The first contact, and the last before the cloud was lost, are written at once: a node may be killed at any moment,
+    /// and its certificates are judged at the last contact that it remembers.
+    fn is_contact_due(&self, round: u32) -> bool {
+        let (written, contact) = (*self.written.lock(), self.time.last_contact());
+        contact != written
+            && (written.is_none() || self.time.is_away() || round.is_multiple_of(CONTACT_EVERY))
     }
 
     fn keep_contact(&self) {
@@ -165,18 +229,23 @@ impl Maintenance {
                 clock::wall(),
             )
         });
-        if let Err(error) = written {
-            tracing::warn!(%error, "the time of the last contact could not be written");
+        match written {
+            Ok(_) => *self.written.lock() = Some(contact),
+            Err(error) => tracing::warn!(%error, "the time of the last contact could not be written"),
         }
     }
 }
 
-/// Configured clients and the node itself; a principal's key is `cn:<name>`, then its groups.
-fn is_protected(owner: &str, configured: &HashSet<String>) -> bool {
+/// The quota spares configured clients and the node itself; a principal's key is `cn:<name>`, then its groups.
+fn worth(owner: &str, configured: &HashSet<String>) -> Worth {
     let name = owner
         .strip_prefix("cn:")
         .map(|rest| rest.split(",o=").next().unwrap_or(rest));
-    owner == "edgehold" || name.is_some_and(|name| configured.contains(name))
+    match name {
+        _ if owner == "edgehold" => Worth::Always,
+        Some(name) if configured.contains(name) => Worth::Owned,
+        _ => Worth::Spare,
+    }
 }
 
 #[cfg(test)]
@@ -187,15 +256,45 @@ mod tests {
     #[test]
     fn the_quota_spares_configured_clients_and_the_node_itself() {
         let configured = HashSet::from(["system:node:edge-1".to_owned()]);
+        let worth = |owner: &str| worth(owner, &configured);
         let kubelet = Principal::certificate("system:node:edge-1", ["system:nodes".to_owned()]);
-        assert!(is_protected(kubelet.key(), &configured));
-        assert!(is_protected("edgehold", &configured));
+        assert_eq!(worth(kubelet.key()), Worth::Owned);
+        assert_eq!(worth("edgehold"), Worth::Always);
         let other = Principal::certificate("system:node:edge-10", []);
-        assert!(!is_protected(other.key(), &configured));
-        assert!(!is_protected(
-            Principal::service_account("a", "b", "c").key(),
-            &configured
-        ));
-        assert!(!is_protected(Principal::anonymous().key(), &configured));
+        let account = Principal::service_account("a", "b", "c");
+        for stranger in [other, account, Principal::anonymous()] {
+            assert_eq!(worth(stranger.key()), Worth::Spare);
+        }
+    }
+
+    fn maintenance(time: &Arc<TrustedTime>) -> Maintenance {
+        let store: Arc<dyn Store> = Arc::new(crate::store::LogStore::memory().unwrap());
+        Maintenance::new(store, None, Arc::clone(time))
+    }
+
+    #[test]
+    fn the_first_contact_and_the_last_before_an_outage_are_written_at_once() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds);
+        let time = TrustedTime::restored(None, Expiry::LastContact);
+        let maintenance = maintenance(&time);
+        let due = |round| {
+            let is_due = maintenance.is_contact_due(round);
+            if is_due {
+                maintenance.keep_contact();
+            }
+            is_due
+        };
+        assert!(!due(1), "there was none");
+        time.contact(Some(at(0)));
+        assert!(due(2), "the first");
+        time.contact(Some(at(5)));
+        assert!(!due(3), "not each");
+        assert!(due(CONTACT_EVERY));
+        time.contact(Some(at(70)));
+        time.lost();
+        assert!(due(CONTACT_EVERY + 1), "the last");
+        assert!(!due(CONTACT_EVERY + 2));
+        let restored = restored_time(&maintenance.store, Expiry::LastContact);
+        assert_eq!(restored.last_contact(), Some(at(70)));
     }
 }

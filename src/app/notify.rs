@@ -5,11 +5,13 @@
 //! that serve requests: if they are wedged, it goes hungry, and the service manager starts edgehold anew. It is fed until
 //! the process ends, so that an orderly stop is not taken for a hang.
 
+use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+use super::maintenance::Place;
 use crate::runtime::tasks::Tasks;
-use crate::upstream::LinkState;
+use crate::upstream::Link;
 
 /// Feeds the watchdog this many times within its patience.
 const FEEDINGS: u32 = 3;
@@ -17,6 +19,17 @@ const FEEDINGS: u32 = 3;
 /// It serves.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
+}
+
+/// A reload is done; one that changed nothing because the file is not right has failed (`EINVAL`).
+pub(super) fn reloaded(is_right: bool) {
+    match is_right {
+        true => ready(),
+        false => tell(&[
+            NotifyState::Ready,
+            NotifyState::Errno(Errno::INVAL.raw_os_error().unsigned_abs()),
+        ]),
+    }
 }
 
 /// It reads its configuration again, until it is [`ready`]. `systemctl reload` waits for both; by the moment
@@ -33,25 +46,44 @@ pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Tells how the link is, now and whenever that changes.
-pub(super) fn follow(mut link: watch::Receiver<LinkState>) {
+/// Tells how the link is, where the cache, and what is wrong with the configuration file, now and whenever that changes.
+pub(super) fn follow(
+    link: Link,
+    mut place: watch::Receiver<Place>,
+    mut configuration: watch::Receiver<Option<String>>,
+) {
     Tasks::new().spawn("notify", async move {
+        let mut standings = link.standings();
+        let mut told = String::new();
         loop {
-            let state = *link.borrow_and_update();
-            tell(&[NotifyState::Status(status(state))]);
-            if link.changed().await.is_err() {
+            standings.borrow_and_update();
+            let place_now = *place.borrow_and_update();
+            let fault = configuration.borrow_and_update().clone();
+            let fault = fault.map(|fault| format!("; the configuration file is not right: {fault}"));
+            let fault = fault.unwrap_or_default();
+            let status = format!("{}{}{fault}", link.report(), remark(place_now));
+            if status != told {
+                tell(&[NotifyState::Status(&status)]);
+                told = status;
+            }
+            let changed = tokio::select! {
+                changed = standings.changed() => changed,
+                changed = place.changed() => changed,
+                // It ends where no file is followed.
+                Ok(()) = configuration.changed() => Ok(()),
+            };
+            if changed.is_err() {
                 return;
             }
         }
     });
 }
 
-/// One line for people.
-fn status(link: LinkState) -> &'static str {
-    match link {
-        LinkState::Online => "online: the cloud can be reached",
-        LinkState::Suspect => "suspect: the cloud may be away, probing",
-        LinkState::Offline => "offline: the cloud is away, answering from the cache",
+/// Where the cache is, if that is not where it should be.
+fn remark(place: Place) -> &'static str {
+    match place {
+        Place::Configured => "",
+        Place::Memory => "; the cache is in memory only, its disk cannot be written to",
     }
 }
 

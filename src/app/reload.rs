@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::config::{self, Client, Config, ConfigErrors, Upstream};
 use crate::runtime::files::{Coverage, Entry, FileEvents, entries};
@@ -26,22 +27,24 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_millis(100);
 
 /// Follows the file that the configuration came from, if it came from one, for as long as `tasks` runs. SIGHUP has it
-/// read at once.
+/// read at once. What is wrong with it, if anything is, can be followed.
 pub(super) fn spawn(
     config: &Config,
     link: &Link,
     certificates: &Arc<Certificates>,
     clients: &Changeable,
     tasks: &Tasks,
-) {
+) -> watch::Receiver<Option<String>> {
+    let fault = watch::Sender::new(None);
+    let told = fault.subscribe();
     let Some(file) = config.file.clone() else {
-        return;
+        return told;
     };
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => {
             tracing::warn!(%error, "SIGHUP is not heard, and the configuration file not followed");
-            return;
+            return told;
         }
     };
     let mut follower = Follower {
@@ -50,6 +53,7 @@ pub(super) fn spawn(
         certificates: Arc::clone(certificates),
         clients: clients.clone(),
         told: None,
+        fault,
     };
     let inner = tasks.clone();
     tasks.spawn_critical("reload", async move {
@@ -63,7 +67,7 @@ pub(super) fn spawn(
             let Ok((found, loaded)) = read.await else { return };
             follower.take(loaded);
             if std::mem::take(&mut reloading) {
-                notify::ready();
+                notify::reloaded(follower.fault.borrow().is_none());
             }
             if events.follow(0, found) == Coverage::Extended {
                 // It may have changed between the look and the first watch.
@@ -85,6 +89,7 @@ pub(super) fn spawn(
             }
         }
     });
+    told
 }
 
 /// The way to the file first: a link that is swapped between the two is then heard of.
@@ -100,6 +105,8 @@ struct Follower {
     clients: Changeable,
     /// What was last said about the file: said once, not at every look.
     told: Option<String>,
+    /// What is wrong with the file as of the last look.
+    fault: watch::Sender<Option<String>>,
 }
 
 impl Follower {
@@ -108,6 +115,8 @@ impl Follower {
             Ok(new) => new,
             Err(errors) => {
                 let problems = errors.to_string();
+                self.fault
+                    .send_replace(problems.lines().next().map(str::to_owned));
                 if self.is_news(&problems) {
                     tracing::error!(
                         problems,
@@ -117,6 +126,7 @@ impl Follower {
                 return;
             }
         };
+        self.fault.send_if_modified(|fault| fault.take().is_some());
         let mut applied = changes(&self.running.upstream, &new.upstream);
         if !applied.is_empty() {
             if self.running.upstream.ca_file != new.upstream.ca_file {
@@ -164,18 +174,22 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
     let Upstream {
         servers,
         strategy,
+        tls_server_name,
         ca_file,
         ca_ref: _,
         proxy,
         interfaces,
         connect_timeout,
         response_timeout,
+        compression,
+        trust,
         probe,
         keep_alive,
     } = old;
     differing(&[
         ("upstream.servers", *servers == new.servers),
         ("upstream.strategy", *strategy == new.strategy),
+        ("upstream.tlsServerName", *tls_server_name == new.tls_server_name),
         ("upstream.caFile", *ca_file == new.ca_file),
         (
             "upstream.proxyURL, proxyCredentialsFile or noProxy",
@@ -187,6 +201,8 @@ fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
             "upstream.responseTimeout",
             *response_timeout == new.response_timeout,
         ),
+        ("upstream.compression", *compression == new.compression),
+        ("upstream.trustGateway", *trust == new.trust),
         ("upstream.probe", *probe == new.probe),
         ("upstream.keepAlive", *keep_alive == new.keep_alive),
     ])
@@ -235,6 +251,7 @@ fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         cache,
         offline,
         in_cluster,
+        admin,
         log,
         file: _,
     } = running;
@@ -258,6 +275,7 @@ fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         ("cache", *cache == new.cache),
         ("offline", *offline == new.offline),
         ("inCluster", *in_cluster == new.in_cluster),
+        ("admin", *admin == new.admin),
         ("log", *log == new.log),
     ])
 }

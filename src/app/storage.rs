@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::cache::{Spool, SpoolForm};
+use crate::cache::{Spool, SpoolForm, StoredIssuer, StoredTokens, TokensError};
 use crate::config::{Cache, CacheStore, Encryption};
 use crate::runtime::exposure::exposure;
-use crate::store::{Keys, KeysError, LogStore, Store};
+use crate::runtime::tasks::Tasks;
+use crate::store::{Keys, KeysError, LogStore, Store, StoreError};
 
 /// Far more than any number of keys.
 const LARGEST: u64 = 64 << 10;
@@ -22,11 +23,36 @@ const LARGEST: u64 = 64 << 10;
 pub(super) struct Storage {
     pub(super) store: Arc<dyn Store>,
     pub(super) spool: Option<Spool>,
+    pub(super) deferred: Option<Deferred>,
+}
+
+/// A store that is in memory because its place cannot be written to. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Deferred {
+    store: Arc<LogStore>,
+    root: PathBuf,
+    keys: Keys,
+}
+
+impl Deferred {
+    /// Goes over to the disk if that works now. Blocks.
+    pub(super) fn try_disk(&self) -> bool {
+        match self.store.go_over(&self.root, self.keys.clone()) {
+            Ok(()) => {
+                tracing::info!(path = %self.root.display(), "the cache is on disk from now on");
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the cache stays in memory");
+                false
+            }
+        }
+    }
 }
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
-enum KeyFault {
+pub(super) enum KeyFault {
     #[error("{} cannot be read: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
@@ -36,16 +62,46 @@ enum KeyFault {
 }
 
 impl Storage {
-    /// Opens it. Blocks.
+    /// Opens it, and restores the tokens that it holds. A disk that is full, read-only or broken must not keep the node from
+    /// starting: then the store is in memory, and goes over to the disk when that works again. Blocks.
     ///
     /// # Errors
-    /// A directory that cannot hold a store.
-    pub(super) fn open(cache: &Cache) -> anyhow::Result<Self> {
+    /// A directory that must not hold the store, or that another process uses.
+    pub(super) fn open(cache: &Cache, tasks: &Tasks) -> anyhow::Result<(Self, StoredTokens)> {
+        let storage = Self::opened(cache)?;
+        match StoredTokens::open(&storage.store, tasks) {
+            Ok(tokens) => Ok((storage, tokens)),
+            Err(TokensError::Store(error @ StoreError::Io { .. })) if storage.spool.is_some() => {
+                drop(storage);
+                let storage = Self::deferred(cache, keys_of(cache)?, &error)?;
+                let tokens = StoredTokens::open(&storage.store, tasks)?;
+                Ok((storage, tokens))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens what is known of the cluster's issuer; a full disk that holds none yet does not keep the node from starting.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(super) fn issuer(&self, audiences: Vec<String>, tasks: &Tasks) -> anyhow::Result<StoredIssuer> {
+        match StoredIssuer::open(&self.store, audiences.clone(), tasks) {
+            Err(error @ StoreError::Io { .. }) => {
+                tracing::warn!(%error, "what is learnt of the cluster's issuer is kept in memory only");
+                let memory: Arc<dyn Store> = Arc::new(LogStore::memory()?);
+                Ok(StoredIssuer::open(&memory, audiences, tasks)?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    fn opened(cache: &Cache) -> anyhow::Result<Self> {
         if cache.store == CacheStore::Memory {
             return Self::in_memory();
         }
-        let keys = match cache.encryption.as_ref().map(keys).transpose() {
-            Ok(keys) => keys.unwrap_or_default(),
+        let keys = match keys_of(cache) {
+            Ok(keys) => keys,
             Err(error) => {
                 tracing::error!(
                     %error,
@@ -59,9 +115,13 @@ impl Storage {
             true => SpoolForm::Plain,
             false => SpoolForm::Sealed,
         };
-        let store = LogStore::open_sealed(&cache.path, keys).context("opening cache.path")?;
+        let store = match LogStore::open_sealed(&cache.path, keys.clone()) {
+            Err(error @ StoreError::Io { .. }) => return Self::deferred(cache, keys, &error),
+            opened => opened.context("opening cache.path")?,
+        };
         Ok(Self {
             store: Arc::new(store),
+            deferred: None,
             spool: Some(Spool {
                 dir: cache.path.clone(),
                 form,
@@ -73,8 +133,37 @@ impl Storage {
         Ok(Self {
             store: Arc::new(LogStore::memory()?),
             spool: None,
+            deferred: None,
         })
     }
+
+    fn deferred(cache: &Cache, keys: Keys, error: &StoreError) -> anyhow::Result<Self> {
+        tracing::error!(
+            path = %cache.path.display(), %error,
+            "the cache cannot be written to disk: it is empty and in memory only until the disk works, and a node that \
+             starts again before that knows nothing"
+        );
+        let store = Arc::new(LogStore::deferred()?);
+        let deferred = Deferred {
+            store: Arc::clone(&store),
+            root: cache.path.clone(),
+            keys,
+        };
+        Ok(Self {
+            store,
+            spool: None,
+            deferred: Some(deferred),
+        })
+    }
+}
+
+/// The configured keys; none without encryption.
+///
+/// # Errors
+/// They cannot be read.
+pub(super) fn keys_of(cache: &Cache) -> Result<Keys, KeyFault> {
+    let keys = cache.encryption.as_ref().map(keys).transpose()?;
+    Ok(keys.unwrap_or_default())
 }
 
 fn keys(encryption: &Encryption) -> Result<Keys, KeyFault> {

@@ -2,15 +2,15 @@
 
 use crate::config::{self, Upstream};
 use crate::runtime::exposure::exposure;
-use crate::upstream::{Credentials, DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
+use crate::upstream::{Compression, Credentials, DialSettings, KeepAlive, ProbeSettings, Settings, Strategy};
 
 pub(super) fn settings(config: &Upstream) -> Settings {
     warn_of_exposure(config);
-    // A host that is a URL's is a DNS name or an address: checked when the configuration was read.
+    // Host and name are DNS names or addresses: checked when the configuration was read.
     let servers = config
         .servers
         .iter()
-        .filter_map(|server| Endpoint::new(&server.host, server.port).ok());
+        .filter_map(|server| server.endpoint(config.tls_server_name.as_deref()).ok());
     Settings {
         servers: servers.collect(),
         strategy: match config.strategy {
@@ -24,6 +24,11 @@ pub(super) fn settings(config: &Upstream) -> Settings {
             success_threshold: config.probe.success_threshold,
         },
         response_timeout: config.response_timeout,
+        compression: match config.compression {
+            config::Compression::Auto => Compression::Auto,
+            config::Compression::Off => Compression::Off,
+        },
+        trust: config.trust,
         dial: DialSettings {
             connect_timeout: config.connect_timeout,
             keep_alive: KeepAlive {

@@ -3,6 +3,7 @@
 //! An answer is what the apiserver last said to this principal, or follows from it beyond doubt; else it is `Unknown`,
 //! never an empty list and never 404 (promise 2).
 
+use std::cmp::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -14,16 +15,19 @@ use crate::kube::status::Status;
 use crate::kube::version::ResourceVersion;
 use crate::runtime::body::{self, Body};
 use crate::view::derive::{self, ObjectName};
+use crate::view::key::ViewKey;
+use crate::view::newest::{Newest, Sighting, Told};
 use crate::view::offline::{self, ListAnswer};
+use crate::wire::collection::Collection;
 use crate::wire::object::read_object;
 
 use super::collection::ViewRead;
 use super::documents::{self, Chunks, Document};
 use super::lists::{ListBytes, totals};
-use super::objects::Known;
+use super::objects::{Kept, Known};
 use super::query::{Query, Target, view_key};
 use super::stream::body_of;
-use super::{Cache, ViewHandle};
+use super::{Cache, ViewHandle, in_time};
 
 /// What the cache says to a read.
 pub enum Answer {
@@ -47,19 +51,16 @@ pub struct Found {
     pub validated: SystemTime,
 }
 
-/// One object as some view holds it.
-struct Sighting {
-    body: Bytes,
-    version: Option<ResourceVersion>,
-    validated: SystemTime,
-}
-
 impl Cache {
     /// Answers a get, list or document read; watches have [`Cache::plan_watch`].
     pub async fn answer(&self, query: &Query) -> Answer {
+        in_time(self.told(query)).await.unwrap_or(Answer::Unknown)
+    }
+
+    async fn told(&self, query: &Query) -> Answer {
         match &query.target {
             Target::Document(name) => self.document(query, name).await,
-            Target::Object { path, resource, .. } => self.object(query, path, resource).await,
+            Target::Object { path, resource } => self.object(query, path, resource).await,
             Target::Collection(resource) => self.list(query, resource).await,
         }
     }
@@ -79,7 +80,7 @@ impl Cache {
         let store = self.store().clone();
         let loaded = self
             .tasks()
-            .spawn_blocking(move || documents::load(&store, &id))
+            .on_disk(move || documents::load(&store, &id))
             .await
             .ok()?;
         let document = loaded
@@ -117,167 +118,191 @@ impl Cache {
     }
 
     async fn object(&self, query: &Query, path: &str, resource: &ResourceRequest) -> Answer {
-        let wanted = query.representations();
-        let owner = self.owner(&query.owner);
-        let (asked, wanted_there) = (path.to_owned(), wanted.clone());
-        let known = owner
-            .objects
-            .run(move |objects| objects.known(&asked, &wanted_there))
-            .await;
-        let entry = match known {
-            Ok(Ok(known)) => known,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot read a stored object");
-                Known::Unknown
-            }
-            Err(_) => Known::Unknown,
+        let not_before = resource.options.resource_version.as_deref();
+        let not_before = not_before
+            .filter(|version| *version != "0")
+            .and_then(ResourceVersion::new);
+        let plain = path.split('?').next().unwrap_or_default();
+        let whole = match resource.subresource.as_str() {
+            "" => plain,
+            subresource => plain
+                .strip_suffix(subresource)
+                .and_then(|path| path.strip_suffix('/'))
+                .unwrap_or(plain),
         };
-        if entry == Known::Withdrawn {
+        let Some((told, shows)) = self.told_of(&query.owner, whole, resource).await else {
             return Answer::Unknown;
+        };
+        let newest = told.newest(not_before.as_ref());
+        if !resource.subresource.is_empty() || !resource.options.unknown.is_empty() {
+            // Views hold objects, not their subresources, nor what an unknown parameter makes of them.
+            return self.aspect(query, path, &newest).await;
         }
-        if !resource.subresource.is_empty() {
-            // Views hold objects, not their subresources.
-            return match entry {
-                Known::Object {
-                    body,
-                    representation,
-                    validated,
-                } => found(body, &representation, validated),
-                _ => Answer::Unknown,
-            };
-        }
-        for representation in &wanted {
-            if let Some(sighting) = self.sighting(query, resource, representation, &entry).await {
-                return found(sighting.body, representation, sighting.validated);
-            }
-        }
-        if may_tell_absence(resource) && self.is_absent(query, resource, &entry).await {
-            return Answer::Refused(Status::not_found(
+        let forms: Vec<String> = query.representations().iter().map(ToString::to_string).collect();
+        match newest {
+            Newest::Seen(version) => shows
+                .into_iter()
+                .filter(|show| show.seen.version == version)
+                .filter_map(|show| Some((forms.iter().position(|form| *form == show.form)?, show)))
+                // The form that the client likes best, and of equal ones what was confirmed last.
+                .min_by_key(|(rank, show)| (*rank, std::cmp::Reverse(show.validated)))
+                .map_or(Answer::Unknown, |(_, show)| found(show)),
+            Newest::Absent if may_tell_absence(resource) => Answer::Refused(Status::not_found(
                 &resource.group,
                 &resource.resource,
                 &resource.name,
-            ));
+            )),
+            Newest::Absent | Newest::Unknown => Answer::Unknown,
         }
-        Answer::Unknown
     }
 
-    /// The newest sighting of an object in one representation, unless a later view or answer knows it to be absent.
-    async fn sighting(
-        &self,
-        query: &Query,
-        resource: &ResourceRequest,
-        representation: &Representation,
-        entry: &Known,
-    ) -> Option<Sighting> {
-        let mut best: Option<Sighting> = match entry {
-            Known::Object {
-                body,
-                representation: held,
-                validated,
-            } if held == representation => Some(Sighting {
-                version: read_object(held.encoding, body)
-                    .ok()
-                    .and_then(|object| ResourceVersion::new(&object.meta.resource_version)),
-                body: body.clone(),
-                validated: *validated,
-            }),
-            _ => None,
+    /// What was read of an object in some particular way, unless the object is known to have changed since.
+    async fn aspect(&self, query: &Query, path: &str, newest: &Newest) -> Answer {
+        let kept = match self.known(&query.owner, path).await {
+            Some(Known::Told {
+                removal: None,
+                kept,
+                lost,
+            }) if lost.is_empty() => kept,
+            _ => return Answer::Unknown,
         };
-        let form = representation.to_string();
-        let key = object_key(resource);
-        let name = object_name(resource);
-        for (view_key, view) in self.views_where(&query.owner, |k| {
-            k.representation == form && derive::may_hold(k, &name)
-        }) {
+        let is_outdated = |seen: &Sighting| match (newest, &seen.version) {
+            (Newest::Seen(Some(newest)), Some(seen)) => newest.is_after(seen),
+            (Newest::Absent, _) => true,
+            (Newest::Seen(_) | Newest::Unknown, _) => false,
+        };
+        let best = query.representations().into_iter().find_map(|wanted| {
+            let form = wanted.to_string();
+            kept.iter().find(|kept| kept.form == form)
+        });
+        match best.filter(|kept| !is_outdated(&kept.seen)) {
+            Some(kept) => found(kept.clone()),
+            None => Answer::Unknown,
+        }
+    }
+
+    /// All that this principal was told of one object, by whichever way and in whichever form; `None` if it may not be
+    /// told. The views are asked first: a removal that was told while a list was under way is placed once that is a view.
+    async fn told_of(
+        &self,
+        owner: &str,
+        path: &str,
+        resource: &ResourceRequest,
+    ) -> Option<(Told, Vec<Kept>)> {
+        let mut told = Told::default();
+        let mut shows = Vec::new();
+        let (key, name) = (object_key(resource), object_name(resource));
+        for (view_key, view) in self.views_where(owner, |k| derive::may_hold(k, &name)) {
             let asked = key.clone();
             let read = view.run(move |view| (view.item(&asked), view.version())).await;
-            let Ok((Some((item, form, validated)), Some(at))) = read else {
+            // What a view that does not answer knows may be newer than all the rest.
+            let (Some((item, form, validated)), Some(at)) = read.ok()? else {
                 continue;
             };
             match item {
-                Some(item) => {
-                    let body = Bytes::from(form.object(&item));
-                    let version = read_object(representation.encoding, &body)
-                        .ok()
-                        .and_then(|object| ResourceVersion::new(&object.meta.resource_version));
-                    let sighting = Sighting {
-                        body,
-                        version,
-                        validated,
-                    };
-                    if best.as_ref().is_none_or(|best| is_newer(&sighting, best)) {
-                        best = Some(sighting);
-                    }
-                }
-                // A complete view that has got past the sighting and does not hold the object: it is gone.
+                Some(item) => shows.extend(shown_by_view(&view_key, &form, (&item, at), validated)),
+                // A complete view that does not hold the object: as of then there is none.
                 None if derive::proves_absence(&view_key, &name) => {
-                    let outdated =
-                        |seen: &Sighting| seen.version.as_ref().is_some_and(|seen| at.is_after(seen));
-                    if best.as_ref().is_some_and(outdated) {
-                        best = None;
-                    }
+                    let is_known = told.missing.as_ref().is_some_and(|known| !at.is_after(known));
+                    told.missing = told.missing.filter(|_| is_known).or(Some(at));
                 }
                 None => {}
             }
         }
-        match (entry, &best) {
-            (Known::Absent { since }, Some(seen)) if *since > seen.validated => None,
-            _ => best,
+        let Known::Told { removal, kept, lost } = self.known(owner, path).await? else {
+            return None;
+        };
+        if let Some(missing) = &told.missing
+            && !self.may_say_absent(owner, resource, missing).await?
+        {
+            told.missing = None;
         }
+        shows.extend(kept);
+        told.removal = removal;
+        told.sightings = shows.iter().map(|show| show.seen.clone()).chain(lost).collect();
+        Some((told, shows))
     }
 
-    /// Rule V8: a 404 for this very object, or a complete view without it.
-    async fn is_absent(&self, query: &Query, resource: &ResourceRequest, entry: &Known) -> bool {
-        match entry {
-            Known::Absent { .. } => return true,
-            // Seen in another representation than the client takes: it exists.
-            Known::Object { .. } | Known::Withdrawn => return false,
-            Known::Unknown => {}
-        }
-        let name = object_name(resource);
-        let key = object_key(resource);
-        let mut absent = false;
-        for (view_key, view) in self.views_where(&query.owner, |k| derive::may_hold(k, &name)) {
-            let asked = key.clone();
-            match view.run(move |view| view.item(&asked)).await {
-                Ok(Some((Some(_), _, _))) => return false,
-                Ok(Some((None, _, _))) => absent |= derive::proves_absence(&view_key, &name),
-                Ok(None) | Err(_) => {}
-            }
-        }
-        absent
+    /// What is recorded of a path; `None` if that cannot be read: then nothing may be told.
+    async fn known(&self, owner: &str, path: &str) -> Option<Known> {
+        let asked = path.to_owned();
+        let known = self
+            .owner(owner)
+            .objects
+            .run(move |objects| objects.known(&asked))
+            .await;
+        known
+            .ok()?
+            .inspect_err(|error| tracing::warn!(%error, "cannot read a stored object"))
+            .ok()
+    }
+
+    /// Whether a view that stands there may say of an object that it is absent; `None` if that cannot be read.
+    async fn may_say_absent(
+        &self,
+        owner: &str,
+        resource: &ResourceRequest,
+        at: &ResourceVersion,
+    ) -> Option<bool> {
+        let (resource, at) = (resource.clone(), at.clone());
+        let objects = &self.owner(owner).objects;
+        let known = objects
+            .run(move |objects| objects.absences_after(&resource))
+            .await;
+        let after = known
+            .ok()?
+            .inspect_err(|error| tracing::warn!(%error, "what is known of a resource cannot be read"))
+            .ok()?;
+        Some(after.is_none_or(|after| at.is_after(&after)))
     }
 
     async fn list(&self, query: &Query, resource: &ResourceRequest) -> Answer {
         let options = offline_options(resource);
-        let (mut view, mut opaque) = (None, None);
+        let (mut view, mut opaque) = (None::<(Representation, Source)>, None);
         for representation in query.representations() {
-            if view.is_none() {
-                view = self
-                    .read_collection(query, resource, &representation)
-                    .await
-                    .map(|(read, filter)| (read, filter, representation.clone()));
+            if let Some(source) = self.source_of(query, resource, &representation).await
+                && view
+                    .as_ref()
+                    .is_none_or(|(_, best)| source.version.is_after(&best.version))
+            {
+                view = Some((representation.clone(), source));
             }
             if opaque.is_none() {
                 let name = view_key(resource, &representation).to_text();
                 opaque = self.load_document(&query.owner, &name, "").await;
             }
         }
-        // A Table is a snapshot that nothing kept up to date: only if there is nothing better (wire contract 2.5).
-        let opaque = opaque.filter(|opaque| {
-            view.as_ref()
-                .is_none_or(|(read, ..)| opaque.written > read.validated)
-        });
-        match (opaque, view) {
-            (Some(opaque), _) if options.resource_version.is_empty() && options.continue_token.is_empty() => {
-                self.found_document(query, opaque)
-            }
-            (_, Some((read, filter, representation))) => match offline::list(&options, Some(&read.version)) {
+        if let Some(table) = opaque
+            && options.resource_version.is_empty()
+            && options.continue_token.is_empty()
+            && self
+                .is_as_new(&table, view.as_ref().map(|(_, source)| &source.version))
+                .await
+        {
+            return self.found_document(query, table);
+        }
+        let read = match view {
+            Some((representation, source)) => source.read(resource).await.map(|read| (read, representation)),
+            None => None,
+        };
+        match read {
+            Some(((read, filter), representation)) => match offline::list(&options, Some(&read.version)) {
                 ListAnswer::Serve => self.found_list(read, filter, &representation).await,
                 other => refused_list(other, &options),
             },
-            (_, None) => refused_list(offline::list(&options, None), &options),
+            None => refused_list(offline::list(&options, None), &options),
         }
+    }
+
+    /// A Table is a snapshot that nothing kept up to date: only if there is nothing newer (wire contract 2.5).
+    async fn is_as_new(&self, table: &Document, view: Option<&ResourceVersion>) -> bool {
+        let Some(view) = view else { return true };
+        let chunks = Chunks::of(table);
+        let version = self.tasks().on_disk(move || documents::version(chunks)).await;
+        version
+            .ok()
+            .flatten()
+            .is_some_and(|version| version.compare(view).is_some_and(|order| order != Ordering::Less))
     }
 
     async fn found_list(
@@ -288,7 +313,7 @@ impl Cache {
     ) -> Answer {
         let counted = self
             .tasks()
-            .spawn_blocking(move || totals(&read, &filter).map(|totals| (read, filter, totals)))
+            .on_disk(move || totals(&read, &filter).map(|totals| (read, filter, totals)))
             .await;
         let Ok(Ok((read, filter, totals))) = counted else {
             tracing::warn!("a stored list cannot be read");
@@ -303,34 +328,90 @@ impl Cache {
         }))
     }
 
-    /// The first view from which a collection can be answered in this representation.
+    /// The newest view from which a collection can be answered in this representation, read.
     pub(super) async fn read_collection(
         &self,
         query: &Query,
         resource: &ResourceRequest,
         representation: &Representation,
     ) -> Option<(ViewRead, derive::Filter)> {
+        self.source_of(query, resource, representation)
+            .await?
+            .read(resource)
+            .await
+    }
+
+    /// The newest view from which a collection can be answered in this representation; of equally new ones the most exact.
+    async fn source_of(
+        &self,
+        query: &Query,
+        resource: &ResourceRequest,
+        representation: &Representation,
+    ) -> Option<Source> {
+        let mut best: Option<Source> = None;
         for candidate in derive::candidates(&view_key(resource, representation)) {
             let Some(view) = self.existing_view(&query.owner, &candidate.key) else {
                 continue;
             };
-            if let Some(read) = read_view(&view, resource, &candidate).await {
-                return Some((read, candidate.filter));
+            let Ok(Some(version)) = view.run(|view| view.version()).await else {
+                continue;
+            };
+            if best.as_ref().is_none_or(|best| version.is_after(&best.version)) {
+                best = Some(Source {
+                    view,
+                    candidate,
+                    version,
+                });
             }
         }
-        None
+        best
     }
 }
 
-async fn read_view(
-    view: &ViewHandle,
-    resource: &ResourceRequest,
-    candidate: &derive::Candidate,
-) -> Option<ViewRead> {
-    // Only a namespaced list out of a cluster-wide view needs a part of the keys.
-    let narrowed = candidate.key.namespace.is_none() && !resource.namespace.is_empty();
-    let prefix = narrowed.then(|| format!("{}/", resource.namespace));
-    view.run(move |view| view.read(prefix.as_deref())).await.ok()?
+/// A view from which a collection can be answered.
+struct Source {
+    view: ViewHandle,
+    candidate: derive::Candidate,
+    version: ResourceVersion,
+}
+
+impl Source {
+    async fn read(self, resource: &ResourceRequest) -> Option<(ViewRead, derive::Filter)> {
+        let Self { view, candidate, .. } = self;
+        // Only a namespaced list out of a cluster-wide view needs a part of the keys.
+        let narrowed = candidate.key.namespace.is_none() && !resource.namespace.is_empty();
+        let prefix = narrowed.then(|| format!("{}/", resource.namespace));
+        let read = view.run(move |view| view.read(prefix.as_deref())).await.ok()??;
+        Some((read, candidate.filter))
+    }
+}
+
+/// An object as a view holds it; `None` if it cannot be read.
+fn shown_by_view(
+    key: &ViewKey,
+    form: &Collection,
+    (item, at): (&[u8], ResourceVersion),
+    validated: SystemTime,
+) -> Option<Kept> {
+    let body = Bytes::from(form.object(item));
+    let object = read_object(form.encoding, &body).ok()?;
+    let seen = Sighting {
+        version: ResourceVersion::new(&object.meta.resource_version),
+        uid: object.meta.uid,
+        at: Some(at),
+    };
+    Some(Kept {
+        body,
+        encoding: form.encoding,
+        // What an unknown parameter made of it is only for who asks for that list.
+        form: if key.is_understood() {
+            key.representation.clone()
+        } else {
+            String::new()
+        },
+        validated,
+        seen,
+    })
 }
 
 pub(super) fn offline_options(resource: &ResourceRequest) -> offline::ListOptions<'_> {
@@ -356,26 +437,17 @@ pub(super) fn invalid(violation: offline::Violation, options: &offline::ListOpti
     Status::invalid_list_options(violation.field(), violation.reason(), &violation.message(options))
 }
 
-fn found(body: Bytes, representation: &Representation, validated: SystemTime) -> Answer {
+fn found(kept: Kept) -> Answer {
     Answer::Found(Box::new(Found {
         status: StatusCode::OK,
-        headers: content_type(representation.encoding.media_type()),
-        body: body::full(body),
-        validated,
+        headers: content_type(kept.encoding.media_type()),
+        body: body::full(kept.body),
+        validated: kept.validated,
     }))
 }
 
 fn content_type(media_type: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media_type))])
-}
-
-fn is_newer(one: &Sighting, other: &Sighting) -> bool {
-    match (&one.version, &other.version) {
-        (Some(one_version), Some(other_version)) if one_version.compare(other_version).is_some() => {
-            one_version.is_after(other_version)
-        }
-        _ => one.validated > other.validated,
-    }
 }
 
 /// A kubelet that hears 404 for its CSINode creates it, and exits when that does not succeed in time (wire contract
@@ -385,14 +457,14 @@ fn may_tell_absence(resource: &ResourceRequest) -> bool {
 }
 
 /// The object's key in a view. A Namespace is cluster-scoped, though its request carries a namespace.
-fn object_key(resource: &ResourceRequest) -> String {
+pub(super) fn object_key(resource: &ResourceRequest) -> String {
     match namespace_of(resource) {
         Some(namespace) => format!("{namespace}/{}", resource.name),
         None => resource.name.clone(),
     }
 }
 
-fn object_name(resource: &ResourceRequest) -> ObjectName<'_> {
+pub(super) fn object_name(resource: &ResourceRequest) -> ObjectName<'_> {
     ObjectName {
         group: &resource.group,
         version: &resource.version,

@@ -8,16 +8,23 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch as publish;
 
 use crate::kube::media::Encoding;
 use crate::kube::version::ResourceVersion;
 use crate::runtime::clock;
-use crate::store::{Change as Record, Log, LogId, LogSnapshot, Staging, Store, StoreError};
+use crate::store::{self, Change as Record, Log, LogId, LogSnapshot, Staging, Store, StoreError};
 use crate::view::event::{Action, Change, Event, Input, StreamId, Ticket};
+use crate::view::key::ViewKey;
 use crate::view::machine::{Limits, View};
+use crate::view::newest::Sighting;
 use crate::wire::collection::Collection;
 use crate::wire::object::Object;
 use crate::wire::{WireError, watch};
+
+use super::healing::Health;
+use super::objects;
+use super::views::Validated;
 
 /// Events kept in memory while a list that may reach their start is still being received.
 const PARKED: Limits = Limits {
@@ -69,6 +76,24 @@ struct Staged {
     form: Collection,
 }
 
+/// An object that clients of the view were shown and that it does not hold.
+pub(super) struct Lost {
+    /// Its key: `namespace/name`, or `name`.
+    pub(super) key: String,
+    /// As it was shown last.
+    pub(super) seen: Sighting,
+    pub(super) why: Why,
+}
+
+/// Why a view does not hold what was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It held it: it was deleted, or is not selected any more.
+    Left,
+    /// It does not follow the stream that told of it, and has not come so far.
+    Behind,
+}
+
 /// The state of one view and what is being received for it.
 pub(super) struct StoredView {
     store: Arc<dyn Store>,
@@ -76,66 +101,108 @@ pub(super) struct StoredView {
     machine: View<Object<'static>>,
     log: Option<Arc<dyn Log>>,
     form: Option<Collection>,
+    /// There may be a log; it could not be opened, for want of a descriptor for example.
+    is_unread: bool,
     snapshots: HashMap<Ticket, Received>,
     stagings: HashMap<StreamId, Staged>,
     /// The form that a stream's bookmarks show: all there is of an empty collection.
     shown: HashMap<StreamId, Collection>,
-    validated: SystemTime,
+    validated: Validated,
     restarted: bool,
+    health: publish::Sender<Health>,
+    /// It is selected: what it does not hold may exist.
+    is_partial: bool,
+    /// What was shown and is not held, since that was last asked for.
+    lost: Vec<Lost>,
+    /// The number of the request whose answer became the view last, and the version.
+    committed: Option<(u64, ResourceVersion)>,
 }
 
 impl StoredView {
-    /// The view as the store holds it, or none yet.
-    pub(super) fn open(store: Arc<dyn Store>, id: LogId) -> Self {
-        let loaded = store.load(&id).unwrap_or_else(|error| {
+    /// The view as the store holds it, or none yet; `validated` is what an earlier opening of it knew. Whether it follows
+    /// its streams is published.
+    pub(super) fn open(
+        store: Arc<dyn Store>,
+        id: LogId,
+        validated: Validated,
+        health: publish::Sender<Health>,
+    ) -> Self {
+        let loaded = store
+            .load(&id)
+            .map(|loaded| loaded.and_then(|log| readable(&id, log)));
+        let is_unread = loaded.is_err();
+        let loaded = loaded.unwrap_or_else(|error| {
             tracing::warn!(view = %id, %error, "cannot open a stored view");
             None
         });
-        let form = loaded.as_ref().and_then(|log| {
-            serde_json::from_slice::<Header>(&log.header())
-                .inspect_err(
-                    |error| tracing::warn!(view = %id, %error, "a stored view has an unreadable header"),
-                )
-                .ok()
-        });
-        let log = loaded.filter(|_| form.is_some());
-        let version = log.as_ref().and_then(|log| ResourceVersion::new(&log.position()));
-        let written = log.as_ref().map_or(SystemTime::UNIX_EPOCH, |log| log.updated());
+        let (log, form) = loaded.unzip();
+        let version = log.as_ref().and_then(version_of);
+        let is_partial = ViewKey::parse(&id.name).is_none_or(|key| !key.is_complete());
+        if let Some(log) = &log {
+            validated.set(validated.at().max(log.updated()));
+        }
         Self {
             store,
             id,
             machine: View::new(version, PARKED),
             log,
-            form: form.map(|header| header.form),
+            form,
+            is_unread,
             snapshots: HashMap::new(),
             stagings: HashMap::new(),
             shown: HashMap::new(),
-            validated: written,
+            validated,
             restarted: false,
+            health,
+            is_partial,
+            lost: Vec::new(),
+            committed: None,
         }
+    }
+
+    /// Opens the log if that was not possible before. What was told meanwhile has no place in it.
+    pub(super) fn open_again(&mut self) {
+        if !self.is_unread {
+            return;
+        }
+        let Ok(loaded) = self.store.load(&self.id) else {
+            return;
+        };
+        self.is_unread = false;
+        let found = loaded.and_then(|log| readable(&self.id, log));
+        let Some((log, form)) = found.filter(|_| self.log.is_none()) else {
+            return;
+        };
+        self.validated.set(self.validated.at().max(log.updated()));
+        let stored = version_of(&log);
+        self.log = Some(log);
+        self.form = Some(form);
+        for action in self.machine.step(Input::Broken { stored }) {
+            // Only what is staged is dropped, which cannot fail.
+            let _dropped = self.carry_out(action);
+        }
+        self.publish();
+    }
+
+    /// Whether its log could not be opened yet.
+    pub(super) fn is_unread(&self) -> bool {
+        self.is_unread
     }
 
     /// Takes one input and carries out what follows from it.
     pub(super) fn input(&mut self, input: Input<Object<'static>>) {
-        let attached = self.machine.attached();
-        let actions = self.machine.step(input);
-        for action in actions {
+        for action in self.machine.step(input) {
             if let Err(error) = self.carry_out(action) {
                 tracing::warn!(view = %self.id, %error, "a view could not be kept up to date; the next list mends it");
-                let stored = self
-                    .log
-                    .as_ref()
-                    .and_then(|log| ResourceVersion::new(&log.position()));
+                let stored = self.log.as_ref().and_then(version_of);
                 for action in self.machine.step(Input::Broken { stored }) {
                     // Only what is staged is dropped, which cannot fail.
                     let _dropped = self.carry_out(action);
                 }
-                return;
+                break;
             }
         }
-        if attached != self.machine.attached() {
-            tracing::trace!(view = %self.id, attached = self.machine.attached(), "streams that drive the view");
-        }
+        self.publish();
     }
 
     /// An event of a stream.
@@ -144,6 +211,16 @@ impl StoredView {
             return self.input(Input::StreamClosed { stream });
         };
         let size = object.item.len() + object.meta.name.len() + 256;
+        // The state that a watch-list begins with is nothing before all of it is there.
+        let told = (!self.machine.is_staging(stream)).then(|| Lost {
+            key: object.meta.key(),
+            seen: Sighting {
+                version: Some(version.clone()),
+                uid: object.meta.uid.clone(),
+                at: None,
+            },
+            why: Why::Behind,
+        });
         self.input(Input::Event {
             stream,
             event: Event {
@@ -154,6 +231,8 @@ impl StoredView {
             },
         });
         self.validate(&version);
+        let is_held = self.version().is_some_and(|held| !version.is_after(&held));
+        self.lost.extend(told.filter(|_| !is_held));
     }
 
     /// A bookmark of a stream.
@@ -175,7 +254,7 @@ impl StoredView {
     /// the view does not follow says nothing about it.
     fn validate(&mut self, version: &ResourceVersion) {
         if self.log.is_some() && self.machine.version() == Some(version) {
-            self.validated = clock::wall();
+            self.validated.set(clock::wall());
         }
     }
 
@@ -194,14 +273,9 @@ impl StoredView {
         self.snapshots.remove(&ticket);
     }
 
-    /// Drops the view: the apiserver said 403, or history was restarted.
+    /// Drops the view: the apiserver said 403.
     pub(super) fn withdraw(&mut self) {
-        if let Err(error) = self.forget() {
-            tracing::error!(view = %self.id, %error, "withdrawn data could not be removed from disk");
-        }
-        self.machine = View::new(None, PARKED);
-        self.stagings.clear();
-        self.snapshots.clear();
+        self.input(Input::Withdrawn);
     }
 
     /// Whether history was seen to be restarted since the last call.
@@ -209,9 +283,33 @@ impl StoredView {
         std::mem::take(&mut self.restarted)
     }
 
-    /// Whether there is nothing worth keeping in memory.
-    pub(super) fn is_void(&self) -> bool {
-        self.log.is_none() && self.stagings.is_empty() && self.snapshots.is_empty()
+    /// The quota took the log: its file is let go of, and the view is none until the next list.
+    pub(super) fn evicted(&mut self) {
+        if self.log.is_none() || self.store.holds(&self.id) {
+            return;
+        }
+        self.log = None;
+        self.form = None;
+        for action in self.machine.step(Input::Broken { stored: None }) {
+            // Only what is staged is dropped, which cannot fail.
+            let _dropped = self.carry_out(action);
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let now = self.machine.condition();
+        self.health.send_if_modified(|health| health.update(now));
+    }
+
+    /// What was shown and is not held, since the last call.
+    pub(super) fn take_lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// The number of the request whose whole answer has become the view since the last call, and its version.
+    pub(super) fn take_committed(&mut self) -> Option<(u64, ResourceVersion)> {
+        self.committed.take()
     }
 
     /// R, if there is a view.
@@ -220,17 +318,16 @@ impl StoredView {
         self.machine.version().cloned()
     }
 
-    /// R, if as far as is known a stream can go on from there, and it takes one to carry the view on.
-    pub(super) fn resumable(&self) -> Option<ResourceVersion> {
-        let machine = &self.machine;
-        let is_sound = !machine.is_broken() && !machine.is_expired_upstream();
-        self.version().filter(|_| is_sound && !machine.awaits_snapshot())
-    }
-
     /// The form of its items, if there is a view.
     pub(super) fn form(&self) -> Option<Collection> {
         self.log.as_ref()?;
         self.form.clone()
+    }
+
+    /// Which of these keys are those of items that it holds.
+    pub(super) fn held(&self, keys: Vec<String>) -> Vec<String> {
+        let holds = |key: &String| self.log.as_ref().is_some_and(|log| log.contains(key.as_bytes()));
+        keys.into_iter().filter(holds).collect()
     }
 
     /// The view as it is now; `prefix` narrows it to keys that start with it.
@@ -242,7 +339,7 @@ impl StoredView {
             items,
             form: self.form.clone()?,
             version,
-            validated: self.validated,
+            validated: self.validated.at(),
         })
     }
 
@@ -253,7 +350,7 @@ impl StoredView {
             .get(key.as_bytes())
             .inspect_err(|error| tracing::warn!(view = %self.id, %error, "cannot read a stored item"))
             .ok()?;
-        Some((item, self.form.clone()?, self.validated))
+        Some((item, self.form.clone()?, self.validated.at()))
     }
 
     fn carry_out(&mut self, action: Action<Object<'static>>) -> Result<(), Failed> {
@@ -273,7 +370,9 @@ impl StoredView {
                 let Received {
                     staging, form, seen, ..
                 } = self.snapshots.remove(&ticket).ok_or(Failed::NothingStaged)?;
-                self.commit(staging, form, &version, seen)
+                self.commit(staging, form, &version, seen)?;
+                self.committed = Some((ticket.0, version));
+                Ok(())
             }
             Action::CommitStaging { stream, version } => {
                 let Staged { staging, form } = match self.stagings.remove(&stream) {
@@ -286,7 +385,9 @@ impl StoredView {
                         }
                     }
                 };
-                self.commit(staging, form, &version, clock::wall())
+                self.commit(staging, form, &version, clock::wall())?;
+                self.committed = Some((stream.0, version));
+                Ok(())
             }
             Action::DiscardSnapshot { ticket, why } => {
                 self.snapshots.remove(&ticket);
@@ -317,6 +418,10 @@ impl StoredView {
         let form = self.form.as_mut().ok_or(Failed::NoView)?;
         let key = object.meta.key();
         let item = form.adopt(object)?;
+        let lost = match change {
+            Change::Deleted => log.get(key.as_bytes())?.map(|item| shown(form, &item)),
+            Change::Added | Change::Modified => None,
+        };
         let record = match change {
             Change::Added | Change::Modified => Record::Put {
                 key: key.as_bytes(),
@@ -325,6 +430,8 @@ impl StoredView {
             Change::Deleted => Record::Delete { key: key.as_bytes() },
         };
         log.append(record, version.as_str(), clock::wall())?;
+        let why = Why::Left;
+        self.lost.extend(lost.map(|seen| Lost { key, seen, why }));
         Ok(())
     }
 
@@ -364,11 +471,28 @@ impl StoredView {
     ) -> Result<(), Failed> {
         let header = serde_json::to_vec(&Header { form: form.clone() })?;
         let items = staging.len();
-        self.log = Some(staging.commit(&header, version.as_str(), seen)?);
+        let before = self.earlier().filter(|_| self.is_partial);
+        let log = staging.commit(&header, version.as_str(), seen)?;
+        if let Some(before) = before {
+            match before.lost_in(&*log, version) {
+                Ok(lost) => self.lost.extend(lost),
+                Err(error) => {
+                    tracing::warn!(view = %self.id, %error, "what a list does not hold any more cannot be read");
+                }
+            }
+        }
+        self.log = Some(log);
         self.form = Some(form);
-        self.validated = seen;
+        self.validated.set(seen);
         tracing::debug!(view = %self.id, %version, items, "view recorded");
         Ok(())
+    }
+
+    fn earlier(&self) -> Option<Earlier> {
+        let log = self.log.clone()?;
+        let form = self.form.clone()?;
+        let version = version_of(&log)?;
+        Some(Earlier { log, form, version })
     }
 
     fn forget(&mut self) -> Result<(), StoreError> {
@@ -376,6 +500,48 @@ impl StoredView {
         self.form = None;
         self.store.remove(&self.id)
     }
+}
+
+/// A log and the form of its items, if its header says which.
+fn readable(id: &LogId, log: Arc<dyn Log>) -> Option<(Arc<dyn Log>, Collection)> {
+    let header = serde_json::from_slice::<Header>(&log.header())
+        .inspect_err(|error| tracing::warn!(view = %id, %error, "a stored view has an unreadable header"));
+    Some((log, header.ok()?.form))
+}
+
+fn version_of(log: &Arc<dyn Log>) -> Option<ResourceVersion> {
+    ResourceVersion::new(&log.position())
+}
+
+/// A view before it was read again.
+struct Earlier {
+    log: Arc<dyn Log>,
+    form: Collection,
+    version: ResourceVersion,
+}
+
+impl Earlier {
+    /// What it held and the later state does not hold. Only these are read.
+    fn lost_in(&self, after: &dyn Log, version: &ResourceVersion) -> Result<Vec<Lost>, StoreError> {
+        if !version.is_after(&self.version) {
+            return Ok(Vec::new());
+        }
+        let mut lost = Vec::new();
+        for key in store::keys_of(&*self.log).filter(|key| !after.contains(key)) {
+            if let Some(item) = self.log.get(&key)? {
+                lost.push(Lost {
+                    key: String::from_utf8_lossy(&key).into_owned(),
+                    seen: shown(&self.form, &item),
+                    why: Why::Left,
+                });
+            }
+        }
+        Ok(lost)
+    }
+}
+
+fn shown(form: &Collection, item: &[u8]) -> Sighting {
+    objects::kept_shows(form.encoding, &form.object(item))
 }
 
 /// The form that lists of this collection are known to have, if it is that of the same items: an event shows neither

@@ -1,62 +1,42 @@
 //! Content-Encoding: answers are stored decoded.
 
-use std::io::Write;
-
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
-use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
+
+use crate::wire::coding::{Coding, Gunzip};
 
 use super::source::{Source, SourceError};
-
-/// How an answer's body is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coding {
-    Identity,
-    Gzip,
-}
-
-impl Coding {
-    /// `None` for a coding that we do not decode: such an answer is not recorded.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut codings = headers.get_all(CONTENT_ENCODING).iter();
-        match (codings.next().map(http::HeaderValue::as_bytes), codings.next()) {
-            (None | Some(b"identity"), None) => Some(Self::Identity),
-            (Some(b"gzip"), None) => Some(Self::Gzip),
-            _ => None,
-        }
-    }
-}
 
 /// A [`Source`] with its coding taken off.
 pub(super) struct Decoded {
     source: Source,
-    gzip: Option<MultiGzDecoder<Vec<u8>>>,
+    gunzip: Option<Gunzip>,
+    input: Bytes,
 }
 
 impl Decoded {
     pub(super) fn new(source: Source, coding: Coding) -> Self {
         Self {
             source,
-            gzip: (coding == Coding::Gzip).then(|| MultiGzDecoder::new(Vec::new())),
+            gunzip: (coding == Coding::Gzip).then(Gunzip::default),
+            input: Bytes::new(),
         }
     }
 
     /// The next decoded bytes (possibly empty); `None` at the end of a whole answer. Blocks.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let Some(decoder) = &mut self.gzip else {
+        let Some(gunzip) = &mut self.gunzip else {
             return self.source.next();
         };
-        match self.source.next()? {
-            Some(chunk) => decoder.write_all(&chunk)?,
-            // The checksum at the end of the stream is verified here.
-            None => {
-                decoder.try_finish()?;
-                let rest = std::mem::take(decoder.get_mut());
-                return Ok((!rest.is_empty()).then(|| Bytes::from(rest)));
+        loop {
+            if let Some(unpacked) = gunzip.unpack(&mut self.input)? {
+                return Ok(Some(unpacked));
             }
+            let Some(packed) = self.source.next()? else {
+                gunzip.finish()?;
+                return Ok(None);
+            };
+            self.input = packed;
         }
-        Ok(Some(Bytes::from(std::mem::take(decoder.get_mut()))))
     }
 
     /// All of it, up to `limit` bytes; `None` when it is larger.
@@ -74,6 +54,8 @@ impl Decoded {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
@@ -110,17 +92,5 @@ mod tests {
                 "{end}"
             );
         }
-    }
-
-    #[test]
-    fn only_gzip_is_known() {
-        let with = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_ENCODING, http::HeaderValue::from_static(value));
-            Coding::of(&headers)
-        };
-        assert_eq!(Coding::of(&HeaderMap::new()), Some(Coding::Identity));
-        assert_eq!(with("gzip"), Some(Coding::Gzip));
-        assert_eq!(with("zstd"), None);
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! One log each: its items are the chunks in order, its header what a client must see again.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::kube::media::{self, Clause};
+use crate::kube::version::ResourceVersion;
 use crate::runtime::clock;
 use crate::store::{Items, LogId, LogSnapshot, Store, StoreError};
 
@@ -21,6 +24,8 @@ use super::stream::Batches;
 const LARGEST: usize = 64 << 20;
 
 const CHUNK: usize = 64 * 1024;
+
+const PREFIX: &str = "document\n";
 
 /// Response headers that are kept with a document (wire contract 1.4).
 const KEPT: [HeaderName; 6] = [
@@ -49,6 +54,28 @@ pub(super) enum Unkept {
     Header(#[from] serde_json::Error),
     #[error("larger than {LARGEST} bytes")]
     TooLarge,
+    #[error("it does not say at its beginning that it is all there is")]
+    NotWhole,
+}
+
+impl Unkept {
+    /// Says it: a disk that is full, for example, is worth a warning.
+    pub(super) fn tell(&self, id: &LogId) {
+        match self {
+            Self::Store(_) | Self::Source(SourceError::Spool(_)) => {
+                tracing::warn!(document = %id.name, error = %self, "a document could not be recorded");
+            }
+            _ => tracing::debug!(document = %id.name, error = %self, "a document was not kept"),
+        }
+    }
+}
+
+/// What is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Any,
+    /// The first page of a list, if there is no other.
+    OnlyPage,
 }
 
 /// A stored document.
@@ -70,7 +97,12 @@ impl Document {
 
 /// The log of a document: its name and the negotiated variant.
 pub(super) fn document_id(owner: &str, name: &str, variant: &str) -> LogId {
-    LogId::new(owner, format!("document\n{name}\n{variant}"))
+    LogId::new(owner, format!("{PREFIX}{name}\n{variant}"))
+}
+
+/// The name of the document that a log holds, if it holds one.
+pub(super) fn name_of(id: &LogId) -> Option<&str> {
+    id.name.strip_prefix(PREFIX)?.split('\n').next()
 }
 
 /// Receives a document and makes it the stored one. Blocks.
@@ -79,13 +111,17 @@ pub(super) fn keep(
     id: &LogId,
     headers: &HeaderMap,
     mut source: Decoded,
+    which: Keep,
 ) -> Result<(), Unkept> {
     let mut staging = store.stage(id)?;
     let (mut buffer, mut total, mut index) = (BytesMut::new(), 0_usize, 0_u32);
     let mut put = |chunk: &[u8]| {
-        let put = staging.put(&index.to_be_bytes(), chunk);
+        if index == 0 && which == Keep::OnlyPage && !is_only_page(chunk) {
+            return Err(Unkept::NotWhole);
+        }
+        staging.put(&index.to_be_bytes(), chunk)?;
         index += 1;
-        put
+        Ok(())
     };
     while let Some(bytes) = source.next()? {
         total += bytes.len();
@@ -112,18 +148,57 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Whether the first page of a JSON list, of whatever form, is all there is.
-pub(super) fn is_only_page(page: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Page {
-        metadata: Metadata,
+/// Whether the first page of a JSON list, of whatever form, says at its beginning that it is all there is.
+fn is_only_page(head: &[u8]) -> bool {
+    ListMeta::at_head(head).is_some_and(|meta| meta.next.is_empty())
+}
+
+/// The resourceVersion of a stored JSON list, of whatever form. Blocks.
+pub(super) fn version(mut chunks: Chunks) -> Option<ResourceVersion> {
+    let head = chunks.next_batch()?.ok()?;
+    ResourceVersion::new(&ListMeta::at_head(&head)?.resource_version)
+}
+
+/// What a list says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListMeta {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+impl ListMeta {
+    /// Reads it from the beginning of a JSON list, where apiservers write it: before the rows, which are not read.
+    fn at_head(head: &[u8]) -> Option<Self> {
+        let mut found = None;
+        // It ends where the head does, so it never ends well.
+        let _cut_short = serde_json::Deserializer::from_slice(head).deserialize_map(Head(&mut found));
+        found
     }
-    #[derive(Deserialize)]
-    struct Metadata {
-        #[serde(default, rename = "continue")]
-        next: String,
+}
+
+/// Looks for the metadata of a list.
+struct Head<'a>(&'a mut Option<ListMeta>);
+
+impl<'de> Visitor<'de> for Head<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
     }
-    serde_json::from_slice::<Page>(page).is_ok_and(|page| page.metadata.next.is_empty())
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "metadata" {
+                *self.0 = Some(map.next_value()?);
+                break;
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
 }
 
 /// The stored document. Blocks.
@@ -176,20 +251,17 @@ pub(super) fn wanted_variants(accept: Option<&str>) -> Vec<String> {
     let Some(accept) = accept else {
         return vec![PLAIN.to_owned()];
     };
+    let clauses = media::accept_clauses(accept);
     let mut variants: Vec<String> = Vec::new();
-    for clause in media::accept_clauses(accept) {
-        let variant = clause
-            .media_type()
-            .map_or_else(|| PLAIN.to_owned(), |media| variant_of(&media, &clause));
-        if !variants.contains(&variant) {
-            variants.push(variant);
-        }
+    for at in 0..clauses.len() {
+        let variant = clauses.get(at..).and_then(own_variant);
+        variants.extend(variant.filter(|variant| !variants.contains(variant)));
     }
     variants
 }
 
-/// The variant that a response is: its media type and parameters, and the `profile` that its clause asked for, which
-/// the answer does not repeat (wire contract 1.4). An answer in a form that was not asked for (the issuer's keys are
+/// The variant that a response is: its media type and parameters, and those that its clause asked for, which the answer
+/// does not repeat (wire contract 1.4). An answer in a form that was not asked for (the issuer's keys are
 /// always `application/jwk-set+json`) is found again by those who ask in the same way.
 pub(super) fn answered_variant(accept: Option<&str>, content_type: &str) -> String {
     let parsed = media::accept_clauses(content_type);
@@ -198,45 +270,73 @@ pub(super) fn answered_variant(accept: Option<&str>, content_type: &str) -> Stri
     };
     let media = answer.media_type().unwrap_or_default();
     let clauses = media::accept_clauses(accept.unwrap_or("*/*"));
-    let asked = clauses.iter().find(|clause| {
-        clause.matches(&media)
-            && ["as", "g", "v"]
-                .iter()
-                .all(|name| clause.param(name) == answer.param(name))
-    });
-    let profile = asked.map_or("", |clause| clause.param("profile"));
-    let own = with_profile(variant_of(&media, answer), profile);
+    let own = variant_of(&media, answer, &clauses);
     let wanted = wanted_variants(accept);
     if wanted.contains(&own) {
-        own
-    } else if asked.is_some_and(|clause| clause.media_type().is_none()) {
-        PLAIN.to_owned()
-    } else {
-        wanted.into_iter().next().unwrap_or(own)
+        return own;
     }
+    let asked = clauses.iter().position(|clause| is_for(clause, &media, answer));
+    let wildcard = asked.and_then(|at| clauses.get(at..)).filter(|clauses| {
+        clauses
+            .first()
+            .is_some_and(|clause| clause.media_type().is_none())
+    });
+    wildcard
+        .and_then(own_variant)
+        .or_else(|| wanted.into_iter().next())
+        .unwrap_or(own)
 }
 
-fn variant_of(media: &str, clause: &Clause<'_>) -> String {
-    // `spec.v2@v1.0+protobuf` is asked for and `spec.v2.v1.0+protobuf` answered.
-    let mut variant = media.replace('@', ".");
-    for name in ["as", "g", "v"] {
-        let value = clause.param(name);
+/// The variant that the first of these clauses asks for.
+fn own_variant(clauses: &[Clause<'_>]) -> Option<String> {
+    let first = clauses.first()?;
+    let media = first.media_type().unwrap_or_else(|| PLAIN.to_owned());
+    Some(variant_of(&media, first, clauses))
+}
+
+/// A variant by media type and form, and by what else the clauses ask for that may have led to it: as with objects, all
+/// up to the first that has no parameter that is not known.
+fn variant_of(media: &str, form: &Clause<'_>, clauses: &[Clause<'_>]) -> String {
+    let mut variant = dotted(media);
+    for name in FORM {
+        let value = form.param(name);
         if !value.is_empty() {
             variant.push_str(&format!(";{name}={value}"));
         }
     }
-    if clause.param("profile").is_empty() {
-        variant
-    } else {
-        with_profile(variant, clause.param("profile"))
+    let mut others: Vec<String> = Vec::new();
+    for clause in clauses.iter().filter(|clause| is_for(clause, media, form)) {
+        let (unknown, profile) = (clause.other_params(&FORM), clause.param("profile"));
+        let is_known = unknown.is_empty();
+        let other = if profile.is_empty() {
+            unknown
+        } else {
+            format!(";profile={profile}{unknown}")
+        };
+        if !others.contains(&other) {
+            others.push(other);
+        }
+        if is_known {
+            break;
+        }
     }
+    variant + &others.join("|")
 }
 
-fn with_profile(variant: String, profile: &str) -> String {
-    if profile.is_empty() || variant.contains(";profile=") {
-        return variant;
-    }
-    format!("{variant};profile={profile}")
+/// Parameters that an answer repeats.
+const FORM: [&str; 3] = ["as", "g", "v"];
+
+fn is_for(clause: &Clause<'_>, media: &str, form: &Clause<'_>) -> bool {
+    let is_media = clause.matches(media)
+        || clause
+            .media_type()
+            .is_some_and(|asked| dotted(&asked) == dotted(media));
+    is_media && FORM.iter().all(|name| clause.param(name) == form.param(name))
+}
+
+/// `spec.v2@v1.0+protobuf` is asked for and `spec.v2.v1.0+protobuf` answered.
+fn dotted(media: &str) -> String {
+    media.replace('@', ".")
 }
 
 #[cfg(test)]
@@ -262,16 +362,110 @@ mod tests {
         assert_ne!(answered, answered_variant(Some(DISCOVERY), AGGREGATED));
     }
 
+    /// The texts name logs on disk.
+    #[test]
+    fn the_text_of_a_variant_never_changes() {
+        for (accept, variants) in [
+            (
+                DISCOVERY,
+                vec![
+                    "application/json;as=APIGroupDiscoveryList;g=apidiscovery.k8s.io;v=v2",
+                    "application/json;as=APIGroupDiscoveryList;g=apidiscovery.k8s.io;v=v2beta1",
+                    "application/json",
+                ],
+            ),
+            (
+                "application/json;v=v2;profile=nopeer",
+                vec!["application/json;v=v2;profile=nopeer"],
+            ),
+            (
+                "application/json;charset=utf-8;q=0.5, text/plain",
+                vec!["text/plain", "application/json"],
+            ),
+        ] {
+            assert_eq!(wanted_variants(Some(accept)), variants);
+        }
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_another_variant() {
+        let dropping = DISCOVERY.replace("json;g", "json;drop=x;g") + ";drop=x";
+        for (accept, content_type) in [
+            (dropping.as_str(), AGGREGATED),
+            (dropping.as_str(), "application/json"),
+            ("application/json;drop=x,application/json", "application/json"),
+            ("*/*;drop=x", "application/jwk-set+json"),
+            (
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf;drop=x",
+                "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            ),
+        ] {
+            let answered = answered_variant(Some(accept), content_type);
+            assert!(
+                wanted_variants(Some(accept)).contains(&answered),
+                "{accept}: {answered}"
+            );
+            for known in [
+                DISCOVERY,
+                "application/json",
+                "*/*",
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            ] {
+                assert!(
+                    !wanted_variants(Some(known)).contains(&answered),
+                    "{accept}: {answered}"
+                );
+            }
+        }
+        assert_eq!(
+            answered_variant(Some("application/json;b=2;a=1"), "application/json"),
+            answered_variant(Some("application/json; a=1;b=2;q=0.3"), "application/json")
+        );
+    }
+
     #[test]
     fn a_page_is_the_only_one_if_it_says_so_itself() {
         assert!(is_only_page(
             br#"{"kind":"Table","metadata":{"resourceVersion":"1"},"rows":[]}"#
         ));
-        assert!(is_only_page(br#"{"metadata":{"continue":""},"rows":[]}"#));
+        assert!(
+            is_only_page(br#"{"metadata":{"continue":""},"rows":["#),
+            "the head is enough"
+        );
         assert!(!is_only_page(br#"{"metadata":{"continue":"abc"},"rows":[]}"#));
         assert!(!is_only_page(br#"{"kind":"Table","rows":[]}"#), "no list");
         assert!(!is_only_page(b"kind: Table\nmetadata: {}\n"), "YAML is not read");
-        assert!(!is_only_page(br#"{"metadata":{},"rows":["#), "cut short");
+        assert!(
+            !is_only_page(br#"{"metadata":{"resourceVersion":"1""#),
+            "cut short"
+        );
+    }
+
+    fn table(resource_version: &str, rows: usize) -> Vec<u8> {
+        let row = r#"{"cells":["a"],"object":{"metadata":{"resourceVersion":"7"}}}"#;
+        let rows = vec![row; rows].join(",");
+        let meta = format!(r#"{{"resourceVersion":"{resource_version}"}}"#);
+        format!(r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{meta},"rows":[{rows}]}}"#)
+            .into_bytes()
+    }
+
+    #[test]
+    fn the_version_of_a_stored_table_is_read_from_its_first_chunk() {
+        let store: Arc<dyn Store> = Arc::new(crate::store::LogStore::memory().unwrap());
+        let id = document_id("cn:x", "tables", "");
+        let body = table("41", 20_000);
+        assert!(body.len() > 4 * CHUNK);
+        let source = Decoded::new(
+            super::super::source::Source::whole(vec![body.into()]),
+            crate::wire::coding::Coding::Identity,
+        );
+        keep(&store, &id, &HeaderMap::new(), source, Keep::OnlyPage).unwrap();
+        let document = load(&store, &id).unwrap().unwrap();
+        let mut chunks = Chunks::of(&document);
+        let head = chunks.next_batch().unwrap().unwrap();
+        assert_eq!(head.len(), CHUNK);
+        assert_eq!(ListMeta::at_head(&head).unwrap().resource_version, "41");
+        assert_eq!(version(Chunks::of(&document)), ResourceVersion::new("41"));
     }
 
     #[test]

@@ -11,14 +11,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::identity::{Audiences, BearerToken, Issuer, Unverified, Verified};
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
 use crate::runtime::clock;
 use crate::runtime::strand::Strand;
 use crate::runtime::tasks::Tasks;
 use crate::store::{Change, Log, LogId, Store, StoreError};
+use crate::wire::coding::Coding;
 
-use super::decode::{Coding, Decoded};
-use super::recording::is_from_apiserver;
+use super::decode::Decoded;
 use super::source::Source;
 use super::tee::{Handover, tee};
 
@@ -111,14 +112,14 @@ impl StoredIssuer {
         let Some(document) = IssuerDocument::of_path(path) else {
             return body;
         };
-        if head.status != StatusCode::OK || !is_from_apiserver(&head.headers) {
+        if head.status != StatusCode::OK || !is_from_apiserver(&head.headers, &head.extensions) {
             return body;
         }
         let is_json = head
             .headers
             .get(header::CONTENT_TYPE)
             .is_some_and(|of| of.as_bytes().starts_with(b"application/"));
-        let (true, Some(coding)) = (is_json, Coding::of(&head.headers)) else {
+        let (true, Ok(coding)) = (is_json, Coding::of(&head.headers)) else {
             return body;
         };
         let own = self.clone();
@@ -237,7 +238,7 @@ impl StoredIssuer {
 
     /// Waits until all of it is with the store.
     pub async fn settle(&self) {
-        let _stopped = self.inner.log.run(|_| ()).await;
+        self.inner.log.settle().await;
     }
 }
 

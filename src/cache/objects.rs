@@ -1,25 +1,43 @@
-//! Object entries of one principal: single GET answers, remembered absences and refusals, in one log.
+//! Object entries of one principal: answers to GETs and to its own writes, remembered absences and refusals, in one log.
 //!
-//! An entry says what the apiserver last answered for exactly this path: the object (per representation), 404 or 403.
-//! A newer answer replaces an older one; of two answers that were under way together, the later resourceVersion wins.
+//! An entry says what the apiserver last answered for exactly this path: the object (per representation), that it is
+//! gone, or 403. A newer answer replaces an older one: moments of this process order answers that were not under way
+//! together, versions all others. What is the newest of all this and of what views hold is decided in `view/newest.rs`.
+
+mod entry;
+mod marks;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde::Deserialize;
 
-use crate::kube::media::{Encoding, Representation, Shape};
+use crate::kube::media::{Encoding, Representation};
 use crate::kube::version::ResourceVersion;
 use crate::runtime::clock;
-use crate::store::{Change, Log, LogId, Store, StoreError};
-use crate::wire::object::read_object;
+use crate::store::{Change, Log, LogId, Store, StoreError, keys_of};
+use crate::view::newest::{Mark, Outcome, Relation, Removal, Sighting};
+
+pub(super) use self::entry::kept_shows;
+use self::entry::{
+    Entry, Refusal, answer_shows, decode, encode_object, encode_refusal, encode_shown, form_of,
+};
+use self::entry::{object_key, prefixes_of, refusal_key, refused_path, shown_key};
+pub(super) use self::marks::OldMark;
+#[cfg(test)]
+pub(super) use self::marks::{MARKS, SLACK};
+use super::high_water::Level;
 
 /// The name of the log that holds a principal's entries.
 pub(super) const LOG_NAME: &str = "objects";
 
 const HEADER: &[u8] = br#"{"kind":"objects","version":1}"#;
+
+/// Paths of which the disk could not be told are remembered for so long as there are no more of them.
+const UNWRITTEN: usize = 1024;
 
 /// The order in which requests were sent and their answers recorded, in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -28,18 +46,50 @@ pub(super) struct Moment(pub(super) u64);
 /// What is known of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
-    /// The answer, in this representation.
-    Object {
-        body: Bytes,
-        representation: Representation,
-        validated: SystemTime,
-    },
-    /// The apiserver said 404, and nothing was seen since.
-    Absent { since: SystemTime },
     /// The apiserver said 403: nothing else may be told either.
     Withdrawn,
-    /// Nothing.
-    Unknown,
+    /// All that was told; nothing, if nothing was.
+    Told {
+        /// That it is gone, or may be.
+        removal: Option<Removal>,
+        /// The object in the representations in which it was read.
+        kept: Vec<Kept>,
+        /// What was shown and is not held any more, or could not be written down.
+        lost: Vec<Sighting>,
+    },
+}
+
+/// An object as it was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) body: Bytes,
+    pub(super) encoding: Encoding,
+    /// The text of the representation.
+    pub(super) form: String,
+    pub(super) validated: SystemTime,
+    pub(super) seen: Sighting,
+}
+
+/// What kind of request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A consistent read.
+    Read,
+    /// A read with a resourceVersion: the answer may be older than what is known.
+    Lagging,
+    /// A write. It does not give back the right to read.
+    Write,
+}
+
+/// When a request was sent and its answer recorded, and what had been shown of its resource.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) origin: Origin,
+    pub(super) sent: Moment,
+    /// What had been shown when it was sent.
+    pub(super) shown: Mark,
+    /// Goes on rising.
+    pub(super) level: Arc<Level>,
 }
 
 /// An object answer to be recorded.
@@ -47,10 +97,17 @@ pub(super) struct Answered {
     pub(super) path: String,
     pub(super) representation: Representation,
     pub(super) body: Vec<u8>,
-    /// The request had a resourceVersion: the answer may be older than what is known.
-    pub(super) may_lag: bool,
-    /// When the request was sent, and when its answer is recorded.
-    pub(super) sent: Moment,
+    pub(super) asked: Asked,
+    pub(super) recorded: Moment,
+}
+
+/// An answer that says that an object is gone, or not what it was.
+pub(super) struct Removed {
+    pub(super) path: String,
+    pub(super) outcome: Outcome,
+    /// Of what is gone; empty if it was not said.
+    pub(super) uid: String,
+    pub(super) asked: Asked,
     pub(super) recorded: Moment,
 }
 
@@ -60,6 +117,9 @@ pub(super) struct Objects {
     id: LogId,
     log: Option<Arc<dyn Log>>,
     fresh: HashMap<Box<[u8]>, Fresh>,
+    /// What the disk did not take; it counts instead of what the disk says.
+    unwritten: HashMap<String, Unwritten>,
+    last_removal: Moment,
 }
 
 /// What this process saw of an entry.
@@ -69,21 +129,19 @@ struct Fresh {
     recorded: Moment,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Object,
-    Absent,
-    Withdrawn,
+enum Unwritten {
+    Seen(Sighting),
+    Refusal(Refusal),
 }
 
-impl Mark {
-    fn byte(self) -> u8 {
-        match self {
-            Self::Object => 0,
-            Self::Absent => 1,
-            Self::Withdrawn => 2,
-        }
-    }
+/// What an answer with an object makes of a refusal.
+enum Ruling {
+    /// The refusal stands, the answer is not kept.
+    Stands,
+    /// There is none any more.
+    Lifted,
+    /// Both are kept: which of them is newer is not known.
+    Beside(Option<Refusal>),
 }
 
 impl Objects {
@@ -93,200 +151,507 @@ impl Objects {
             id: LogId::new(owner, LOG_NAME),
             log: None,
             fresh: HashMap::new(),
+            unwritten: HashMap::new(),
+            last_removal: Moment::default(),
         }
     }
 
-    /// Records a 2xx answer to a GET, if that is possible.
+    /// Records an answer with an object, if that is possible.
     pub(super) fn keep(&mut self, answered: &Answered) {
         if let Err(error) = self.answered(answered) {
             tracing::warn!(path = %answered.path, %error, "an object could not be kept");
-            self.reopen();
+            self.log = None;
+            if let Some(seen) = answer_shows(&answered.path, &answered.representation, &answered.body) {
+                self.remember(&answered.path, Unwritten::Seen(seen));
+            }
         }
     }
 
-    /// Records a 2xx answer to a GET. `Ok(false)`: what is known is newer, or the body is not the object that the
+    /// Records a removal; what the disk does not take is remembered.
+    pub(super) fn remove(&mut self, removed: &Removed) {
+        if let Err(error) = self.removed(removed) {
+            tracing::error!(path = %removed.path, %error, "that an object is gone could not be recorded");
+            self.log = None;
+            let removal = self.removal(removed, &[], None);
+            self.remember(&removed.path, Unwritten::Refusal(Refusal::Removed(removal)));
+        }
+    }
+
+    /// Records that a view showed an object and holds it no more, if anything is kept of it or other views may show it or its
+    /// absence: nothing older may be told.
+    pub(super) fn lost(&mut self, path: &str, seen: Sighting, recorded: Moment, is_told_elsewhere: bool) {
+        if let Err(error) = self.lost_from_view(path, &seen, recorded, is_told_elsewhere) {
+            tracing::error!(%path, %error, "that an object was shown could not be recorded");
+            self.log = None;
+            if !self.unwritten.contains_key(path) {
+                self.remember(path, Unwritten::Seen(seen));
+            }
+        }
+    }
+
+    /// Records a 403, which was received at this moment; what the disk does not take is remembered.
+    pub(super) fn withdraw(&mut self, path: &str, recorded: Moment) {
+        if let Err(error) = self.withdrawn(path, recorded) {
+            tracing::error!(%path, %error, "a refusal could not be recorded");
+            self.log = None;
+            self.remember(path, Unwritten::Refusal(Refusal::Withdrawn));
+        }
+    }
+
+    fn remember(&mut self, path: &str, what: Unwritten) {
+        if self.unwritten.len() < UNWRITTEN || self.unwritten.contains_key(path) {
+            self.unwritten.insert(path.to_owned(), what);
+        }
+    }
+
+    /// Records a 2xx answer with an object. `Ok(false)`: what is known is newer, or the body is not the object that the
     /// path names.
     pub(super) fn answered(&mut self, answered: &Answered) -> Result<bool, StoreError> {
-        let key = object_key(&answered.path, &answered.representation);
-        let stored = match self.log()? {
-            Some(log) => log.get(&key)?.and_then(|value| decode(&value)),
-            None => None,
+        let Answered {
+            path,
+            representation,
+            body,
+            asked,
+            recorded,
+        } = answered;
+        let Some(seen) = answer_shows(path, representation, body) else {
+            return Ok(false);
         };
-        let stored = stored.map(|(mark, _, body)| (mark, body));
-        // Most answers say what is known: those need not be read.
-        let unchanged = matches!(&stored, Some((Mark::Object, body)) if **body == answered.body);
-        let is_older = |body: &[u8]| self.is_newer(&key, body, answered);
-        if !unchanged && (!is_object_of(answered) || stored.is_some_and(|(_, body)| is_older(&body))) {
+        if let Some(version) = &seen.version {
+            asked.level.raise(version);
+        }
+        let key = object_key(path, representation);
+        let stored = match self.entry(&key)? {
+            Some((Entry::Object(stored), _)) => Some(stored),
+            _ => None,
+        };
+        let is_unchanged = stored.as_ref().is_some_and(|stored| **stored == **body);
+        let is_older = |stored: &Bytes| {
+            let stored = kept_shows(representation.encoding, stored);
+            self.is_newer(&key, &stored, &seen, asked)
+        };
+        if !is_unchanged && stored.as_ref().is_some_and(is_older) {
+            return Ok(false);
+        }
+        let ruling = self.ruling(path, &seen, asked)?;
+        if let Ruling::Stands = ruling {
             return Ok(false);
         }
         let log = self.log_or_create()?;
         let validated = clock::wall();
-        if !unchanged {
-            let value = encode(Mark::Object, validated, &answered.body);
-            log.append(
-                Change::Put {
-                    key: &key,
-                    value: &value,
-                },
-                "",
-                validated,
-            )?;
+        if !is_unchanged {
+            let value = encode_object(validated, body);
+            put(&log, &key, &value, validated)?;
         }
-        self.unmark(&log, &answered.path)?;
-        self.fresh.insert(
-            key.into(),
-            Fresh {
-                validated,
-                recorded: answered.recorded,
-            },
-        );
+        let still_counts = match self.unwritten.get(path) {
+            Some(Unwritten::Seen(lost)) => {
+                matches!((&lost.version, &seen.version), (Some(lost), Some(seen)) if lost.is_after(seen))
+            }
+            Some(Unwritten::Refusal(_)) => !matches!(ruling, Ruling::Lifted),
+            None => false,
+        };
+        if !still_counts {
+            self.unwritten.remove(path);
+        }
+        let is_outdated = |shown: Sighting| match (&shown.version, &seen.version) {
+            (Some(shown), Some(seen)) => !shown.is_after(seen),
+            _ => true,
+        };
+        if self.shown(path)?.is_some_and(is_outdated) {
+            self.delete(&shown_key(path))?;
+        }
+        match ruling {
+            Ruling::Lifted => self.unmark(&log, path)?,
+            Ruling::Beside(Some(refusal)) => {
+                put(
+                    &log,
+                    &refusal_key(path),
+                    &encode_refusal(validated, &refusal),
+                    validated,
+                )?;
+            }
+            Ruling::Beside(None) | Ruling::Stands => {}
+        }
+        let recorded = *recorded;
+        self.fresh.insert(key.into(), Fresh { validated, recorded });
+        self.drop_lost_history(path, &seen, asked)?;
         Ok(true)
     }
 
     /// Whether the stored answer must not be replaced by this one.
-    fn is_newer(&self, key: &[u8], stored: &[u8], answered: &Answered) -> bool {
-        let together = self
-            .fresh
-            .get(key)
-            .is_some_and(|fresh| fresh.recorded > answered.sent);
-        if !together && !answered.may_lag {
+    fn is_newer(&self, key: &[u8], stored: &Sighting, seen: &Sighting, asked: &Asked) -> bool {
+        let together = self.recorded(key) > asked.sent;
+        if !together && asked.origin != Origin::Lagging {
             return false;
         }
-        let version = |body: &[u8]| {
-            let object = read_object(answered.representation.encoding, body).ok()?;
-            ResourceVersion::new(&object.meta.resource_version)
-        };
-        match (version(stored), version(&answered.body)) {
-            (Some(stored), Some(answered)) => stored.is_after(&answered),
+        match (&stored.version, &seen.version) {
+            (Some(stored), Some(seen)) => stored.is_after(seen),
             _ => together,
         }
     }
 
-    /// Records a 404 that was `seen` then: the object's entries go, and its absence is remembered.
-    pub(super) fn absent(&mut self, path: &str, seen: SystemTime) -> Result<(), StoreError> {
-        if !self.is_only(path, Mark::Absent)? {
-            self.forget(path)?;
-            self.mark(path, Mark::Absent, seen)?;
+    /// What an answer with an object makes of the refusal of its path.
+    fn ruling(&mut self, path: &str, seen: &Sighting, asked: &Asked) -> Result<Ruling, StoreError> {
+        let Some(refusal) = self.refusal(path)? else {
+            return Ok(Ruling::Lifted);
+        };
+        let is_later = self.recorded(&refusal_key(path)) < asked.sent;
+        let mut removal = match refusal {
+            Refusal::Withdrawn if is_later && asked.origin != Origin::Write => return Ok(Ruling::Lifted),
+            Refusal::Withdrawn => return Ok(Ruling::Stands),
+            Refusal::Removed(removal) => removal,
+        };
+        Ok(match removal.relation(seen) {
+            _ if is_later && asked.origin != Origin::Lagging => Ruling::Lifted,
+            Relation::Older => Ruling::Stands,
+            Relation::Newer if is_later => Ruling::Lifted,
+            Relation::Newer | Relation::Unclear => {
+                let before = removal.ceiling.clone();
+                if let Some(version) = &seen.version {
+                    removal.ceiling.raise(version);
+                }
+                Ruling::Beside((removal.ceiling != before).then_some(Refusal::Removed(removal)))
+            }
+        })
+    }
+
+    /// A consistent read is not older than what was known when it was sent: other forms of the object with a higher
+    /// version belong to a history that was lost.
+    fn drop_lost_history(&mut self, path: &str, seen: &Sighting, asked: &Asked) -> Result<(), StoreError> {
+        let Some(version) = seen.version.as_ref().filter(|_| asked.origin != Origin::Lagging) else {
+            return Ok(());
+        };
+        let shown = self
+            .shown(path)?
+            .map(|shown| (Bytes::from(shown_key(path)), shown));
+        for (key, kept) in self.every_form(path)?.into_iter().chain(shown) {
+            let is_lost = kept.version.is_some_and(|held| held.is_after(version));
+            if is_lost && self.recorded(&key) <= asked.sent {
+                self.delete(&key)?;
+            }
         }
-        self.fresh.insert(
-            mark_key(path).into(),
-            Fresh {
-                validated: seen,
-                recorded: Moment::default(),
-            },
-        );
         Ok(())
     }
 
-    /// Records a 403: what was kept of this path goes, also from disk.
-    pub(super) fn withdrawn(&mut self, path: &str) -> Result<(), StoreError> {
-        if self.is_only(path, Mark::Withdrawn)? {
+    /// Records that an object is gone, or is not what it was: what is certainly older goes.
+    pub(super) fn removed(&mut self, removed: &Removed) -> Result<(), StoreError> {
+        let Removed {
+            path,
+            asked,
+            recorded,
+            ..
+        } = removed;
+        let key = refusal_key(path);
+        let before = self.refusal(path)?;
+        let is_later = self.recorded(&key) < asked.sent;
+        if before == Some(Refusal::Withdrawn) && (!is_later || asked.origin == Origin::Write) {
+            // To write is not to read.
             return Ok(());
         }
+        let kept = self.every_form(path)?;
+        if asked.origin == Origin::Lagging && (before.is_some() || !kept.is_empty()) {
+            // An apiserver that lags may not have heard of it yet.
+            return Ok(());
+        }
+        let (older, together): (Vec<_>, Vec<_>) = kept
+            .into_iter()
+            .partition(|(key, _)| self.recorded(key) <= asked.sent);
+        let mut removal = self.removal(removed, &older, before.as_ref());
+        for (key, _) in &older {
+            self.delete(key)?;
+        }
+        for (key, seen) in together {
+            if removal.relation(&seen) == Relation::Older {
+                self.delete(&key)?;
+            } else if let Some(version) = &seen.version {
+                removal.ceiling.raise(version);
+            }
+        }
+        let refusal = Refusal::Removed(removal);
+        let validated = clock::wall();
+        if before.as_ref() != Some(&refusal) || self.unwritten.contains_key(path) {
+            let log = self.log_or_create()?;
+            put(&log, &key, &encode_refusal(validated, &refusal), validated)?;
+        }
+        self.unwritten.remove(path);
+        let recorded = *recorded;
+        self.last_removal = self.last_removal.max(recorded);
+        self.fresh.insert(key.into(), Fresh { validated, recorded });
+        Ok(())
+    }
+
+    fn lost_from_view(
+        &mut self,
+        path: &str,
+        seen: &Sighting,
+        recorded: Moment,
+        is_told_elsewhere: bool,
+    ) -> Result<(), StoreError> {
+        if !is_told_elsewhere && !self.knows(path)? {
+            return Ok(());
+        }
+        let is_known = match (self.shown(path)?, &seen.version) {
+            (Some(known), Some(version)) => known.version.is_some_and(|known| !version.is_after(&known)),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        if is_known {
+            return Ok(());
+        }
+        let (key, validated) = (shown_key(path), clock::wall());
+        let log = self.log_or_create()?;
+        put(&log, &key, &encode_shown(validated, seen), validated)?;
+        self.fresh.insert(key.into(), Fresh { validated, recorded });
+        Ok(())
+    }
+
+    /// What a view showed last before it lost the object.
+    fn shown(&mut self, path: &str) -> Result<Option<Sighting>, StoreError> {
+        Ok(match self.entry(&shown_key(path))? {
+            Some((Entry::Shown(seen), _)) => Some(seen),
+            _ => None,
+        })
+    }
+
+    /// Where a removal stands among the versions.
+    fn removal(&self, removed: &Removed, older: &[(Bytes, Sighting)], before: Option<&Refusal>) -> Removal {
+        let Removed {
+            path,
+            outcome,
+            uid,
+            asked,
+            ..
+        } = removed;
+        let mut removal = Removal {
+            outcome: *outcome,
+            uid: uid.clone(),
+            floor: Mark::Start,
+            ceiling: Mark::Start,
+        };
+        if asked.origin == Origin::Lagging {
+            // It has no place: any sighting counts for more.
+            return removal;
+        }
+        removal.floor = asked.shown.clone().max(&asked.level.stored());
+        for version in older.iter().filter_map(|(_, seen)| seen.version.as_ref()) {
+            removal.floor.raise(version);
+        }
+        removal.ceiling = asked.level.shown().max(&removal.floor);
+        if let Some(Refusal::Removed(known)) = before {
+            removal.floor = removal.floor.max(&known.floor);
+            removal.ceiling = removal.ceiling.max(&known.ceiling);
+            let same = uid.is_empty() || *uid == known.uid;
+            if same {
+                removal.uid.clone_from(&known.uid);
+            }
+            let together = self.recorded(&refusal_key(path)) > asked.sent;
+            if same && together && known.outcome == Outcome::Gone {
+                removal.outcome = Outcome::Gone;
+            }
+        }
+        removal
+    }
+
+    /// A list or watch-list that was asked for at this moment has become a view at this version: it may show objects
+    /// as they were before a removal that was told meanwhile.
+    pub(super) fn snapshot(
+        &mut self,
+        asked: Moment,
+        version: &ResourceVersion,
+        is_in: impl Fn(&str) -> bool,
+    ) {
+        if self.last_removal <= asked {
+            return;
+        }
+        let recent = self.fresh.iter().filter(|(_, fresh)| fresh.recorded > asked);
+        let paths: Vec<String> = recent
+            .filter_map(|(key, _)| refused_path(key))
+            .filter(|path| is_in(path))
+            .map(str::to_owned)
+            .collect();
+        for path in paths {
+            if let Err(error) = self.raise_ceiling(&path, version) {
+                tracing::error!(%path, %error, "that an object is gone could not be recorded");
+            }
+        }
+    }
+
+    fn raise_ceiling(&mut self, path: &str, version: &ResourceVersion) -> Result<(), StoreError> {
+        let Some(Refusal::Removed(mut removal)) = self.refusal(path)? else {
+            return Ok(());
+        };
+        let before = removal.ceiling.clone();
+        removal.ceiling.raise(version);
+        if removal.ceiling == before {
+            return Ok(());
+        }
+        let refusal = Refusal::Removed(removal);
+        let at = clock::wall();
+        let log = self.log_or_create()?;
+        let written = put(&log, &refusal_key(path), &encode_refusal(at, &refusal), at);
+        if written.is_err() || self.unwritten.contains_key(path) {
+            self.remember(path, Unwritten::Refusal(refusal));
+        }
+        written
+    }
+
+    /// Records a 403: what was kept of this path goes, also from disk.
+    pub(super) fn withdrawn(&mut self, path: &str, recorded: Moment) -> Result<(), StoreError> {
+        let key = refusal_key(path);
         let had = self.forget(path)?;
-        self.mark(path, Mark::Withdrawn, clock::wall())?;
+        let validated = clock::wall();
+        if had || self.refusal(path)? != Some(Refusal::Withdrawn) {
+            let log = self.log_or_create()?;
+            put(
+                &log,
+                &key,
+                &encode_refusal(validated, &Refusal::Withdrawn),
+                validated,
+            )?;
+        }
+        self.unwritten.remove(path);
+        self.fresh.insert(key.into(), Fresh { validated, recorded });
         match self.log()? {
             Some(log) if had => log.scrub(),
             _ => Ok(()),
         }
     }
 
-    /// Drops what is known of a path, after a DELETE. Gives whether there was anything.
-    pub(super) fn forget(&mut self, path: &str) -> Result<bool, StoreError> {
-        let Some(log) = self.log()? else { return Ok(false) };
+    /// Drops the object in every form. Gives whether there was any.
+    fn forget(&mut self, path: &str) -> Result<bool, StoreError> {
         let mut had = false;
-        for key in keys_of(path) {
-            if log.contains(&key) {
-                log.append(Change::Delete { key: &key }, "", clock::wall())?;
-                self.fresh.remove(key.as_slice());
-                had = true;
-            }
+        for (key, _) in self.every_form(path)? {
+            had |= self.delete(&key)?;
         }
         Ok(had)
     }
 
-    /// Drops what is known of every object of a collection. Its selector is not looked at: what was not deleted is
-    /// read again sooner or later, what was must not be told any more.
+    /// Drops what is known of every object of a collection.
     pub(super) fn forget_below(&mut self, collection: &str) -> Result<(), StoreError> {
         let Some(log) = self.log()? else { return Ok(()) };
-        for entry in log.snapshot_of(format!("{collection}/").as_bytes()).entries() {
-            let (key, _) = entry?;
-            log.append(Change::Delete { key: &key }, "", clock::wall())?;
-            self.fresh.remove(&*key);
+        let below = format!("{collection}/");
+        for key in keys_of(&*log).filter(|key| key.starts_with(below.as_bytes())) {
+            if refused_path(&key).is_none() {
+                self.delete(&key)?;
+            }
         }
         Ok(())
     }
 
     /// Whether anything is known of a path, be it its absence: only then does the answer to a write refresh it.
     pub(super) fn knows(&mut self, path: &str) -> Result<bool, StoreError> {
+        if self.unwritten.contains_key(path) {
+            return Ok(true);
+        }
         let Some(log) = self.log()? else { return Ok(false) };
-        Ok(keys_of(path).any(|key| log.contains(&key)))
+        Ok(prefixes_of(path)
+            .iter()
+            .any(|prefix| !log.snapshot_of(prefix).is_empty()))
     }
 
-    /// What is known of a path, in the first of these representations that there is.
-    pub(super) fn known(&mut self, path: &str, wanted: &[Representation]) -> Result<Known, StoreError> {
-        let Some(log) = self.log()? else {
-            return Ok(Known::Unknown);
+    /// What is known of a path.
+    pub(super) fn known(&mut self, path: &str) -> Result<Known, StoreError> {
+        let removal = match self.refusal(path)? {
+            Some(Refusal::Withdrawn) => return Ok(Known::Withdrawn),
+            Some(Refusal::Removed(removal)) => Some(removal),
+            None => None,
         };
-        if let Some((mark, since, _)) = log.get(&mark_key(path))?.and_then(|value| decode(&value)) {
-            return Ok(match mark {
-                Mark::Absent => Known::Absent {
-                    since: self
-                        .fresh
-                        .get(mark_key(path).as_slice())
-                        .map_or(since, |fresh| fresh.validated),
-                },
-                Mark::Withdrawn | Mark::Object => Known::Withdrawn,
-            });
-        }
-        for representation in wanted {
-            let key = object_key(path, representation);
-            let Some((Mark::Object, written, body)) = log.get(&key)?.and_then(|value| decode(&value)) else {
+        let unwritten = match self.unwritten.get(path) {
+            Some(Unwritten::Seen(seen)) => Some(seen.clone()),
+            _ => None,
+        };
+        Ok(Known::Told {
+            removal,
+            kept: self.kept(path)?,
+            lost: unwritten.into_iter().chain(self.shown(path)?).collect(),
+        })
+    }
+
+    /// The object in every representation in which it is kept.
+    fn kept(&mut self, path: &str) -> Result<Vec<Kept>, StoreError> {
+        let Some(log) = self.log()? else {
+            return Ok(Vec::new());
+        };
+        let [own, _] = prefixes_of(path);
+        let mut found = Vec::new();
+        for entry in log.snapshot_of(&own).entries() {
+            let (key, value) = entry?;
+            let (Some((Entry::Object(body), written)), Some(form)) = (decode(&value), form_of(&key)) else {
                 continue;
             };
-            let validated = self
-                .fresh
-                .get(key.as_slice())
-                .map_or(written, |fresh| fresh.validated);
-            return Ok(Known::Object {
+            let Some(encoding) = Encoding::of_form(form) else {
+                continue;
+            };
+            found.push(Kept {
+                seen: kept_shows(encoding, &body),
                 body,
-                representation: representation.clone(),
-                validated,
+                encoding,
+                form: form.to_owned(),
+                validated: self.fresh.get(&*key).map_or(written, |fresh| fresh.validated),
             });
         }
-        Ok(Known::Unknown)
+        Ok(found)
     }
 
-    /// Whether this refusal is all that is known of a path: then there is nothing to write.
-    fn is_only(&mut self, path: &str, refusal: Mark) -> Result<bool, StoreError> {
-        let Some(log) = self.log()? else { return Ok(false) };
-        let held = log.get(&mark_key(path))?.and_then(|value| decode(&value));
-        let same = held.is_some_and(|(mark, ..)| mark == refusal);
-        let mut objects = Representation::all().map(|representation| object_key(path, &representation));
-        Ok(same && !objects.any(|key| log.contains(&key)))
+    /// The keys of the object in every form, those that were asked for with unknown parameters included, and what they show.
+    fn every_form(&mut self, path: &str) -> Result<Vec<(Bytes, Sighting)>, StoreError> {
+        let Some(log) = self.log()? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for prefix in prefixes_of(path) {
+            for entry in log.snapshot_of(&prefix).entries() {
+                let (key, value) = entry?;
+                let encoding = form_of(&key).and_then(Encoding::of_form);
+                if let (Some((Entry::Object(body), _)), Some(encoding)) = (decode(&value), encoding) {
+                    found.push((key, kept_shows(encoding, &body)));
+                }
+            }
+        }
+        Ok(found)
     }
 
-    fn mark(&mut self, path: &str, mark: Mark, at: SystemTime) -> Result<(), StoreError> {
-        let value = encode(mark, at, &[]);
-        let log = self.log_or_create()?;
-        log.append(
-            Change::Put {
-                key: &mark_key(path),
-                value: &value,
-            },
-            "",
-            at,
-        )?;
-        Ok(())
+    fn refusal(&mut self, path: &str) -> Result<Option<Refusal>, StoreError> {
+        if let Some(Unwritten::Refusal(refusal)) = self.unwritten.get(path) {
+            return Ok(Some(refusal.clone()));
+        }
+        Ok(match self.entry(&refusal_key(path))? {
+            Some((Entry::Refusal(refusal), _)) => Some(refusal),
+            // Nobody writes anything else there: whatever it is, it is no permission.
+            Some((Entry::Object(_) | Entry::Shown(_), _)) => Some(Refusal::Withdrawn),
+            None => None,
+        })
+    }
+
+    fn entry(&mut self, key: &[u8]) -> Result<Option<(Entry, SystemTime)>, StoreError> {
+        let Some(log) = self.log()? else { return Ok(None) };
+        Ok(log.get(key)?.and_then(|value| decode(&value)))
+    }
+
+    /// When an entry was recorded; what an earlier process recorded is before everything.
+    fn recorded(&self, key: &[u8]) -> Moment {
+        self.fresh
+            .get(key)
+            .map_or(Moment::default(), |fresh| fresh.recorded)
     }
 
     fn unmark(&mut self, log: &Arc<dyn Log>, path: &str) -> Result<(), StoreError> {
-        let key = mark_key(path);
-        self.fresh.remove(key.as_slice());
+        let key = refusal_key(path);
         if log.contains(&key) {
-            log.append(Change::Delete { key: &key }, "", clock::wall())?;
+            self.delete(&key)?;
         }
         Ok(())
+    }
+
+    /// Drops one entry. Gives whether there was one.
+    fn delete(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+        let Some(log) = self.log()? else { return Ok(false) };
+        if !log.contains(key) {
+            return Ok(false);
+        }
+        log.append(Change::Delete { key }, "", clock::wall())?;
+        self.fresh.remove(key);
+        Ok(true)
     }
 
     fn log(&mut self) -> Result<Option<Arc<dyn Log>>, StoreError> {
@@ -307,255 +672,41 @@ impl Objects {
 
     /// Whether nothing at all is known.
     pub(super) fn is_void(&mut self) -> bool {
-        matches!(self.log(), Ok(None))
+        self.unwritten.is_empty() && matches!(self.log(), Ok(None))
     }
 
-    /// Drops every entry: the cluster's history was restarted, what they say belongs to the one that was lost.
+    /// Drops every entry of these paths: their history was restarted, what they say belongs to the one that was lost.
+    pub(super) fn forget_where(&mut self, is_lost: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        self.unwritten.retain(|path, _| !is_lost(path));
+        let Some(log) = self.log()? else { return Ok(()) };
+        for key in keys_of(&*log) {
+            let path = key.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            if std::str::from_utf8(path).is_ok_and(&is_lost) {
+                self.delete(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose entries these are.
+    pub(super) fn owner(&self) -> &str {
+        &self.id.owner
+    }
+
+    /// Closes the log, which may have been removed; the next use opens it again.
+    pub(super) fn close(&mut self) {
+        self.log = None;
+    }
+
+    /// Drops every entry: the whole cluster's history was restarted.
     pub(super) fn forget_all(&mut self) -> Result<(), StoreError> {
-        self.reopen();
-        self.store.remove(&self.id)
-    }
-
-    /// Lets go of the handle, so that the next use opens the log anew: after it was removed or broken.
-    pub(super) fn reopen(&mut self) {
         self.log = None;
         self.fresh.clear();
+        self.unwritten.clear();
+        self.store.remove(&self.id)
     }
 }
 
-#[derive(Deserialize)]
-struct Kind {
-    kind: String,
-}
-
-/// A body is kept only if it is what the path names: a gateway's greeting is not.
-fn is_object_of(answered: &Answered) -> bool {
-    let encoding = answered.representation.encoding;
-    if matches!(answered.representation.shape, Shape::Table(_)) {
-        return encoding == Encoding::Json
-            && serde_json::from_slice::<Kind>(&answered.body).is_ok_and(|body| body.kind == "Table");
-    }
-    let Ok(object) = read_object(encoding, &answered.body) else {
-        return false;
-    };
-    let metadata_only = object.type_meta.kind == "PartialObjectMetadata";
-    let name = answered.path.rsplit('/').next().unwrap_or_default();
-    // A subresource (`/scale`, `/status`) is named by the segment before the last.
-    let owner = answered.path.rsplit('/').nth(1).unwrap_or_default();
-    metadata_only == matches!(answered.representation.shape, Shape::Metadata(_))
-        && (object.meta.name == name || object.meta.name == owner)
-}
-
-/// `path`, a line feed, the representation: a plain path has no line feed, so keys of two paths never meet.
-fn object_key(path: &str, representation: &Representation) -> Vec<u8> {
-    format!("{path}\n{representation}").into_bytes()
-}
-
-fn mark_key(path: &str) -> Vec<u8> {
-    format!("{path}\n!").into_bytes()
-}
-
-fn keys_of(path: &str) -> impl Iterator<Item = Vec<u8>> + '_ {
-    Representation::all()
-        .map(move |representation| object_key(path, &representation))
-        .chain([mark_key(path)])
-}
-
-/// `mark u8 | nanoseconds since 1970 u64 BE | body`. Nanoseconds, because a refusal is compared with what a view saw
-/// in the same second.
-fn encode(mark: Mark, at: SystemTime, body: &[u8]) -> Vec<u8> {
-    let nanos = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-    let mut value = Vec::with_capacity(9 + body.len());
-    value.push(mark.byte());
-    value.extend_from_slice(&nanos.to_be_bytes());
-    value.extend_from_slice(body);
-    value
-}
-
-fn decode(value: &Bytes) -> Option<(Mark, SystemTime, Bytes)> {
-    let (mark, rest) = value.split_first()?;
-    let (nanos, body) = rest.split_first_chunk::<8>()?;
-    let mark = [Mark::Object, Mark::Absent, Mark::Withdrawn]
-        .into_iter()
-        .find(|m| m.byte() == *mark)?;
-    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::from_be_bytes(*nanos)))?;
-    Some((mark, at, value.slice_ref(body)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::LogStore;
-
-    const PATH: &str = "/api/v1/namespaces/shop/configmaps/a";
-
-    fn objects() -> Objects {
-        Objects::new(Arc::new(LogStore::memory().unwrap()), "cn:x")
-    }
-
-    fn body(name: &str, version: u64) -> Vec<u8> {
-        format!(
-            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"shop","resourceVersion":"{version}"}}}}"#
-        )
-        .into_bytes()
-    }
-
-    fn json() -> Representation {
-        Representation::full(Encoding::Json)
-    }
-
-    fn answer(version: u64, sent: u64, recorded: u64) -> Answered {
-        Answered {
-            path: PATH.to_owned(),
-            representation: json(),
-            body: body("a", version),
-            may_lag: false,
-            sent: Moment(sent),
-            recorded: Moment(recorded),
-        }
-    }
-
-    fn version_of(objects: &mut Objects) -> Option<String> {
-        match objects.known(PATH, &[json()]).unwrap() {
-            Known::Object { body, .. } => {
-                Some(read_object(Encoding::Json, &body).unwrap().meta.resource_version)
-            }
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn a_later_answer_replaces_an_earlier_one_even_with_a_lower_version() {
-        let mut objects = objects();
-        assert!(objects.answered(&answer(20, 1, 2)).unwrap());
-        assert!(
-            objects.answered(&answer(7, 3, 4)).unwrap(),
-            "the cluster was restored from a backup"
-        );
-        assert_eq!(version_of(&mut objects).unwrap(), "7");
-    }
-
-    #[test]
-    fn of_two_answers_under_way_together_the_later_version_wins() {
-        for (first, second) in [(20, 21), (21, 20)] {
-            let mut objects = objects();
-            objects.answered(&answer(first, 1, 3)).unwrap();
-            objects.answered(&answer(second, 2, 4)).unwrap();
-            assert_eq!(version_of(&mut objects).unwrap(), "21");
-        }
-    }
-
-    #[test]
-    fn an_answer_that_may_lag_does_not_take_knowledge_back() {
-        let mut objects = objects();
-        objects.answered(&answer(20, 1, 2)).unwrap();
-        let lagging = Answered {
-            may_lag: true,
-            ..answer(19, 3, 4)
-        };
-        assert!(!objects.answered(&lagging).unwrap());
-        assert_eq!(version_of(&mut objects).unwrap(), "20");
-    }
-
-    #[test]
-    fn a_body_that_is_not_the_object_of_the_path_is_not_kept() {
-        let mut objects = objects();
-        for bad in [
-            b"<html>sign in</html>".to_vec(),
-            body("b", 1),
-            b"{}".to_vec(),
-            Vec::new(),
-        ] {
-            assert!(
-                !objects
-                    .answered(&Answered {
-                        body: bad,
-                        ..answer(1, 1, 2)
-                    })
-                    .unwrap()
-            );
-        }
-        assert_eq!(objects.known(PATH, &[json()]).unwrap(), Known::Unknown);
-    }
-
-    #[test]
-    fn an_absence_replaces_every_representation_and_ends_with_the_next_sighting() {
-        let mut objects = objects();
-        objects.answered(&answer(1, 1, 2)).unwrap();
-        objects.absent(PATH, clock::wall()).unwrap();
-        assert!(matches!(
-            objects.known(PATH, &[json()]).unwrap(),
-            Known::Absent { .. }
-        ));
-        assert!(
-            objects.knows(PATH).unwrap(),
-            "a write that creates it is worth keeping"
-        );
-        objects.answered(&answer(2, 3, 4)).unwrap();
-        assert_eq!(version_of(&mut objects).unwrap(), "2");
-    }
-
-    #[test]
-    fn what_was_withdrawn_is_told_to_nobody_and_is_not_on_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(LogStore::open(dir.path()).unwrap());
-        let mut objects = Objects::new(Arc::clone(&store), "cn:x");
-        objects.answered(&answer(1, 1, 2)).unwrap();
-        objects.withdrawn(PATH).unwrap();
-        assert_eq!(objects.known(PATH, &[json()]).unwrap(), Known::Withdrawn);
-        for entry in std::fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-        {
-            for file in std::fs::read_dir(&entry).into_iter().flatten() {
-                let bytes = std::fs::read(file.unwrap().path()).unwrap();
-                assert!(!bytes.windows(9).any(|part| part == b"ConfigMap"));
-            }
-        }
-        objects.answered(&answer(2, 3, 4)).unwrap();
-        assert_eq!(version_of(&mut objects).unwrap(), "2", "the right was given back");
-    }
-
-    #[test]
-    fn the_wanted_representation_is_found_and_no_other() {
-        let mut objects = objects();
-        objects.answered(&answer(1, 1, 2)).unwrap();
-        let protobuf = Representation::full(Encoding::Protobuf);
-        assert_eq!(
-            objects.known(PATH, std::slice::from_ref(&protobuf)).unwrap(),
-            Known::Unknown
-        );
-        assert!(matches!(
-            objects.known(PATH, &[protobuf, json()]).unwrap(),
-            Known::Object { .. }
-        ));
-    }
-
-    #[test]
-    fn an_equal_answer_writes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(LogStore::open(dir.path()).unwrap());
-        let mut objects = Objects::new(Arc::clone(&store), "cn:x");
-        objects.answered(&answer(1, 1, 2)).unwrap();
-        let before = store.stats().bytes;
-        objects.answered(&answer(1, 3, 4)).unwrap();
-        assert_eq!(store.stats().bytes, before);
-    }
-
-    #[test]
-    fn entries_survive_a_restart() {
-        let store: Arc<dyn Store> = Arc::new(LogStore::memory().unwrap());
-        Objects::new(Arc::clone(&store), "cn:x")
-            .answered(&answer(5, 1, 2))
-            .unwrap();
-        let mut again = Objects::new(Arc::clone(&store), "cn:x");
-        assert_eq!(version_of(&mut again).unwrap(), "5");
-        assert_eq!(
-            version_of(&mut Objects::new(store, "cn:y")),
-            None,
-            "another owner has nothing"
-        );
-    }
+fn put(log: &Arc<dyn Log>, key: &[u8], value: &[u8], at: SystemTime) -> Result<(), StoreError> {
+    log.append(Change::Put { key, value }, "", at).map(|_| ())
 }

@@ -7,7 +7,7 @@ use crate::kube::version::ResourceVersion;
 use crate::view::key::ViewKey;
 use crate::wire::object::read_item;
 
-use super::Cache;
+use super::{Cache, in_time};
 
 /// What is known of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,12 @@ impl Cache {
     /// Looks for a pod in the newest of the owner's views of the pods of a node: there is one for each encoding that
     /// somebody asked for, and only one of them may be kept up to date.
     pub async fn presence(&self, owner: &str, pod: &PodReference) -> Presence {
+        in_time(self.seen_presence(owner, pod))
+            .await
+            .unwrap_or(Presence::Unknown)
+    }
+
+    async fn seen_presence(&self, owner: &str, pod: &PodReference) -> Presence {
         let mut newest: Option<(ResourceVersion, Presence)> = None;
         for (_, view) in self.views_where(owner, is_pods_of_node) {
             let key = format!("{}/{}", pod.namespace, pod.name);
@@ -50,6 +56,7 @@ fn is_pods_of_node(key: &ViewKey) -> bool {
     let is_pods = key.group.is_empty() && key.version == "v1" && key.resource == "pods";
     let node = key.field_selector.strip_prefix("spec.nodeName=");
     is_pods
+        && key.is_understood()
         && key.namespace.is_none()
         && key.label_selector.is_empty()
         && key.shard_selector.is_empty()

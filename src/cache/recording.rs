@@ -7,67 +7,118 @@ mod lists;
 mod pages;
 mod refusals;
 
-use http::{HeaderMap, HeaderName, StatusCode, header, response};
+use std::time::Duration;
 
-use crate::kube::media::{Encoding, Representation, Shape, answered_shape};
+use http::{HeaderMap, StatusCode, header, response};
+use tokio::sync::oneshot;
+
+use crate::kube::media::{Encoding, Representation, Shape};
+use crate::kube::request::ResourceRequest;
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
 use crate::view::event::Freshness;
+use crate::wire::coding::Coding;
 
-use self::lists::{OpenList, OpenTicket, Part, keep_list, open_list};
+use self::lists::{OpenList, OpenTicket, Part, keep_list, open_list, open_list_for};
 use self::refusals::refused;
-use super::Cache;
-use super::decode::{Coding, Decoded};
+use super::decode::Decoded;
 use super::documents;
-use super::objects::{Answered, Moment};
+use super::objects::{Answered, Asked, Moment, Origin};
 use super::query::{Query, Target, view_key};
 use super::source::Source;
-use super::tee::{Handover, tee};
+use super::tee::{DELAY_BUDGET, Handover, tee};
+use super::{Cache, UnderWay, ViewHandle};
 
 pub(super) use self::lists::PageStage;
 pub(super) use self::pages::PageTurns;
 
-const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-
 /// Answers to a GET beyond this are not kept; etcd allows objects of 1.5 MiB.
 const LARGEST_OBJECT: usize = 16 << 20;
-
-/// A page of an opaque list beyond this is not kept; it is held in memory to see whether another follows.
-const LARGEST_PAGE: usize = 16 << 20;
-
-/// Whether an apiserver itself gave this answer.
-pub fn is_from_apiserver(headers: &HeaderMap) -> bool {
-    headers.contains_key(AUDIT_ID)
-}
 
 /// A forwarded read whose answer may be kept.
 pub struct Recording {
     cache: Cache,
     query: Query,
-    sent: Moment,
+    asked: Option<Asked>,
     list: Option<OpenList>,
+    /// How long the answer may wait for the disk, in all.
+    patience: Duration,
+}
+
+/// How long an answer waits for the disk, in all, that nobody but the recorder reads.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// When a recording was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Before its request was sent.
+    Foreseen,
+    /// When its answer had begun to arrive: it proves nothing of the order in which things happened.
+    Late,
 }
 
 impl Recording {
     /// Begins to record a read that is about to be sent. A watch is recorded by its own means.
     pub(super) fn begin(cache: &Cache, query: &Query) -> Self {
+        Self::begin_at(cache, query, Start::Foreseen)
+    }
+
+    /// The same when the answer has begun to arrive.
+    pub(super) fn begin_late(cache: &Cache, query: &Query) -> Self {
+        Self::begin_at(cache, query, Start::Late)
+    }
+
+    fn begin_at(cache: &Cache, query: &Query, start: Start) -> Self {
         let list = match &query.target {
-            Target::Collection(resource) if !resource.options.watch => open_list(cache, query, resource),
+            Target::Collection(resource) if !resource.options.watch => {
+                open_list(cache, query, resource, start)
+            }
             _ => None,
+        };
+        let asked = match &query.target {
+            Target::Object { resource, .. } => {
+                // What was learned since a late one was sent may be newer, too.
+                let origin = match (&resource.options.resource_version, start) {
+                    (None, Start::Foreseen) => Origin::Read,
+                    (Some(_), _) | (None, Start::Late) => Origin::Lagging,
+                };
+                Some(cache.asked(&query.owner, resource, origin))
+            }
+            Target::Document(_) | Target::Collection(_) => None,
         };
         Self {
             cache: cache.clone(),
             query: query.clone(),
-            sent: Moment(cache.next_number()),
+            asked,
             list,
+            patience: DELAY_BUDGET,
         }
+    }
+
+    /// Begins to record a consistent list of what `view` holds, which is about to be sent on the view's own account.
+    pub(super) fn begin_for(
+        cache: &Cache,
+        query: &Query,
+        resource: &ResourceRequest,
+        view: ViewHandle,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (settled, kept) = oneshot::channel();
+        let recording = Self {
+            cache: cache.clone(),
+            query: query.clone(),
+            asked: None,
+            list: Some(open_list_for(cache, query, resource, view, settled)),
+            patience: UNREAD_PATIENCE,
+        };
+        (recording, kept)
     }
 
     /// Wraps the body of the answer so that what is to be kept of it is.
     pub fn answered(self, head: &response::Parts, body: Body) -> Body {
-        if !is_from_apiserver(&head.headers) || self.query.head {
+        if !is_from_apiserver(&head.headers, &head.extensions) || self.query.head {
             return body;
         }
-        let Some(coding) = Coding::of(&head.headers) else {
+        let Ok(coding) = Coding::of(&head.headers) else {
             return body;
         };
         match head.status {
@@ -77,7 +128,7 @@ impl Recording {
                 body
             }
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {
-                refused(self.cache, self.query, head, coding, body)
+                refused(self.cache, (self.query, self.asked), head, coding, body)
             }
             _ => body,
         }
@@ -93,10 +144,10 @@ impl Recording {
         let Some(etag) = said.map(str::to_owned).or(query.if_none_match) else {
             return;
         };
-        let Some(under_way) = cache.under_way() else {
+        let Some(under_way) = cache.under_way(&query.owner) else {
             return;
         };
-        cache.tasks().clone().spawn_blocking(move || {
+        on_disk(&cache.clone(), move || {
             for variant in documents::wanted_variants(query.accept.as_deref()) {
                 let id = documents::document_id(&query.owner, &name, &variant);
                 let ours = documents::load(cache.store(), &id).ok().flatten();
@@ -121,22 +172,26 @@ impl Recording {
         let Self {
             cache,
             query,
-            sent,
+            asked,
             list,
+            patience,
         } = self;
         if let Target::Document(name) = &query.target {
             let variant = documents::answered_variant(query.accept.as_deref(), content_type);
             let id = documents::document_id(&query.owner, name, &variant);
-            return keep_document(cache, id, headers.clone(), coding, body);
+            let kept = (id, documents::Keep::Any);
+            return keep_document(cache, kept, headers.clone(), coding, body);
         }
-        let Some(representation) = answered_representation(&query, content_type) else {
+        let answered = Encoding::of_content_type(content_type).and_then(|encoding| query.answered(encoding));
+        let Some(representation) = answered else {
             return body;
         };
         match query.target.clone() {
             Target::Document(_) => body,
-            Target::Object { path, may_lag, .. } => {
-                keep_object(cache, query, (path, representation, may_lag, sent), coding, body)
-            }
+            Target::Object { path, .. } => match asked {
+                Some(asked) => keep_object(cache, query, (path, representation, asked), coding, body),
+                None => body,
+            },
             Target::Collection(resource) => {
                 let key = view_key(&resource, &representation);
                 if matches!(representation.shape, Shape::Table(_))
@@ -146,12 +201,13 @@ impl Recording {
                         return body;
                     }
                     let id = documents::document_id(&query.owner, &key.to_text(), "");
-                    let keep = if resource.options.limit > 0 {
-                        keep_only_page
+                    // `kubectl get` always asks for pages.
+                    let which = if resource.options.limit > 0 {
+                        documents::Keep::OnlyPage
                     } else {
-                        keep_document
+                        documents::Keep::Any
                     };
-                    return keep(cache, id, headers.clone(), coding, body);
+                    return keep_document(cache, (id, which), headers.clone(), coding, body);
                 }
                 let view = cache.view(&query.owner, &key);
                 let Some(mut list) = list else { return body };
@@ -162,55 +218,27 @@ impl Recording {
                     // when the request was sent is not known, so this list may not prove that history went back.
                     list.part = Part::First(OpenTicket::begin(&cache, view.clone(), Freshness::Cached));
                 }
-                keep_list(cache, list, view, representation, coding, body)
+                keep_list(cache, list, view, representation, coding, (body, patience))
             }
         }
     }
 }
 
-fn answered_representation(query: &Query, content_type: &str) -> Option<Representation> {
-    let encoding = Encoding::of_content_type(content_type)?;
-    let shape = answered_shape(query.accept.as_deref(), encoding)?;
-    Some(Representation { encoding, shape })
-}
-
 fn keep_document(
     cache: Cache,
-    id: crate::store::LogId,
+    (id, which): (crate::store::LogId, documents::Keep),
     headers: HeaderMap,
     coding: Coding,
     body: Body,
 ) -> Body {
     let recorder = move |handover: Handover| {
         let own = cache.clone();
-        receive(&cache, handover, move |source| {
-            match documents::keep(own.store(), &id, &headers, Decoded::new(source, coding)) {
+        let owner = id.owner.clone();
+        receive(&cache, &owner, handover, move |source, _under_way| {
+            let source = Decoded::new(source, coding);
+            match documents::keep(own.store(), &id, &headers, source, which) {
                 Ok(()) => own.document_kept(&id),
-                Err(error) => tracing::debug!(document = %id.name, %error, "a document was not kept"),
-            }
-        });
-    };
-    tee(body, Box::new(recorder))
-}
-
-/// Keeps the first page of an opaque list if there is no other: `kubectl get` always asks for pages.
-fn keep_only_page(
-    cache: Cache,
-    id: crate::store::LogId,
-    headers: HeaderMap,
-    coding: Coding,
-    body: Body,
-) -> Body {
-    let recorder = move |handover: Handover| {
-        let own = cache.clone();
-        receive(&cache, handover, move |source| {
-            let page = match Decoded::new(source, coding).collect(LARGEST_PAGE) {
-                Ok(Some(page)) if documents::is_only_page(&page) => Source::whole(vec![page.into()]),
-                _ => return,
-            };
-            match documents::keep(own.store(), &id, &headers, Decoded::new(page, Coding::Identity)) {
-                Ok(()) => own.document_kept(&id),
-                Err(error) => tracing::debug!(document = %id.name, %error, "a document was not kept"),
+                Err(error) => error.tell(&id),
             }
         });
     };
@@ -220,7 +248,7 @@ fn keep_only_page(
 fn keep_object(
     cache: Cache,
     query: Query,
-    (path, representation, may_lag, sent): (String, Representation, bool, Moment),
+    (path, representation, asked): (String, Representation, Asked),
     coding: Coding,
     body: Body,
 ) -> Body {
@@ -232,8 +260,7 @@ fn keep_object(
                 path,
                 representation,
                 body,
-                may_lag,
-                sent,
+                asked,
                 recorded,
             }),
             Err(error) => {
@@ -242,7 +269,7 @@ fn keep_object(
             }
         };
         if let Handover::Whole(chunks) = handover {
-            let Some(under_way) = cache.under_way() else {
+            let Some(under_way) = cache.under_way(&query.owner) else {
                 return;
             };
             // It is all here: no thread but the strand's is needed.
@@ -254,34 +281,47 @@ fn keep_object(
             });
         }
         // A large object is received outside the strand: a slow one must not hold up the others.
-        receive(&cache, handover, move |source| {
+        receive(&cache, &query.owner, handover, move |source, under_way| {
             if let Some(answered) = read(source) {
-                owner.objects.post(move |objects| objects.keep(&answered));
+                owner.objects.post(move |objects| {
+                    let _until_done = under_way;
+                    objects.keep(&answered);
+                });
             }
         });
     };
     tee(body, Box::new(recorder))
 }
 
-/// Receives an answer on a blocking thread. One that is still arriving needs a slot: slow clients must not take all
-/// threads.
-fn receive(cache: &Cache, handover: Handover, work: impl FnOnce(Source) + Send + 'static) {
-    let slot = match &handover {
-        Handover::Whole(_) => None,
-        Handover::Live(_) => match cache.recording_slot() {
-            None => {
-                tracing::warn!("too many answers are being received at once, one is not kept");
-                return;
-            }
-            slot => slot,
-        },
+/// Receives an answer of `owner` on a blocking thread. One that is still arriving keeps its thread for as long as that
+/// takes. The work holds on to what says that it is under way.
+fn receive(
+    cache: &Cache,
+    owner: &str,
+    handover: Handover,
+    work: impl FnOnce(Source, UnderWay) + Send + 'static,
+) {
+    let is_whole = matches!(handover, Handover::Whole(_));
+    let under_way = if is_whole {
+        cache.under_way(owner)
+    } else {
+        cache.under_way_slowly(owner)
     };
-    let Some(under_way) = cache.under_way() else {
-        return;
-    };
+    let Some(under_way) = under_way else { return };
     let source = cache.source(handover);
-    cache.tasks().spawn_blocking(move || {
-        work(source);
-        drop((slot, under_way));
+    if is_whole {
+        on_disk(cache, move || work(source, under_way));
+    } else {
+        cache.tasks().spawn_blocking(move || work(source, under_way));
+    }
+}
+
+/// Has disk work done when it is its turn, and does not wait for it.
+pub(super) fn on_disk(cache: &Cache, work: impl FnOnce() + Send + 'static) {
+    let tasks = cache.tasks().clone();
+    cache.tasks().spawn("recording", async move {
+        if let Err(error) = tasks.on_disk(work).await {
+            tracing::error!(%error, "recording an answer failed");
+        }
     });
 }

@@ -18,16 +18,17 @@ use http::{HeaderMap, HeaderValue, StatusCode, header, response};
 
 use crate::identity::NodeKey;
 use crate::kube::media::Encoding;
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
 use crate::runtime::strand::Strand;
 use crate::runtime::tasks::Tasks;
 use crate::store::Store;
+use crate::wire::coding::Coding;
 use crate::wire::token::read_token_request;
 
 use super::answer::Found;
-use super::decode::{Coding, Decoded};
-use super::recording::is_from_apiserver;
+use super::decode::Decoded;
 use super::tee::{Handover, tee};
 use super::{Cache, Presence, UnderWay};
 
@@ -61,7 +62,7 @@ impl Replies {
 
     /// Waits until all of it is with the store.
     pub(super) async fn settle(&self) {
-        let _stopped = self.kept.run(|_| ()).await;
+        self.kept.settle().await;
     }
 }
 
@@ -152,7 +153,7 @@ impl Cache {
 impl ReplyRecording {
     /// Wraps the body of the answer so that it is kept, or takes back what was kept if the apiserver refuses.
     pub fn answered(self, head: &response::Parts, body: Body) -> Body {
-        if !is_from_apiserver(&head.headers) {
+        if !is_from_apiserver(&head.headers, &head.extensions) {
             return body;
         }
         if withdraws(head.status) {
@@ -165,7 +166,7 @@ impl ReplyRecording {
             .and_then(|value| value.to_str().ok());
         let encoding = content_type.and_then(Encoding::of_content_type);
         match (Coding::of(&head.headers), encoding, content_type) {
-            (Some(coding), Some(encoding), Some(content_type)) if head.status == StatusCode::CREATED => {
+            (Ok(coding), Some(encoding), Some(content_type)) if head.status == StatusCode::CREATED => {
                 let content_type = content_type.to_owned();
                 tee(
                     body,
@@ -178,7 +179,7 @@ impl ReplyRecording {
 
     fn received(self, handover: Handover, coding: Coding, encoding: Encoding, content_type: String) {
         // What is too large to come whole is neither a token nor a review.
-        let (Handover::Whole(_), Some(under_way)) = (&handover, self.cache.under_way()) else {
+        let (Handover::Whole(_), Some(under_way)) = (&handover, self.cache.under_way(&self.owner)) else {
             return;
         };
         let source = self.cache.source(handover);

@@ -9,6 +9,8 @@ use std::io;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::wire::WireError;
+
 use super::spool::{Spool, SpoolFile};
 
 /// Pieces of 64 KiB between the client's stream and the recorder: 2 MiB.
@@ -36,6 +38,9 @@ pub(super) enum SourceError {
     /// The spool file failed.
     #[error("spooling an answer: {0}")]
     Spool(#[from] io::Error),
+    /// What came cannot be unpacked.
+    #[error(transparent)]
+    Packed(#[from] WireError),
 }
 
 enum State {

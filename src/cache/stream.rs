@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::runtime::body::{self, Body, Feeder, ReaderGone};
+use crate::runtime::strand::PATIENCE;
 use crate::runtime::tasks::Tasks;
 
 /// How much is read and sent at a time.
@@ -25,12 +26,14 @@ pub(super) enum Unsent {
 pub(super) async fn send_all(batches: impl Batches, feeder: &Feeder, tasks: &Tasks) -> Result<(), Unsent> {
     let mut batches = batches;
     loop {
-        let read = tasks.spawn_blocking(move || {
+        let read = tasks.on_disk(move || {
             let batch = batches.next_batch();
             (batches, batch)
         });
-        let Ok((rest, batch)) = read.await else {
-            return Err(Unsent::Damaged("reading panicked".into()));
+        let (rest, batch) = match tokio::time::timeout(PATIENCE, read).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) => return Err(Unsent::Damaged("reading panicked".into())),
+            Err(_) => return Err(Unsent::Damaged("the disk does not answer".into())),
         };
         batches = rest;
         match batch {

@@ -60,12 +60,20 @@ struct Tee {
     sink: Sink,
     pending: Option<Bytes>,
     ending: bool,
+    /// The last frame, kept back until the recorder has all: who takes `Content-Length` bytes asks for no end behind them.
+    last: Option<Frame<Bytes>>,
+    patience: Duration,
     used: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 /// Wraps `inner` so that `recorder` gets a copy of its data.
 pub(super) fn tee(inner: Body, recorder: Recorder) -> Body {
+    tee_with(inner, recorder, DELAY_BUDGET)
+}
+
+/// The same with another bound than [`DELAY_BUDGET`] on the waiting, for a body that no client reads.
+pub(super) fn tee_with(inner: Body, recorder: Recorder, patience: Duration) -> Body {
     let sink = Sink::Small {
         chunks: Vec::new(),
         length: 0,
@@ -76,6 +84,8 @@ pub(super) fn tee(inner: Body, recorder: Recorder) -> Body {
         sink,
         pending: None,
         ending: false,
+        last: None,
+        patience,
         used: Duration::ZERO,
         waiting: None,
     }
@@ -130,10 +140,8 @@ impl Tee {
             match sender.poll_reserve(cx) {
                 Poll::Ready(Ok(())) => {
                     let piece = self.pending.take().map_or(Piece::End, Piece::Chunk);
-                    if matches!(piece, Piece::End) {
-                        self.ending = false;
-                    }
-                    if sender.send_item(piece).is_err() {
+                    let is_end = matches!(piece, Piece::End);
+                    if sender.send_item(piece).is_err() || is_end {
                         self.sink = Sink::Off;
                     }
                 }
@@ -154,7 +162,7 @@ impl Tee {
     }
 
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let left = DELAY_BUDGET.saturating_sub(self.used);
+        let left = self.patience.saturating_sub(self.used);
         let (_, sleep) = self
             .waiting
             .get_or_insert_with(|| (clock::now(), Box::pin(tokio::time::sleep(left))));
@@ -188,50 +196,49 @@ impl HttpBody for Tee {
         let this = self.get_mut();
         // What was handed to the client last must be with the recorder before more is taken from upstream.
         ready!(this.poll_handover(cx));
+        if let Some(last) = this.last.take() {
+            return Poll::Ready(Some(Ok(last)));
+        }
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        match &frame {
+        match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.take(data);
                 }
-                // The end must reach the recorder even if nobody asks for a frame after the last one.
-                if this.inner.is_end_stream() {
+                // With HTTP/2 upstream may tell that this was all in a frame of its own, which comes later.
+                if this.inner.is_end_stream() || this.inner.size_hint().exact() == Some(0) {
                     this.end();
+                    this.last = Some(frame);
+                    ready!(this.poll_handover(cx));
+                    return Poll::Ready(this.last.take().map(Ok));
                 }
+                // The frame goes to the client now; a recorder that is not ready delays the next one, not this.
+                let _later = this.poll_handover(cx);
+                Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => this.sink = Sink::Off,
-            None => this.end(),
+            Some(Err(error)) => {
+                this.sink = Sink::Off;
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                this.end();
+                ready!(this.poll_handover(cx));
+                Poll::Ready(None)
+            }
         }
-        // The frame goes to the client now; a recorder that is not ready delays the next one, not this.
-        let _later = this.poll_handover(cx);
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         // Not while something is still to be handed over: our end must be polled.
-        self.inner.is_end_stream() && self.pending.is_none() && !self.ending
+        self.inner.is_end_stream() && self.last.is_none() && self.pending.is_none() && !self.ending
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for Tee {
-    fn drop(&mut self) {
-        // hyper drops a body with Content-Length right after its last byte. Everything was received, so what waits
-        // may still go if there is room now; else the answer counts as cut short.
-        if let (Sink::Large { sender, .. }, true) = (&mut self.sink, self.ending)
-            && let Some(channel) = sender.get_ref()
-        {
-            let chunk_sent = self
-                .pending
-                .take()
-                .is_none_or(|data| channel.try_send(Piece::Chunk(data)).is_ok());
-            if chunk_sent {
-                let _no_room = channel.try_send(Piece::End);
-            }
-        }
+        let last = self.last.as_ref().and_then(Frame::data_ref);
+        last.map_or_else(
+            || self.inner.size_hint(),
+            |data| SizeHint::with_exact(data.len() as u64),
+        )
     }
 }
 
@@ -322,6 +329,73 @@ mod tests {
         passed.frame().await.unwrap().unwrap();
         drop(passed);
         assert_eq!(whole(&slot), None);
+    }
+
+    /// As hyper's body of an HTTP/2 stream: it knows its length, and its end comes in a frame of its own.
+    struct Late {
+        left: Vec<Bytes>,
+    }
+
+    impl HttpBody for Late {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            self.left
+                .pop()
+                .map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(Frame::data(data)))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.left.iter().map(|data| data.len() as u64).sum())
+        }
+    }
+
+    /// What a recorder gets of an answer whose reader takes `taken` frames of `chunks` and goes.
+    async fn recorded(chunks: usize, taken: usize) -> Option<usize> {
+        let (recorder, slot) = recorder();
+        let left = vec![Bytes::from(vec![1; 16 * 1024]); chunks];
+        let mut passed = tee(Late { left }.boxed_unsync(), recorder);
+        let reading = async move {
+            for _ in 0..taken {
+                passed.frame().await.unwrap().unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let receiving = async {
+            let mut length = 0;
+            let mut receiver = None;
+            loop {
+                match slot.lock().take() {
+                    Some(Handover::Whole(chunks)) => return Some(chunks.concat().len()),
+                    Some(Handover::Live(live)) => receiver = Some(live),
+                    None => {}
+                }
+                match receiver.as_mut().map(mpsc::Receiver::try_recv) {
+                    Some(Ok(Piece::Chunk(chunk))) => length += chunk.len(),
+                    Some(Ok(Piece::End)) => return Some(length),
+                    // Nothing more can come when the reader has gone.
+                    _ if Arc::strong_count(&slot) == 1
+                        && receiver.as_ref().is_none_or(mpsc::Receiver::is_closed) =>
+                    {
+                        return None;
+                    }
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::join!(reading, receiving).1
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_its_whole_length_is_whole_before_its_end_is_told() {
+        for chunks in [1, 4, 20, 200] {
+            assert_eq!(recorded(chunks, chunks).await, Some(chunks * 16 * 1024));
+            assert_eq!(recorded(chunks, chunks - 1).await, None, "a frame is lacking");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -112,6 +112,11 @@ impl StoredTokens {
         self.memory.lock().itself(token)
     }
 
+    /// Whether upstream has accepted this very token before, expired or not.
+    pub fn remembers(&self, token: &BearerToken) -> bool {
+        self.memory.lock().lookup(token).is_some()
+    }
+
     /// What is known of a token that upstream has accepted before and that had not expired at `moment`.
     pub fn known(&self, token: &BearerToken, moment: SystemTime) -> Option<TokenRecord> {
         self.memory
@@ -121,9 +126,10 @@ impl StoredTokens {
             .cloned()
     }
 
-    /// An apiserver itself has accepted a token. Whether that was written down: it is new, or was last an hour ago.
-    pub fn accepted(&self, token: &BearerToken, now: SystemTime) -> Noted {
-        let accepted = self.memory.lock().accepted(token, now);
+    /// An apiserver itself has accepted a token, and may have said whose it is. Whether that was written down: it is new, or
+    /// was last an hour ago.
+    pub fn accepted(&self, token: &BearerToken, owner: Option<Principal>, now: SystemTime) -> Noted {
+        let accepted = self.memory.lock().accepted(token, owner, now);
         let noted = match accepted.changed {
             Some(_) => Noted::Written,
             None => Noted::Known,
@@ -189,7 +195,7 @@ impl StoredTokens {
 
     /// Waits until all of it is with the store.
     pub async fn settle(&self) {
-        let _stopped = self.log.run(|_| ()).await;
+        self.log.settle().await;
     }
 
     fn erase(&self, key: String) {

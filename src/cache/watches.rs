@@ -1,16 +1,18 @@
 //! Watches: recording a live one, and what a held one starts with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::kube::media::{Encoding, Representation, Shape, answered_shape};
+use crate::kube::media::{Encoding, Representation, Shape};
 use crate::kube::request::ResourceRequest;
 use crate::kube::status::Status;
 use crate::kube::version::ResourceVersion;
 use crate::runtime::body::Feeder;
 use crate::runtime::clock;
+use crate::runtime::shares::{Share, Shares};
 use crate::view::derive::{self, Filter};
 use crate::view::event::{Change, Freshness, InitialEnd, Input, Start, StreamId};
 use crate::view::offline::{self, Initial, Opening, WatchAnswer};
@@ -19,11 +21,12 @@ use crate::wire::watch::{ItemChange, WatchEvent};
 
 use super::answer::{invalid, offline_options};
 use super::collection::ViewRead;
+use super::healing::Followed;
 use super::lists::InitialEvents;
 use super::query::{Query, Target, view_key};
 use super::stream::{Unsent, send_all};
 use super::tee::DELAY_BUDGET;
-use super::{Cache, ViewHandle};
+use super::{Cache, ViewHandle, in_time};
 
 /// How an offline watch is answered.
 pub enum WatchPlan {
@@ -75,6 +78,12 @@ impl HeldStart {
 impl Cache {
     /// Decides how a watch is answered without the cloud (wire contract 5.7).
     pub async fn plan_watch(&self, query: &Query) -> WatchPlan {
+        in_time(self.planned_watch(query))
+            .await
+            .unwrap_or(WatchPlan::Unknown)
+    }
+
+    async fn planned_watch(&self, query: &Query) -> WatchPlan {
         let Target::Collection(resource) = &query.target else {
             return WatchPlan::Unknown;
         };
@@ -101,35 +110,13 @@ impl Cache {
         let Target::Collection(resource) = &query.target else {
             return None;
         };
-        let shape = answered_shape(query.accept.as_deref(), encoding)?;
-        let representation = Representation { encoding, shape };
+        let representation = query.answered(encoding)?;
         for candidate in derive::candidates(&view_key(resource, &representation)) {
             let Some(view) = self.existing_view(&query.owner, &candidate.key) else {
                 continue;
             };
             if let Ok(Some(form)) = view.run(|view| view.form()).await {
                 return Some(form);
-            }
-        }
-        None
-    }
-
-    /// Where the view of this watch stands, if that is before the position at which the watch begins: what is between was not
-    /// recorded (edgehold was killed, or the disk too slow), so that this watch alone could not carry the view on (V3).
-    /// `None` also where nothing can be resumed from the view.
-    pub async fn behind(&self, query: &Query) -> Option<ResourceVersion> {
-        let Target::Collection(resource) = &query.target else {
-            return None;
-        };
-        let Start::At(position) = start_of(resource) else {
-            return None;
-        };
-        for representation in query.representations() {
-            let Some(view) = self.existing_view(&query.owner, &view_key(resource, &representation)) else {
-                continue;
-            };
-            if let Ok(Some(version)) = view.run(|view| view.resumable()).await {
-                return position.is_after(&version).then_some(version);
             }
         }
         None
@@ -156,14 +143,21 @@ impl Cache {
         }
         let view = self.view(&query.owner, &view_key(resource, &representation));
         let stream = StreamId(self.next_number());
-        view.post(move |view| view.input(Input::StreamOpened { stream, start }));
-        let budget = Arc::clone(&self.inner.events);
+        let unopened = if view.is_stuck() {
+            Some(Box::new(start))
+        } else {
+            view.post(move |view| view.input(Input::StreamOpened { stream, start }));
+            None
+        };
+        let budget = self.inner.events.clone();
         Some(WatchRecording {
             view,
             stream,
+            unopened,
             representation,
             budget,
             used: Duration::ZERO,
+            missed: Arc::default(),
             given_up: false,
         })
     }
@@ -179,13 +173,9 @@ impl Cache {
         let Target::Collection(resource) = &query.target else {
             return None;
         };
-        let encoding = Encoding::of_content_type(content_type)?;
-        let representation = Representation {
-            encoding,
-            shape: answered_shape(query.accept.as_deref(), encoding)?,
-        };
+        let representation = query.answered(Encoding::of_content_type(content_type)?)?;
         if let Some(recording) = recording.filter(|recording| recording.representation == representation) {
-            return Some(recording);
+            return Some(recording.answered());
         }
         // Where the view stood when the request was sent is not known: it may not prove that history went back.
         let start = match start_of(resource) {
@@ -196,6 +186,7 @@ impl Cache {
             start => start,
         };
         self.open_watch(query, resource, representation, start)
+            .map(WatchRecording::answered)
     }
 }
 
@@ -249,22 +240,64 @@ fn start_of(resource: &ResourceRequest) -> Start {
 pub struct WatchRecording {
     view: ViewHandle,
     stream: StreamId,
+    /// The view was stuck: nothing is posted to it before it works again.
+    unopened: Option<Box<Start>>,
     representation: Representation,
-    budget: Arc<Semaphore>,
+    budget: Shares,
     used: Duration,
+    /// The view will be told that it missed something, and not yet been.
+    missed: Arc<AtomicBool>,
     given_up: bool,
 }
 
 impl WatchRecording {
+    /// Upstream has accepted the watch.
+    fn answered(self) -> Self {
+        let stream = self.stream;
+        if self.unopened.is_none() {
+            self.view
+                .post(move |view| view.input(Input::StreamAnswered { stream }));
+        }
+        self
+    }
+
+    /// Whether the view knows of the stream. One that was stuck and works again has missed what was told meanwhile.
+    fn is_open(&mut self) -> bool {
+        if self.unopened.is_some() && self.view.is_stuck() {
+            return false;
+        }
+        if let Some(start) = self.unopened.take() {
+            let stream = self.stream;
+            self.view.post(move |view| {
+                let start = *start;
+                view.input(Input::StreamOpened { stream, start });
+                view.input(Input::Missed { stream });
+            });
+        }
+        true
+    }
+
+    /// Whether the view follows what the client watches.
+    pub fn followed(&self) -> Followed {
+        Followed::new(self.view.clone(), self.representation.clone())
+    }
+
     /// Hands one event over, before its frame goes to the client (rule V5). All waiting of one watch together is at
-    /// most 100 ms; past that the recording is given up and the view stays where it is.
+    /// most 100 ms; past that what finds no room is missed, and it takes a list to carry the view on.
     pub async fn event(&mut self, event: &WatchEvent<'_>, size: usize) {
-        if self.given_up {
+        let version = match event {
+            WatchEvent::Item { object, .. } => ResourceVersion::new(&object.meta.resource_version),
+            WatchEvent::Bookmark(bookmark) => ResourceVersion::new(&bookmark.resource_version),
+            WatchEvent::Error(_) | WatchEvent::Blank | WatchEvent::Opaque { .. } => None,
+        };
+        if let Some(version) = version {
+            self.view.shown(&version);
+        }
+        if self.given_up || !self.is_open() {
             return;
         }
         let Some(permit) = self.room(size).await else {
-            tracing::warn!(view = %self.view.id(), "the disk is too slow for this watch, its recording is given up");
-            return self.give_up();
+            return self.miss("the disk is too slow for this watch");
         };
         let stream = self.stream;
         match event {
@@ -297,27 +330,50 @@ impl WatchRecording {
         }
     }
 
-    /// A frame that could not be read: what follows cannot be trusted to be contiguous.
-    pub fn give_up(&mut self) {
+    /// A frame is not handed over: what follows is not contiguous. At most one word of it waits for the view at a time,
+    /// however many are missed meanwhile.
+    pub fn miss(&mut self, why: &str) {
+        if self.given_up || self.unopened.is_some() || self.missed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::warn!(view = %self.view.id(), why, "a view misses an event, it takes a list to carry it on");
+        let (stream, missed) = (self.stream, Arc::clone(&self.missed));
+        self.view.post(move |view| {
+            // What is missed from now on is another word.
+            missed.store(false, Ordering::Release);
+            view.input(Input::Missed { stream });
+        });
+    }
+
+    /// What comes is nothing that this view could hold.
+    fn give_up(&mut self) {
         if !self.given_up {
             self.given_up = true;
             self.close();
         }
     }
 
-    async fn room(&mut self, size: usize) -> Option<OwnedSemaphorePermit> {
+    async fn room(&mut self, size: usize) -> Option<(OwnedSemaphorePermit, Share)> {
         let kib = u32::try_from(size / 1024 + 1).ok()?;
-        if let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(kib) {
-            return Some(permit);
-        }
+        let room = async {
+            let backlog = Arc::clone(&self.view.backlog)
+                .acquire_many_owned(kib)
+                .await
+                .ok()?;
+            let share = self.budget.take(&self.view.id().owner, kib as usize).await;
+            Some((backlog, share))
+        };
         let since = clock::now();
-        let patience = DELAY_BUDGET.saturating_sub(self.used);
-        let permit = tokio::time::timeout(patience, Arc::clone(&self.budget).acquire_many_owned(kib)).await;
+        // It waits rarely, and every watch would have room for it.
+        let room = tokio::time::timeout(DELAY_BUDGET.saturating_sub(self.used), Box::pin(room)).await;
         self.used += clock::now() - since;
-        permit.ok()?.ok()
+        room.ok()?
     }
 
     fn close(&self) {
+        if self.unopened.is_some() {
+            return;
+        }
         let stream = self.stream;
         self.view.post(move |view| view.closed(stream));
     }

@@ -1,8 +1,9 @@
 //! `edgehold check`: whether a configuration is right, what it means, which of its files are not there, and whether its
 //! servers can be reached and take the certificates of its clients.
 //!
-//! A missing file is a warning and never a failure: on a node that has not joined yet it is the normal state. What is in
-//! the others is judged as a running edgehold and its clients would. Problems have exit codes of their own.
+//! Fails wherever `run` would fail, keep nothing, or serve nobody. The missing pair of a client is a warning: on a node that
+//! has not joined yet it is the normal state. What is in the other files is judged as a running edgehold and its clients would. Each
+//! kind of problem has an exit code of its own.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,19 +11,25 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
+use crate::admin::Status;
+use crate::admin::status::API_VERSION;
+use crate::app::rehearsal::{self, Rehearsal};
 use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef, ServerAddress};
 use crate::runtime::clock;
 use crate::runtime::exposure::{exposure, is_open_to_all};
 use crate::setup::lite_apiserver::{self, Flags, Pair};
 use crate::tls::{PairInfo, PairPaths};
-use crate::upstream::{Credentials, HttpProxy};
+use crate::upstream::{Credentials, UpstreamProxy};
 
 use self::pairs::Judgement;
 use super::Exit;
+use super::status::Output;
 
 mod network;
 mod pairs;
+mod rights;
 
 /// The arguments of `check`.
 #[derive(Debug, Args)]
@@ -32,6 +39,12 @@ pub struct CheckArgs {
     /// Look at the files of this machine only, and ask no server
     #[arg(long)]
     offline: bool,
+    /// Ask the apiserver as each client whether it may do what the configuration needs
+    #[arg(long, conflicts_with = "offline")]
+    rights: bool,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
     /// Print the configuration that does what a lite-apiserver with this `--tls-config-file` does
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     from_lite_apiserver: Option<PathBuf>,
@@ -52,12 +65,12 @@ pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) ->
             from_lite_apiserver(path, flags, out, err)
         }
         None => {
-            let reach = if args.offline {
-                Reach::Files
-            } else {
-                Reach::Servers
+            let reach = match (args.offline, args.rights) {
+                (true, _) => Reach::Files,
+                (false, false) => Reach::Servers,
+                (false, true) => Reach::Rights,
             };
-            check(&args.config.config, reach, out, err)
+            check(&args.config.config, reach, args.output, out, err)
         }
     }
 }
@@ -100,15 +113,17 @@ fn from_lite_apiserver(path: &Path, flags: &str, out: &mut dyn Write, err: &mut 
 /// How far a check goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
-    /// The files of this machine.
+    /// This machine: its files, ports and disk.
     Files,
     /// The servers too.
     Servers,
+    /// And what clients may do there.
+    Rights,
 }
 
 /// Checks the file at `path`. The summary, with what is wrong on this node, goes to `out`; what is wrong in the file goes
 /// to `err`, one line each.
-fn check(path: &Path, reach: Reach, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+fn check(path: &Path, reach: Reach, output: Output, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     let config = match config::load(path) {
         Ok(config) => config,
         Err(errors) => {
@@ -117,16 +132,30 @@ fn check(path: &Path, reach: Reach, out: &mut dyn Write, err: &mut dyn Write) ->
         }
     };
     let mut summary = Summary::new(&config);
-    if reach == Reach::Servers {
-        match network::look(&config) {
-            Ok(report) => summary.network(report),
-            Err(error) => {
-                super::complain(err, &format!("edgehold: the servers cannot be asked: {error}"));
-                return Exit::Failed;
-            }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            super::complain(err, &format!("edgehold: nothing can be tried: {error}"));
+            return Exit::Failed;
         }
-    }
-    match super::answered(summary.write(path, out)) {
+    };
+    runtime.block_on(async {
+        summary.rehearsal(rehearsal::rehearse(&config).await);
+        if reach != Reach::Files {
+            summary.add(network::ask(&config).await);
+        }
+        if reach == Reach::Rights {
+            summary.add(rights::ask(&config).await);
+        }
+    });
+    // A name that is still looked up holds a thread.
+    runtime.shutdown_background();
+    let written = match output {
+        Output::Table => summary.write(path, out),
+        Output::Json => summary.write_json(path, out),
+    };
+    match super::answered(written) {
         Exit::Ok => summary.exit(),
         unheard => unheard,
     }
@@ -181,16 +210,74 @@ impl fmt::Display for Found {
     }
 }
 
+/// What is wrong, by what it takes to mend it; in the order in which the exit code is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Fault {
+    /// `run` would fail, or keep nothing.
+    Start,
+    /// A certificate or key that will not do. Waiting does not mend it.
+    Certificate,
+    /// A client may not do what the configuration needs.
+    Rights,
+    /// A server that cannot be reached.
+    Unreachable,
+}
+
+impl Fault {
+    fn exit(self) -> Exit {
+        match self {
+            Self::Start => Exit::Failed,
+            Self::Certificate => Exit::Certificate,
+            Self::Rights => Exit::Rights,
+            Self::Unreachable => Exit::Unreachable,
+        }
+    }
+}
+
+/// One line about what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Problem {
+    kind: Fault,
+    message: String,
+}
+
+/// Lines for a person, and what is wrong.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Report {
+    lines: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    fn problem(&mut self, kind: Fault, message: impl Into<String>) {
+        self.problems.push(Problem {
+            kind,
+            message: message.into(),
+        });
+    }
+}
+
 /// The lines for a person, and what was met on the way.
 #[derive(Default)]
 struct Summary {
-    lines: Vec<String>,
+    report: Report,
     /// What may be as it should.
     warnings: Vec<String>,
-    /// Certificates that will not do.
-    certificates: Vec<String>,
-    /// Servers that cannot be reached.
-    unreachable: Vec<String>,
+}
+
+/// As `-o json` shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'s> {
+    api_version: &'static str,
+    kind: &'static str,
+    file: String,
+    ok: bool,
+    exit_code: u8,
+    summary: &'s [String],
+    warnings: &'s [String],
+    problems: Vec<&'s Problem>,
 }
 
 impl Summary {
@@ -204,40 +291,96 @@ impl Summary {
         summary
     }
 
+    /// The gravest first.
+    fn problems(&self) -> Vec<&Problem> {
+        let mut problems: Vec<_> = self.report.problems.iter().collect();
+        problems.sort_by_key(|problem| problem.kind);
+        problems
+    }
+
     fn write(&self, path: &Path, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}: ok", path.display())?;
-        for line in &self.lines {
+        let problems = self.problems();
+        match problems.len() {
+            0 => writeln!(out, "{}: ok", path.display())?,
+            1 => writeln!(out, "{}: 1 problem", path.display())?,
+            count => writeln!(out, "{}: {count} problems", path.display())?,
+        }
+        for line in &self.report.lines {
             writeln!(out, "  {line}")?;
         }
         for warning in &self.warnings {
             writeln!(out, "warning: {warning}")?;
         }
-        for problem in self.certificates.iter().chain(&self.unreachable) {
-            writeln!(out, "problem: {problem}")?;
+        for problem in problems {
+            writeln!(out, "problem: {}", problem.message)?;
         }
         out.flush()
     }
 
-    /// A certificate that will not do comes first: waiting does not mend it.
+    fn write_json(&self, path: &Path, out: &mut dyn Write) -> io::Result<()> {
+        let document = Document {
+            api_version: API_VERSION,
+            kind: "CheckReport",
+            file: path.display().to_string(),
+            ok: self.report.problems.is_empty(),
+            exit_code: self.exit().code(),
+            summary: &self.report.lines,
+            warnings: &self.warnings,
+            problems: self.problems(),
+        };
+        serde_json::to_writer_pretty(&mut *out, &document)?;
+        writeln!(out)?;
+        out.flush()
+    }
+
     fn exit(&self) -> Exit {
-        if !self.certificates.is_empty() {
-            Exit::Certificate
-        } else if !self.unreachable.is_empty() {
-            Exit::Unreachable
-        } else {
-            Exit::Ok
+        self.problems()
+            .first()
+            .map_or(Exit::Ok, |problem| problem.kind.exit())
+    }
+
+    fn add(&mut self, report: Report) {
+        self.report.lines.extend(report.lines);
+        self.report.problems.extend(report.problems);
+    }
+
+    fn line(&mut self, line: impl Into<String>) {
+        self.report.lines.push(line.into());
+    }
+
+    /// What only one that runs can know; servers and certificates are looked at here.
+    fn running(&mut self, status: &Status) {
+        let known_here = |code: &str| code.starts_with("EH01") || matches!(code, "EH001" | "EH002");
+        for problem in status
+            .problems
+            .iter()
+            .filter(|problem| !known_here(&problem.code))
+        {
+            let said = format!("the running edgehold: {}: {}", problem.code, problem.message);
+            match problem.severity.as_str() {
+                "critical" => self.report.problem(Fault::Start, said),
+                _ => self.warnings.push(said),
+            }
         }
     }
 
-    fn network(&mut self, report: network::Report) {
-        self.lines.extend(report.lines);
-        self.certificates.extend(report.certificates);
-        self.unreachable.extend(report.unreachable);
+    fn rehearsal(&mut self, rehearsal: Rehearsal) {
+        if let Some(running) = &rehearsal.running {
+            self.line(format!(
+                "an edgehold {} runs here, since {}",
+                running.version, running.started
+            ));
+            self.running(running);
+        }
+        self.warnings.extend(rehearsal.doubts);
+        for fault in rehearsal.faults {
+            self.report.problem(Fault::Start, fault);
+        }
     }
 
     fn listen(&mut self, config: &Config) {
         for address in &config.listen.addresses {
-            self.lines.push(format!("listen on {address}"));
+            self.line(format!("listen on {address}"));
             if address.ip().is_unspecified() {
                 let warning = format!(
                     "listen.addresses: {address} is reachable from outside the node; prefer 127.0.0.1"
@@ -255,7 +398,7 @@ impl Summary {
         }
         let tls = &config.listen.tls;
         if let Some(csr) = &tls.csr {
-            self.lines.push(format!(
+            self.line(format!(
                 "serving certificate from {}, asked for as {}, kept in {}",
                 csr.signer_name,
                 csr.client,
@@ -266,8 +409,13 @@ impl Summary {
         self.taken("more authorities of clients", tls.client_ca_ref.as_ref());
         let own = (tls.csr.is_none() && tls.secret_ref.is_none()).then_some((&tls.cert_file, &tls.key_file));
         if let Some((cert, key)) = own.or(tls.before.as_ref().map(|(cert, key)| (cert, key))) {
-            self.file("listen.tls.certFile", cert);
-            self.key("listen.tls.keyFile", key);
+            // What the cluster is to issue, or holds, takes its place.
+            let absence = match tls.csr.is_some() || tls.secret_ref.is_some() {
+                true => Absence::Awaited,
+                false => Absence::Fatal("no client gets a connection"),
+            };
+            self.file("listen.tls.certFile", cert, absence);
+            self.key("listen.tls.keyFile", key, absence);
             let own = pair(cert, key);
             self.judge(match tls.csr {
                 Some(_) => pairs::serving_at_first(&own, clock::wall()),
@@ -277,12 +425,16 @@ impl Summary {
         if tls.csr.is_some() {
             self.issued(config);
         }
-        self.file("listen.tls.clientCAFile", &tls.client_ca_file);
+        let absence = match tls.client_ca_ref {
+            Some(_) => Absence::Awaited,
+            None => Absence::Fatal("no client gets a connection"),
+        };
+        self.file("listen.tls.clientCAFile", &tls.client_ca_file, absence);
         let field = "listen.tls.clientCAFile";
         self.judge(pairs::authorities(field, &tls.client_ca_file, clock::wall()));
         if let Some(path) = &tls.client_crl_file {
             let field = "listen.tls.clientCRLFile";
-            self.file(field, path);
+            self.file(field, path, Absence::Awaited);
             self.judge(pairs::revoked(field, path, clock::wall()));
         }
     }
@@ -300,14 +452,17 @@ impl Summary {
     }
 
     fn judge(&mut self, judgement: Judgement) {
-        self.lines.extend(judgement.lines);
-        self.certificates.extend(judgement.problems);
+        self.report.lines.extend(judgement.lines);
+        self.warnings.extend(judgement.warnings);
+        for problem in judgement.problems {
+            self.report.problem(Fault::Certificate, problem);
+        }
     }
 
     /// What comes from an object of the cluster.
     fn taken(&mut self, what: &str, from: Option<&MaterialRef>) {
         if let Some(from) = from {
-            self.lines.push(format!(
+            self.line(format!(
                 "{what} from {}/{} in the cluster, read as {}",
                 from.namespace, from.name, from.client
             ));
@@ -316,7 +471,7 @@ impl Summary {
 
     fn interface(&mut self, interface: &DummyInterface, config: &Config) {
         let addresses: Vec<String> = interface.addresses.iter().map(ToString::to_string).collect();
-        self.lines.push(format!(
+        self.line(format!(
             "interface {} with {}",
             interface.name,
             addresses.join(", ")
@@ -334,20 +489,27 @@ impl Summary {
 
     fn upstream(&mut self, config: &Config) {
         for server in &config.upstream.servers {
-            self.lines.push(format!("forward to {}", server.original));
+            self.line(format!("forward to {}", server.original));
+        }
+        if let Some(name) = &config.upstream.tls_server_name {
+            self.line(format!("  with a certificate for {name}"));
         }
         if let Some(proxy) = &config.upstream.proxy {
             self.proxy(proxy, &config.upstream.servers);
         }
         for interface in &config.upstream.interfaces {
-            self.lines.push(format!("  over the interface {interface}"));
+            self.line(format!("  over the interface {interface}"));
             if !Path::new("/sys/class/net").join(interface).exists() {
                 let warning =
                     format!("upstream.interfaces: there is no {interface} now; it is skipped until there is");
                 self.warnings.push(warning);
             }
         }
-        self.file("upstream.caFile", &config.upstream.ca_file);
+        let absence = match config.upstream.ca_ref {
+            Some(_) => Absence::Awaited,
+            None => Absence::Fatal("no server is believed"),
+        };
+        self.file("upstream.caFile", &config.upstream.ca_file, absence);
         self.judge(pairs::authorities(
             "upstream.caFile",
             &config.upstream.ca_file,
@@ -356,20 +518,20 @@ impl Summary {
         self.taken("more authorities of the servers", config.upstream.ca_ref.as_ref());
     }
 
-    fn proxy(&mut self, proxy: &HttpProxy, servers: &[ServerAddress]) {
-        self.lines.push(format!("  through the proxy {proxy}"));
+    fn proxy(&mut self, proxy: &UpstreamProxy, servers: &[ServerAddress]) {
+        self.line(format!("  through the proxy {proxy}"));
         let past = |server: &&ServerAddress| !proxy.serves(&server.host, server.port);
         for server in servers.iter().filter(past) {
-            self.lines.push(format!("  but {} without it", server.original));
+            self.line(format!("  but {} without it", server.original));
         }
         match &proxy.credentials {
             None => {}
-            Some(Credentials::Given(_)) => self
-                .lines
-                .push("  with the user name and password of its URL".to_owned()),
+            Some(Credentials::Given(_)) => {
+                self.line("  with the user name and password of its URL".to_owned())
+            }
             Some(Credentials::File(path)) => {
                 let field = "upstream.proxyCredentialsFile";
-                self.file(field, path);
+                self.file(field, path, Absence::Fatal("the proxy gets no password"));
                 if let Some(fault) = fs::metadata(path).ok().as_ref().and_then(exposure) {
                     let warning = format!("{field}: {} {fault}; chmod 600", path.display());
                     self.warnings.push(warning);
@@ -380,18 +542,25 @@ impl Summary {
 
     fn clients(&mut self, config: &Config) {
         for (i, client) in config.clients.iter().enumerate() {
-            self.lines.push(format!("client {}", client.common_name));
+            self.line(format!("client {}", client.common_name));
             match &client.secret_ref {
                 None => {
-                    self.file(&format!("clients[{i}].certFile"), &client.cert_file);
-                    self.key(&format!("clients[{i}].keyFile"), &client.key_file);
+                    self.file(
+                        &format!("clients[{i}].certFile"),
+                        &client.cert_file,
+                        Absence::Awaited,
+                    );
+                    self.key(
+                        &format!("clients[{i}].keyFile"),
+                        &client.key_file,
+                        Absence::Awaited,
+                    );
                     self.judge(pairs::client(config, i, clock::wall()));
                 }
                 from => self.taken("  certificate", from.as_ref()),
             }
         }
-        self.lines
-            .push("clients without a certificate speak with their own tokens".to_owned());
+        self.line("clients without a certificate speak with their own tokens".to_owned());
     }
 
     fn in_cluster(&mut self, config: &Config) {
@@ -399,15 +568,14 @@ impl Summary {
             return;
         };
         for address in &in_cluster.addresses {
-            self.lines.push(format!("pods find the API at {address}"));
+            self.line(format!("pods find the API at {address}"));
         }
         for (what, users) in [
             ("Service", &in_cluster.service_for),
             ("endpoints", &in_cluster.endpoints_for),
         ] {
             if !users.is_empty() {
-                self.lines
-                    .push(format!("  as its {what}, for {}", users.join(", ")));
+                self.line(format!("  as its {what}, for {}", users.join(", ")));
             }
         }
         if in_cluster.service_for.is_empty() && in_cluster.endpoints_for.is_empty() {
@@ -422,27 +590,26 @@ impl Summary {
     fn cache(&mut self, config: &Config) {
         let cache = &config.cache;
         let size = size(cache.max_size);
-        self.lines.push(match cache.store {
+        self.line(match cache.store {
             CacheStore::File => format!("cache in {}, at most {size}", cache.path.display()),
             CacheStore::Memory => format!("cache in memory, at most {size}, gone at a restart"),
         });
-        let taken = cache.store == CacheStore::File && fs::metadata(&cache.path).is_ok_and(|m| !m.is_dir());
-        if taken {
-            let warning = format!("cache.path: {} is not a directory", cache.path.display());
-            self.warnings.push(warning);
-        }
         match &cache.encryption {
             None => {}
-            Some(Encryption::KeyFile(path)) => self.key("cache.encryption.keyFile", path),
-            Some(Encryption::Credential(name)) => self
-                .lines
-                .push(format!("  encrypted with the credential {name} of systemd")),
+            Some(Encryption::KeyFile(path)) => self.key(
+                "cache.encryption.keyFile",
+                path,
+                Absence::Fatal("nothing is kept on disk"),
+            ),
+            Some(Encryption::Credential(name)) => {
+                self.line(format!("  encrypted with the credential {name} of systemd"))
+            }
         }
     }
 
     /// A file of secrets.
-    fn key(&mut self, field: &str, path: &Path) {
-        self.file(field, path);
+    fn key(&mut self, field: &str, path: &Path, absence: Absence) {
+        self.file(field, path, absence);
         if fs::metadata(path).is_ok_and(|found| found.is_file() && is_open_to_all(&found)) {
             let path = path.display();
             let warning =
@@ -451,16 +618,32 @@ impl Summary {
         }
     }
 
-    fn file(&mut self, field: &str, path: &Path) {
+    fn file(&mut self, field: &str, path: &Path, absence: Absence) {
         let found = Found::at(path);
         let name = field.rsplit('.').next().unwrap_or(field);
-        self.lines
-            .push(format!("  {name:<12} {} ({found})", path.display()));
-        if found != Found::File {
-            let warning = format!("{field}: {}: {found}; {}", path.display(), found.hint());
-            self.warnings.push(warning);
+        self.line(format!("  {name:<12} {} ({found})", path.display()));
+        let said = format!("{field}: {}: {found}", path.display());
+        match (&found, absence) {
+            (Found::File, _) => {}
+            (Found::Nothing, Absence::Awaited) => self.warnings.push(format!("{said}; {}", found.hint())),
+            (Found::Nothing, Absence::Fatal(harm)) => self.report.problem(
+                Fault::Certificate,
+                format!("{said}: {harm} until it is there; is it spelt right?"),
+            ),
+            (Found::NoFile | Found::Unreadable(_), _) => self
+                .report
+                .problem(Fault::Certificate, format!("{said}; {}", found.hint())),
         }
     }
+}
+
+/// What it means that a file is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// It is normal on a new node.
+    Awaited,
+    /// This harm is done.
+    Fatal(&'static str),
 }
 
 /// The largest unit that divides the size.

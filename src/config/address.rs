@@ -7,21 +7,38 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use percent_encoding::percent_decode_str;
 
-use crate::upstream::Secret;
+use crate::tls::ServerNameError;
+use crate::upstream::{Endpoint, ProxyScheme, Secret};
 
 use super::error::{Fault, quoted};
 
 const HTTPS_PORT: u16 = 443;
 
-/// A kube-apiserver: from `https://HOST[:PORT]`.
+/// A kube-apiserver: from `https://HOST[:PORT][/PATH]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerAddress {
     /// A DNS name in lower case or an IP address without brackets: the name that its certificate must have.
     pub host: String,
     /// The port; 443 when the URL has none.
     pub port: u16,
+    /// What stands before every path: empty, or like `/k8s/clusters/c-x`, without a slash at its end.
+    pub path: String,
     /// The URL as it was written, for messages.
     pub original: String,
+}
+
+impl ServerAddress {
+    /// The server, whose certificate must carry this name instead of the host's if one is given.
+    ///
+    /// # Errors
+    /// A name that no certificate can carry.
+    pub fn endpoint(&self, server_name: Option<&str>) -> Result<Endpoint, ServerNameError> {
+        let endpoint = Endpoint::new(&self.host, self.port)?.below(&self.path);
+        match server_name {
+            Some(name) => Ok(endpoint.named(name.parse()?)),
+            None => Ok(endpoint),
+        }
+    }
 }
 
 /// `HOST:PORT` with brackets around an IPv6 address: the authority of a request.
@@ -68,25 +85,57 @@ pub(super) fn dns_name(text: &str) -> Result<String, Fault> {
     })
 }
 
-/// `https://HOST[:PORT]`.
+/// `https://HOST[:PORT][/PATH]`.
 pub(super) fn server(text: &str) -> Result<ServerAddress, Fault> {
-    let (host, port) = url(text, "https", "https://203.0.113.10:6443")?;
+    let example = "https://203.0.113.10:6443";
+    let (host, port, path) = url(text, "https", example)?;
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if !is_base(path) {
+        let wrong = format!("{} has a query, a fragment or an unusual path", quoted(text));
+        let fix = format!(
+            "write it like {example}, or with a plain path like https://rancher.example/k8s/clusters/c-x"
+        );
+        return Err(Fault::new(wrong, fix));
+    }
     Ok(ServerAddress {
         host,
         port: port.unwrap_or(HTTPS_PORT),
+        path: path.to_owned(),
         original: text.to_owned(),
     })
 }
 
-/// An HTTP CONNECT proxy: from `http://[USER:PASSWORD@]HOST:PORT`.
+/// Whether nobody on the way can take this path, empty or not, for another one.
+fn is_base(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte);
+    let is_rooted = path.is_empty() || path.starts_with('/');
+    is_rooted
+        && path.split('/').skip(1).all(|segment| {
+            !segment.is_empty() && segment != "." && segment != ".." && segment.bytes().all(plain)
+        })
+}
+
+/// A name that a server's certificate may carry, in lower case.
+pub(super) fn server_name(text: &str) -> Result<String, Fault> {
+    let name = host(text).or_else(|wrong| host(&format!("[{text}]")).map_err(|_| wrong));
+    name.map_err(|_| {
+        Fault::new(
+            format!("{} is neither an IP address nor a DNS name", quoted(text)),
+            "write a name of the server's certificate, like kubernetes.default.svc",
+        )
+    })
+}
+
+/// A proxy: from `http://[USER:PASSWORD@]HOST:PORT`, or `socks5` or `socks5h` instead of `http`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProxyAddress {
+    pub(super) scheme: ProxyScheme,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) credentials: Option<Secret>,
 }
 
-/// `http://[USER:PASSWORD@]HOST:PORT` of an HTTP CONNECT proxy.
+/// `http://[USER:PASSWORD@]HOST:PORT` of an HTTP CONNECT proxy, or `socks5` or `socks5h` of a SOCKS proxy.
 pub(super) fn proxy(text: &str) -> Result<ProxyAddress, Fault> {
     let example = "http://proxy.example:3128";
     let (credentials, text) = split_credentials(text)?;
@@ -101,7 +150,16 @@ pub(super) fn proxy(text: &str) -> Result<ProxyAddress, Fault> {
             ),
         ));
     }
-    let (host, port) = url(&text, "http", example)?;
+    let given = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    let scheme = ProxyScheme::ALL
+        .into_iter()
+        .find(|scheme| scheme.as_str().eq_ignore_ascii_case(given))
+        .unwrap_or(ProxyScheme::Http);
+    let (host, port, path) = url(&text, scheme.as_str(), example)?;
+    if !matches!(path, "" | "/") {
+        let wrong = format!("{} has a path, query or fragment", quoted(&text));
+        return Err(Fault::new(wrong, format!("write it like {example}")));
+    }
     let port = port.ok_or_else(|| {
         Fault::new(
             "has no port",
@@ -109,6 +167,7 @@ pub(super) fn proxy(text: &str) -> Result<ProxyAddress, Fault> {
         )
     })?;
     Ok(ProxyAddress {
+        scheme,
         host,
         port,
         credentials,
@@ -139,7 +198,8 @@ fn split_credentials(text: &str) -> Result<(Option<Secret>, String), Fault> {
     Ok((Some(pair), format!("{scheme}://{rest}")))
 }
 
-fn url(text: &str, scheme: &str, example: &str) -> Result<(String, Option<u16>), Fault> {
+/// Host, port, and what follows them.
+fn url<'t>(text: &'t str, scheme: &str, example: &str) -> Result<(String, Option<u16>, &'t str), Fault> {
     let like = format!("write it like {example}");
     if text.contains('@') {
         return Err(Fault::new("has a user name or password", like));
@@ -153,15 +213,10 @@ fn url(text: &str, scheme: &str, example: &str) -> Result<(String, Option<u16>),
         return Err(Fault::new(wrong, like));
     }
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    // `https://HOST/` is the same URL as `https://HOST`.
-    if !matches!(rest.strip_prefix(authority), Some("" | "/")) {
-        let wrong = format!("{shown} has a path, query or fragment");
-        return Err(Fault::new(wrong, like));
-    }
     let (name, port) =
         split_port(authority).map_err(|wrong| Fault::new(format!("{shown} {wrong}"), &*like))?;
     let host = host(name).map_err(|wrong| Fault::new(format!("{shown} {wrong}"), &*like))?;
-    Ok((host, port))
+    Ok((host, port, rest.strip_prefix(authority).unwrap_or_default()))
 }
 
 /// Host (still with brackets) and port.
@@ -258,6 +313,39 @@ mod tests {
     }
 
     #[test]
+    fn a_server_may_stand_below_a_path() {
+        for (text, path) in [
+            ("https://a", ""),
+            ("https://a/", ""),
+            ("https://a/k8s", "/k8s"),
+            (
+                "https://rancher.example:8443/k8s/clusters/c-m-x7_1/",
+                "/k8s/clusters/c-m-x7_1",
+            ),
+        ] {
+            let server = server(text).unwrap();
+            assert_eq!(server.path, path, "{text}");
+            assert_eq!(server.endpoint(None).unwrap().base, path);
+        }
+    }
+
+    #[test]
+    fn a_certificates_name_is_a_host_or_an_address_of_either_family() {
+        for (text, name) in [
+            ("Kubernetes.Default.svc", "kubernetes.default.svc"),
+            ("203.0.113.10", "203.0.113.10"),
+            ("2001:DB8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(server_name(text).unwrap(), name);
+            let named = server("https://a:6443").unwrap().endpoint(Some(name)).unwrap();
+            assert_eq!((&*named.host, named.server_name), ("a", name.parse().unwrap()));
+        }
+        for text in ["", "*.example", "a b", "https://a", "a:6443", "0.0.0.0"] {
+            assert!(server_name(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_one_https_server_is_refused() {
         for (text, wrong) in [
             ("", "`` is not a URL"),
@@ -277,10 +365,34 @@ mod tests {
                 "https://[::]:6443",
                 "`https://[::]:6443` has an address that is not one host's",
             ),
-            ("https://a/k8s", "`https://a/k8s` has a path, query or fragment"),
-            ("https://a//", "`https://a//` has a path, query or fragment"),
-            ("https://a?b", "`https://a?b` has a path, query or fragment"),
-            ("https://a#b", "`https://a#b` has a path, query or fragment"),
+            (
+                "https://a//",
+                "`https://a//` has a query, a fragment or an unusual path",
+            ),
+            (
+                "https://a/k8s/../x",
+                "`https://a/k8s/../x` has a query, a fragment or an unusual path",
+            ),
+            (
+                "https://a/k8s//x",
+                "`https://a/k8s//x` has a query, a fragment or an unusual path",
+            ),
+            (
+                "https://a/%6b8s",
+                "`https://a/%6b8s` has a query, a fragment or an unusual path",
+            ),
+            (
+                "https://a?b",
+                "`https://a?b` has a query, a fragment or an unusual path",
+            ),
+            (
+                "https://a/k8s?b",
+                "`https://a/k8s?b` has a query, a fragment or an unusual path",
+            ),
+            (
+                "https://a#b",
+                "`https://a#b` has a query, a fragment or an unusual path",
+            ),
             (
                 "https://a:0",
                 "`https://a:0` has a port that is not from 1 to 65535",
@@ -342,7 +454,7 @@ mod tests {
         for text in [
             "http://me:hunter2@proxy",
             "https://me:hunter2@proxy:3128",
-            "socks5://me:hunter2@proxy:3128",
+            "socks4://me:hunter2@proxy:3128",
             "me:hunter2@proxy:3128",
             "http://me:hunter2/x@proxy:3128",
             "http://hunter2@proxy:3128",
@@ -358,6 +470,18 @@ mod tests {
     }
 
     #[test]
+    fn a_socks_proxy_is_told_by_its_scheme() {
+        for (text, scheme) in [
+            ("http://proxy:1", ProxyScheme::Http),
+            ("SOCKS5://me:hunter2@proxy:1", ProxyScheme::Socks5),
+            ("socks5h://proxy:1/", ProxyScheme::Socks5h),
+        ] {
+            assert_eq!(proxy(text).unwrap().scheme, scheme, "{text}");
+        }
+        assert_eq!(proxy("socks5://proxy").unwrap_err().wrong, "has no port");
+    }
+
+    #[test]
     fn a_proxy_needs_http_and_a_port_and_may_have_a_password() {
         for (text, host, pair) in [
             ("http://proxy:3128", "proxy", None),
@@ -370,6 +494,7 @@ mod tests {
             ),
         ] {
             let expected = ProxyAddress {
+                scheme: ProxyScheme::Http,
                 host: host.to_owned(),
                 port: 3128,
                 credentials: pair.and_then(Secret::pair),

@@ -91,16 +91,23 @@ fn kept_in(cache_path: &Path, common_name: &str) -> PathBuf {
 
 /// The `limits` of a client or of the default client, if there are any and they are right.
 pub(super) fn read_limits(client: &Object<'_>, out: &mut Problems) -> Option<Limits> {
-    let object = client.get("limits")?.object(&["qps", "burst", "inFlight"], out)?;
+    let object = client
+        .get("limits")?
+        .object(&["qps", "burst", "inFlight", "watches"], out)?;
     let qps = object.required("qps", out);
     let qps = qps.and_then(|field| above_zero(&field, "a number", |_| true, out));
     let burst = object.required("burst", out);
     let burst = burst.and_then(|field| count(&field, out));
     let in_flight = object.get("inFlight").map(|field| count(&field, out));
+    let watches = object.get("watches").map(|field| count(&field, out));
     Some(Limits {
         qps: qps?,
         burst: burst?,
         in_flight: match in_flight {
+            Some(wrong_or_right) => Some(wrong_or_right?),
+            None => None,
+        },
+        watches: match watches {
             Some(wrong_or_right) => Some(wrong_or_right?),
             None => None,
         },

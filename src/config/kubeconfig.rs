@@ -12,6 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::upstream::{Endpoint, UpstreamProxy};
+
+use super::address;
+
 /// The current context of a kubeconfig.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubeconfig {
@@ -19,8 +23,12 @@ pub struct Kubeconfig {
     pub server: String,
     /// The authorities that the server is verified with.
     pub authority: Authority,
-    /// What the user shows.
+    /// What the user shows in a handshake.
     pub credentials: Credentials,
+    /// What the user shows in a request.
+    pub bearer: Bearer,
+    /// What the user's credentials are asked of: the command of `exec`, or the name of `auth-provider`.
+    pub plugin: Option<String>,
     /// `tls-server-name` of the cluster.
     pub tls_server_name: Option<String>,
     /// `proxy-url` of the cluster.
@@ -71,6 +79,27 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// A bearer token of the user. Its `Debug` shows none.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Bearer {
+    /// None, or one that a plugin would have to be asked for.
+    None,
+    /// `token`.
+    Text(String),
+    /// `tokenFile`, absolute.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Text(_) => f.write_str("Text"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
 /// Why a kubeconfig cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KubeconfigError {
@@ -91,21 +120,44 @@ pub enum KubeconfigError {
     /// Text that is not base64.
     #[error("has a {0} that is not base64")]
     NotBase64(&'static str),
+    /// A URL that leads nowhere.
+    #[error(
+        "has a {0} that is not https://HOST[:PORT][/PATH], a name, or http:// or socks5://[USER:PASSWORD@]HOST:PORT of a proxy"
+    )]
+    NotAnAddress(&'static str),
     /// The edit would have changed more, or less, than it should.
     #[error("is written in a way that cannot be edited safely: change its server by hand")]
     NotEditable,
 }
 
-#[derive(Deserialize)]
+/// kubectl writes `null` where it has taken the last one away.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
 struct File {
-    #[serde(rename = "current-context", default)]
-    current_context: String,
-    #[serde(default)]
-    contexts: Vec<Named<ContextBody>>,
-    #[serde(default)]
-    clusters: Vec<Named<ClusterBody>>,
-    #[serde(default)]
-    users: Vec<Named<UserBody>>,
+    current_context: Option<String>,
+    contexts: Option<Vec<Named<ContextBody>>>,
+    clusters: Option<Vec<Named<ClusterBody>>>,
+    users: Option<Vec<Named<UserBody>>>,
+}
+
+/// One of several files that are read as one.
+pub struct Source {
+    /// Where relative paths in it start.
+    dir: PathBuf,
+    file: File,
+}
+
+impl Source {
+    /// `text` is the file at `path`.
+    ///
+    /// # Errors
+    /// [`KubeconfigError::Malformed`].
+    pub fn read(text: &str, path: &Path) -> Result<Self, KubeconfigError> {
+        Ok(Self {
+            dir: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            file: read(text)?,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -128,7 +180,7 @@ struct ClusterBody {
     server: Spanned<String>,
     certificate_authority: Option<Spanned<String>>,
     certificate_authority_data: Option<Spanned<String>>,
-    tls_server_name: Option<String>,
+    tls_server_name: Option<Spanned<String>>,
     proxy_url: Option<Spanned<String>>,
     #[serde(default)]
     insecure_skip_tls_verify: bool,
@@ -141,6 +193,23 @@ struct UserBody {
     client_certificate_data: Option<String>,
     client_key: Option<String>,
     client_key_data: Option<String>,
+    token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    token_file: Option<String>,
+    exec: Option<ExecBody>,
+    auth_provider: Option<ProviderBody>,
+}
+
+#[derive(Deserialize)]
+struct ExecBody {
+    #[serde(default)]
+    command: String,
+}
+
+#[derive(Deserialize)]
+struct ProviderBody {
+    #[serde(default)]
+    name: String,
 }
 
 impl Kubeconfig {
@@ -149,15 +218,25 @@ impl Kubeconfig {
     /// # Errors
     /// What of it cannot be used, as the end of a sentence that starts with its path.
     pub fn parse(text: &str, path: &Path) -> Result<Self, KubeconfigError> {
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        let absolute = |path: String| dir.join(path);
-        let file = read(text)?;
-        let (cluster, user) = file.current()?;
+        Self::merged(vec![Source::read(text, path)?])
+    }
+
+    /// Reads the current context of several files, by kubectl's rules: the first that says something, or has an entry of a
+    /// name, counts, and nothing is added to an entry from another file.
+    ///
+    /// # Errors
+    /// What of it cannot be used, as the end of a sentence.
+    pub fn merged(mut sources: Vec<Source>) -> Result<Self, KubeconfigError> {
+        let Current {
+            cluster: (cluster_dir, cluster),
+            user: (user_dir, user),
+        } = current(&mut sources)?;
+        let absolute = |path: String| user_dir.join(path);
         let authority = match (cluster.certificate_authority_data, cluster.certificate_authority) {
             (Some(data), _) if !data.value.is_empty() => {
                 Authority::Data(decode(&data.value, "certificate-authority-data")?)
             }
-            (_, Some(path)) if !path.value.is_empty() => Authority::File(absolute(path.value)),
+            (_, Some(path)) if !path.value.is_empty() => Authority::File(cluster_dir.join(path.value)),
             _ => Authority::System,
         };
         let cert_data = user.client_certificate_data.filter(|data| !data.is_empty());
@@ -173,17 +252,63 @@ impl Kubeconfig {
             },
             _ => Credentials::NoCertificate,
         };
+        let token_file = user.token_file.filter(|path| !path.is_empty());
+        let bearer = match (token_file, user.token.filter(|token| !token.is_empty())) {
+            (Some(path), _) => Bearer::File(absolute(path)),
+            (None, Some(token)) => Bearer::Text(token),
+            (None, None) => Bearer::None,
+        };
+        let plugin = match (user.exec, user.auth_provider) {
+            (Some(exec), _) => Some(exec.command),
+            (None, Some(provider)) => Some(provider.name),
+            (None, None) => None,
+        };
         Ok(Self {
             server: cluster.server.value,
             authority,
             credentials,
-            tls_server_name: cluster.tls_server_name.filter(|name| !name.is_empty()),
+            bearer,
+            plugin,
+            tls_server_name: cluster
+                .tls_server_name
+                .map(|name| name.value)
+                .filter(|name| !name.is_empty()),
             proxy_url: cluster
                 .proxy_url
                 .map(|url| url.value)
                 .filter(|url| !url.is_empty()),
             skips_verification: cluster.insecure_skip_tls_verify,
         })
+    }
+}
+
+impl Kubeconfig {
+    /// The server.
+    ///
+    /// # Errors
+    /// [`KubeconfigError::NotAnAddress`].
+    pub fn endpoint(&self) -> Result<Endpoint, KubeconfigError> {
+        let address = address::server(&self.server).map_err(|_| KubeconfigError::NotAnAddress("server"))?;
+        let endpoint = address.endpoint(self.tls_server_name.as_deref());
+        endpoint.map_err(|_| KubeconfigError::NotAnAddress("tls-server-name"))
+    }
+
+    /// The proxy on the way there.
+    ///
+    /// # Errors
+    /// [`KubeconfigError::NotAnAddress`].
+    pub fn proxy(&self) -> Result<Option<UpstreamProxy>, KubeconfigError> {
+        let Some(url) = &self.proxy_url else {
+            return Ok(None);
+        };
+        let proxy = address::proxy(url).map_err(|_| KubeconfigError::NotAnAddress("proxy-url"))?;
+        Ok(Some(UpstreamProxy {
+            scheme: proxy.scheme,
+            host: proxy.host,
+            port: proxy.port,
+            credentials: proxy.credentials.map(crate::upstream::Credentials::Given),
+            bypass: Vec::new(),
+        }))
     }
 }
 
@@ -196,6 +321,8 @@ pub struct Target<'t> {
     pub authority: &'t Authority,
     /// `proxy-url`, empty for none. For files that have the field; to others none is added.
     pub proxy: &'t str,
+    /// `tls-server-name`, in the same way.
+    pub server_name: &'t str,
 }
 
 /// `text` with the cluster of its current context at `target`.
@@ -204,7 +331,8 @@ pub struct Target<'t> {
 /// As [`Kubeconfig::parse`]; [`KubeconfigError::NotEditable`] if the file names its authorities in another way than
 /// `target` does, or is written so that the edit does not read back as meant.
 pub fn edit(text: &str, target: &Target<'_>) -> Result<String, KubeconfigError> {
-    let (cluster, _) = read(text)?.current()?;
+    let source = Source::read(text, Path::new("/"))?;
+    let (_, cluster) = current(&mut [source])?.cluster;
     let (field, old, new) = match (
         cluster.certificate_authority_data,
         cluster.certificate_authority,
@@ -221,8 +349,13 @@ pub fn edit(text: &str, target: &Target<'_>) -> Result<String, KubeconfigError> 
         ("server", place(text, &cluster.server)?, target.server),
         (field, place(text, &old)?, &*new),
     ];
-    if let Some(proxy) = cluster.proxy_url.filter(|old| old.value != target.proxy) {
-        places.push(("proxy-url", place(text, &proxy)?, target.proxy));
+    for (field, old, new) in [
+        ("proxy-url", cluster.proxy_url, target.proxy),
+        ("tls-server-name", cluster.tls_server_name, target.server_name),
+    ] {
+        if let Some(old) = old.filter(|old| old.value != new) {
+            places.push((field, place(text, &old)?, new));
+        }
     }
     // From the back, so that one edit does not move the next.
     places.sort_by_key(|(_, at, _)| std::cmp::Reverse(at.start));
@@ -239,29 +372,48 @@ pub fn edit(text: &str, target: &Target<'_>) -> Result<String, KubeconfigError> 
     }
 }
 
-impl File {
-    fn current(self) -> Result<(ClusterBody, UserBody), KubeconfigError> {
-        if self.current_context.is_empty() {
-            return Err(KubeconfigError::NoCurrentContext);
-        }
-        let context = find(self.contexts, "context", &self.current_context)?;
-        let cluster = find(self.clusters, "cluster", &context.cluster)?;
-        let user = if context.user.is_empty() {
-            UserBody::default()
-        } else {
-            find(self.users, "user", &context.user)?
-        };
-        Ok((cluster, user))
-    }
+/// What the current context names, and where relative paths in it start.
+struct Current {
+    cluster: (PathBuf, ClusterBody),
+    user: (PathBuf, UserBody),
 }
 
-fn find<T>(all: Vec<Named<T>>, kind: &'static str, name: &str) -> Result<T, KubeconfigError> {
-    let missing = || KubeconfigError::Missing {
-        kind,
-        name: name.to_owned(),
+fn current(sources: &mut [Source]) -> Result<Current, KubeconfigError> {
+    let mut named = sources
+        .iter()
+        .filter_map(|source| source.file.current_context.clone());
+    let name = named
+        .find(|name| !name.is_empty())
+        .ok_or(KubeconfigError::NoCurrentContext)?;
+    let (_, context) = first(sources, |file| &mut file.contexts, "context", &name)?;
+    let cluster = first(sources, |file| &mut file.clusters, "cluster", &context.cluster)?;
+    let user = if context.user.is_empty() {
+        <(PathBuf, UserBody)>::default()
+    } else {
+        first(sources, |file| &mut file.users, "user", &context.user)?
     };
-    let named = all.into_iter().find(|one| one.name == name).ok_or_else(missing)?;
-    named.body.ok_or_else(missing)
+    Ok(Current { cluster, user })
+}
+
+/// Takes the entry of this name out of the first file that has one.
+fn first<T>(
+    sources: &mut [Source],
+    list: impl Fn(&mut File) -> &mut Option<Vec<Named<T>>>,
+    kind: &'static str,
+    name: &str,
+) -> Result<(PathBuf, T), KubeconfigError> {
+    let found = sources.iter_mut().find_map(|source| {
+        let all = list(&mut source.file).as_mut()?;
+        let at = all.iter().position(|one| one.name == name)?;
+        Some((source.dir.clone(), all.remove(at).body))
+    });
+    match found {
+        Some((dir, Some(body))) => Ok((dir, body)),
+        _ => Err(KubeconfigError::Missing {
+            kind,
+            name: name.to_owned(),
+        }),
+    }
 }
 
 fn read(text: &str) -> Result<File, KubeconfigError> {
@@ -384,6 +536,7 @@ users:
                 server,
                 authority,
                 proxy,
+                server_name: "",
             },
         )
     }
@@ -405,6 +558,32 @@ users:
             }
         );
         assert!(!found.skips_verification && found.proxy_url.is_none() && found.tls_server_name.is_none());
+    }
+
+    #[test]
+    fn of_several_files_the_first_that_says_something_counts() {
+        let user = |token: &str| format!("users: [{{name: u, user: {{token: {token}}}}}]\n");
+        let first = format!(
+            "current-context: \"\"\ncontexts: null\nclusters: null\n{}",
+            user("one")
+        );
+        let second = "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n\
+                      clusters: [{name: k, cluster: {server: \"https://a:1\", certificate-authority: ca.crt}}]\n";
+        // What the second has of the same name is left aside whole.
+        let third = "current-context: d\nclusters: [{name: k, cluster: {server: \"https://b:2\", tls-server-name: x}}]\n\
+                     users: [{name: u, user: {client-certificate: /c, client-key: /k}}]\n";
+        let files = [
+            ("/one/config", first.as_str()),
+            ("/two/config", second),
+            ("/three/config", third),
+        ];
+        let sources = files.map(|(path, text)| Source::read(text, Path::new(path)).unwrap());
+        let merged = Kubeconfig::merged(sources.into()).unwrap();
+        assert_eq!(merged.server, "https://a:1");
+        assert_eq!(merged.authority, Authority::File("/two/ca.crt".into()));
+        assert_eq!(merged.tls_server_name, None);
+        assert_eq!(merged.bearer, Bearer::Text("one".to_owned()));
+        assert_eq!(merged.credentials, Credentials::NoCertificate);
     }
 
     #[test]
@@ -474,6 +653,26 @@ users:
         assert_eq!(parsed(&back).unwrap(), parsed(&through).unwrap());
         let none = edit_through(KUBELET, "https://203.0.113.10:6443", &ca, url).unwrap();
         assert_eq!(none, KUBELET, "none is added");
+    }
+
+    #[test]
+    fn a_name_for_the_certificate_is_emptied_and_comes_back() {
+        let named = KUBELET.replacen("    server:", "    tls-server-name: kubernetes\n    server:", 1);
+        let ca = Authority::Data(b"ca".to_vec());
+        let edited = edit(&named, "https://127.0.0.1:51003", &ca).unwrap();
+        assert!(edited.contains("    tls-server-name: \"\"\n"), "{edited}");
+        assert_eq!(parsed(&edited).unwrap().tls_server_name, None);
+        let back = Target {
+            server: "https://203.0.113.10:6443",
+            authority: &ca,
+            proxy: "",
+            server_name: "kubernetes",
+        };
+        let back = super::edit(&edited, &back).unwrap();
+        assert_eq!(parsed(&back).unwrap(), parsed(&named).unwrap());
+        let endpoint = parsed(&named).unwrap().endpoint().unwrap();
+        assert_eq!(endpoint.server_name, "kubernetes".parse().unwrap());
+        assert_eq!(endpoint.host, "203.0.113.10");
     }
 
     #[test]

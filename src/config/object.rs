@@ -59,7 +59,6 @@ impl<'n> Object<'n> {
         let present = !matches!(entry.value.kind, Kind::Null);
         present.then(|| Field {
             path: join(&self.path, name),
-            at: entry.at,
             node: &entry.value,
         })
     }
@@ -81,10 +80,9 @@ impl<'n> Object<'n> {
     }
 }
 
-/// A value that is there, with its path and the position of its name (for a list item: of the item).
+/// A value that is there, with its path.
 pub(super) struct Field<'n> {
     path: String,
-    at: Position,
     node: &'n Node,
 }
 
@@ -92,15 +90,6 @@ impl<'n> Field<'n> {
     /// Reports `fault` at the value.
     pub(super) fn refuse(&self, fault: Fault, out: &mut Problems) {
         out.add(self.node.at, &self.path, fault);
-    }
-
-    /// Reports that this version cannot do what the field asks for, at the name of the field.
-    pub(super) fn not_supported(&self, what: &str, fix: &str, out: &mut Problems) {
-        out.add(
-            self.at,
-            &self.path,
-            Fault::new(format!("{what} not supported yet"), fix),
-        );
     }
 
     pub(super) fn object(&self, known: &[&str], out: &mut Problems) -> Option<Object<'n>> {
@@ -114,7 +103,6 @@ impl<'n> Field<'n> {
         };
         let field = |(i, node): (usize, &'n Node)| Field {
             path: format!("{}[{i}]", self.path),
-            at: node.at,
             node,
         };
         Some(items.iter().enumerate().map(field).collect())

@@ -16,7 +16,7 @@ pub struct Offline {
     pub expiry: Expiry,
     /// Whose tokens are verified that the apiserver has not been asked about.
     pub issuer: Issuer,
-    /// For how long the answer to a TokenReview or SubjectAccessReview may be given again; zero: not at all.
+    /// For how long the answer to a review may be given again; zero: not at all.
     pub reviews: Duration,
 }
 

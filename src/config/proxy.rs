@@ -1,13 +1,13 @@
-//! `upstream.proxyURL`, `proxyCredentialsFile` and `noProxy`: the HTTP proxy on the way.
+//! `upstream.proxyURL`, `proxyCredentialsFile` and `noProxy`: the proxy on the way.
 
-use crate::upstream::{Bypass, Credentials, HttpProxy};
+use crate::upstream::{Bypass, Credentials, UpstreamProxy};
 
 use super::error::{Fault, Problems, quoted};
 use super::object::{Object, or_default};
 use super::{address, schema};
 
 /// `Some(None)`: there is none. `None`: a problem was reported.
-pub(super) fn read(upstream: &Object<'_>, out: &mut Problems) -> Option<Option<HttpProxy>> {
+pub(super) fn read(upstream: &Object<'_>, out: &mut Problems) -> Option<Option<UpstreamProxy>> {
     let url = upstream.get("proxyURL");
     let file = upstream.get("proxyCredentialsFile");
     let exceptions = upstream.get("noProxy");
@@ -41,7 +41,8 @@ pub(super) fn read(upstream: &Object<'_>, out: &mut Problems) -> Option<Option<H
         (entries.len() == count).then_some(entries)
     });
     let given = given?;
-    Some(Some(HttpProxy {
+    Some(Some(UpstreamProxy {
+        scheme: given.scheme,
         host: given.host,
         port: given.port,
         credentials: from_file?.or(given.credentials.map(Credentials::Given)),

@@ -16,7 +16,7 @@ use super::{
     API_VERSION, Cache, CacheStore, CacheSync, Certificates, Config, KIND, Listen, Log, LogFormat, LogLevel,
 };
 use super::{
-    address, duration, encryption, in_cluster, interface, later, offline, quantity, serving, upstream,
+    address, admin, duration, encryption, in_cluster, interface, offline, quantity, serving, upstream,
 };
 
 /// A smaller cache could not hold one node's own objects: the number lacks its unit.
@@ -69,7 +69,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
     let offline = offline::read(root.get("offline"), configured, out);
     let log = read_log(root.get("log"), out);
     let in_cluster = in_cluster::read(root.get("inCluster"), clients.as_deref(), out);
-    later::admin(&root, out);
+    let admin = admin::read(root.get("admin"), own, out);
     Some(Config {
         listen: listen?,
         upstream: upstream?,
@@ -79,6 +79,7 @@ pub(super) fn read(root: &Node, out: &mut Problems) -> Option<Config> {
         cache: cache?,
         offline: offline?,
         in_cluster: in_cluster?,
+        admin: admin?,
         log: log?,
         file: None,
     })

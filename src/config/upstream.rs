@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::upstream::Trust;
+
 use super::error::{Fault, Problems, quoted};
 use super::object::{Field, Object, or_default, refuse_repeats};
 use super::schema::{file, non_empty, time};
 use super::serving::References;
-use super::{KeepAlive, Probe, ServerAddress, Strategy, Upstream};
+use super::{Compression, KeepAlive, Probe, ServerAddress, Strategy, Upstream};
 use super::{address, interface, material, proxy};
 
 /// More probes than that are not waited for.
@@ -25,6 +27,7 @@ pub(super) fn read<'n>(
     let known = [
         "servers",
         "strategy",
+        "tlsServerName",
         "caFile",
         "caConfigMapRef",
         "proxyURL",
@@ -33,6 +36,8 @@ pub(super) fn read<'n>(
         "interfaces",
         "connectTimeout",
         "responseTimeout",
+        "compression",
+        "trustGateway",
         "probe",
         "keepAlive",
     ];
@@ -43,6 +48,9 @@ pub(super) fn read<'n>(
     let strategy = or_default(object.get("strategy"), Strategy::Priority, |field| {
         field.choice(&Strategy::ALL.map(|strategy| (strategy.as_str(), strategy)), out)
     });
+    let tls_server_name = or_default(object.get("tlsServerName"), None, |field| {
+        field.parse(address::server_name, out).map(Some)
+    });
     let ca_file = file(&object, "caFile", out);
     let ca_ref = material::read_config_map(&object, "caConfigMapRef", ca_kept_in, references, out);
     let proxy = proxy::read(&object, out);
@@ -51,17 +59,29 @@ pub(super) fn read<'n>(
     });
     let connect_timeout = time(&object, "connectTimeout", Duration::from_secs(2), out);
     let response_timeout = time(&object, "responseTimeout", Duration::from_secs(5), out);
+    let compression = or_default(object.get("compression"), Compression::Auto, |field| {
+        field.choice(
+            &Compression::ALL.map(|compression| (compression.as_str(), compression)),
+            out,
+        )
+    });
+    let trust = or_default(object.get("trustGateway"), Trust::default(), |field| {
+        field.choice(&[("true", Trust::Gateway), ("false", Trust::Audited)], out)
+    });
     let probe = read_probe(object.get("probe"), out);
     let keep_alive = read_keep_alive(object.get("keepAlive"), out);
     Some(Upstream {
         servers: servers?,
         strategy: strategy?,
+        tls_server_name: tls_server_name?,
         ca_file: ca_file?,
         ca_ref: ca_ref?,
         proxy: proxy?,
         interfaces: interfaces?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
+        compression: compression?,
+        trust: trust?,
         probe: probe?,
         keep_alive: keep_alive?,
     })
@@ -87,7 +107,7 @@ fn read_servers(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Op
                 out,
             );
         }
-        named.push((item, server.to_string()));
+        named.push((item, format!("{server}{}", server.path)));
         servers.push(server);
     }
     refuse_repeats(&named, out);

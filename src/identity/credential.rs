@@ -131,6 +131,40 @@ pub fn strip_credentials(headers: &mut HeaderMap) {
     }
 }
 
+/// What became of a token that is a WebSocket subprotocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// There was none.
+    None,
+    /// It is in `Authorization` now.
+    Token,
+    /// It is where it was: kube-apiserver would refuse it, or look at `Authorization` too.
+    Ambiguous,
+}
+
+/// Moves a token from the WebSocket subprotocols to `Authorization`, for a request that goes on without an upgrade: it says
+/// the same there. The other subprotocols stay, joined as kube-apiserver joins them.
+pub fn token_to_authorization(headers: &mut HeaderMap) -> Moved {
+    if !subprotocols(headers).any(is_token) {
+        return Moved::None;
+    }
+    // kube-apiserver wants another one, to answer with.
+    let has_other = subprotocols(headers).any(|protocol| !is_token(protocol));
+    let (Credential::Anonymous, true, Ok(token)) =
+        (authorization(headers), has_other, subprotocol_token(headers))
+    else {
+        return Moved::Ambiguous;
+    };
+    let value = [b"Bearer ", token.as_bytes()].concat();
+    let Ok(mut value) = HeaderValue::from_bytes(&value) else {
+        return Moved::Ambiguous;
+    };
+    value.set_sensitive(true);
+    strip_credentials(headers);
+    headers.insert(AUTHORIZATION, value);
+    Moved::Token
+}
+
 /// The credential in the headers, without the certificate.
 fn shown(headers: &HeaderMap) -> Credential {
     let authorization = authorization(headers);

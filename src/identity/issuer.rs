@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -276,6 +277,12 @@ struct Bound {
     pod: Option<Reference>,
     secret: Option<Reference>,
     node: Option<Reference>,
+    /// When a cluster that forgives late renewals begins to warn. No condition.
+    #[serde(rename = "warnafter")]
+    _warn_after: Option<IgnoredAny>,
+    /// Whatever else the token may be bound to; since 1.37 to webhook configurations.
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -292,9 +299,11 @@ impl Claims {
             pod,
             secret,
             node,
+            _warn_after,
+            others,
         } = self.kubernetes;
         // The node of a pod's token is information; alone, it is what the token is bound to.
-        if secret.is_some() || (node.is_some() && pod.is_none()) {
+        if secret.is_some() || (node.is_some() && pod.is_none()) || !others.is_empty() {
             return Err(Unverified::Unverifiable);
         }
         let pod = pod.map(|pod| PodReference {

@@ -2,6 +2,7 @@
 //!
 //! Two principals have the same key only if kube-apiserver would take them for the same user with the same groups.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
@@ -40,7 +41,19 @@ pub enum PrincipalKind {
         /// Its UID: another account of the same name is another principal.
         uid: String,
     },
-    /// Any other token that upstream has accepted: it stands for itself.
+    /// The user of any other token, as an apiserver names it: a user may have many tokens.
+    #[serde(rename_all = "camelCase")]
+    User {
+        /// Its name.
+        name: String,
+        /// Its UID; empty where it has none.
+        uid: String,
+        /// All groups; sorted and each once.
+        groups: Vec<String>,
+        /// What else its rights may hang on.
+        extra: BTreeMap<String, Vec<String>>,
+    },
+    /// A token that upstream has accepted without saying whose it is: it stands for itself.
     Token {
         /// Its keyed hash.
         hash: TokenHash,
@@ -93,7 +106,8 @@ impl Principal {
     }
 
     /// Stable over restarts and releases: the owner of stored views. ASCII without blanks, `/` and `@` only in
-    /// `sa:<namespace>/<name>@<uid>`; anything odd in a part is percent-encoded. As long as its parts are.
+    /// `sa:<namespace>/<name>@<uid>`; anything odd in a part is percent-encoded. As long as its parts are, but for the groups of
+    /// a user, which are a hash.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -101,10 +115,15 @@ impl Principal {
 
 impl From<PrincipalKind> for Principal {
     fn from(mut kind: PrincipalKind) -> Self {
-        if let PrincipalKind::Certificate { organizations, .. } = &mut kind {
-            // Groups are a set: their order in the certificate means nothing.
-            organizations.sort_unstable();
-            organizations.dedup();
+        if let PrincipalKind::Certificate {
+            organizations: groups,
+            ..
+        }
+        | PrincipalKind::User { groups, .. } = &mut kind
+        {
+            // A set: their order means nothing.
+            groups.sort_unstable();
+            groups.dedup();
         }
         let key = key_of(&kind).into();
         Self { kind, key }
@@ -159,9 +178,38 @@ fn key_of(kind: &PrincipalKind) -> String {
         PrincipalKind::ServiceAccount { namespace, name, uid } => {
             format!("sa:{}/{}@{}", escaped(namespace), escaped(name), escaped(uid))
         }
+        PrincipalKind::User {
+            name,
+            uid,
+            groups,
+            extra,
+        } => format!("user:{},id={}", escaped(name), digest(uid, groups, extra)),
         PrincipalKind::Token { hash } => format!("token:{hash}"),
         PrincipalKind::Anonymous => "anonymous".to_owned(),
     }
+}
+
+/// Groups may be hundreds. Each text and each list begins with its length, so that no two users have the same bytes.
+fn digest(uid: &str, groups: &[String], extra: &BTreeMap<String, Vec<String>>) -> blake3::Hash {
+    fn count(hasher: &mut blake3::Hasher, length: usize) {
+        hasher.update(&(length as u64).to_le_bytes());
+    }
+    fn text(hasher: &mut blake3::Hasher, text: &str) {
+        count(hasher, text.len());
+        hasher.update(text.as_bytes());
+    }
+    fn list(hasher: &mut blake3::Hasher, texts: &[String]) {
+        count(hasher, texts.len());
+        texts.iter().for_each(|one| text(hasher, one));
+    }
+    let mut hasher = blake3::Hasher::new();
+    text(&mut hasher, uid);
+    list(&mut hasher, groups);
+    for (name, values) in extra {
+        text(&mut hasher, name);
+        list(&mut hasher, values);
+    }
+    hasher.finalize()
 }
 
 /// Leaves what Kubernetes names are made of; `,`, `=`, `/`, `@` and `%` are the key's own.
@@ -266,6 +314,18 @@ mod tests {
                 name,
                 uid
             }),
+            (
+                part(),
+                part(),
+                proptest::collection::btree_set(part(), 0..3),
+                proptest::collection::btree_map(part(), proptest::collection::vec(part(), 0..2), 0..2)
+            )
+                .prop_map(|(name, uid, groups, extra)| PrincipalKind::User {
+                    name,
+                    uid,
+                    groups: groups.into_iter().collect(),
+                    extra
+                }),
             any::<[u8; 32]>().prop_map(|bytes| PrincipalKind::Token {
                 hash: TokenHash::from_bytes(bytes)
             }),

@@ -17,10 +17,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::credential::BearerToken;
 use super::issuer::PodReference;
 use super::jwt::unverified_claims;
-use super::principal::Principal;
+use super::principal::{Principal, PrincipalKind};
 
 /// Far above the number of tokens that one node sees between two renewals.
 const CAPACITY: usize = 10_000;
+
+/// Of one principal: whoever may ask for tokens as he likes must not push out those of all others.
+const CAPACITY_OF_ONE: usize = 500;
 
 /// As kube-apiserver's own leeway (`pkg/serviceaccount/claims.go`).
 const LEEWAY: Duration = Duration::from_secs(60);
@@ -166,7 +169,7 @@ struct Remembered {
     last_use: LastUse,
 }
 
-/// The memory. At most 10 000 tokens.
+/// The memory. At most 10 000 tokens, 500 of one principal.
 pub struct TokenMemory {
     key: [u8; 32],
     refused: Refused,
@@ -197,8 +200,9 @@ impl TokenMemory {
     }
 
     /// Upstream has accepted `token`: an apiserver itself (not a gateway before it) answered a request that carried
-    /// it, on a connection without a certificate, with a success.
-    pub fn accepted(&mut self, token: &BearerToken, now: SystemTime) -> Accepted {
+    /// it, on a connection without a certificate, with a success. Whose it is, if an apiserver has said so; it counts when
+    /// the token is new.
+    pub fn accepted(&mut self, token: &BearerToken, owner: Option<Principal>, now: SystemTime) -> Accepted {
         let hash = self.hash(token);
         let now = unix_seconds(now);
         let signed = self.signed_hash(token);
@@ -222,12 +226,13 @@ impl TokenMemory {
             };
         }
         let record = TokenRecord {
-            principal: claimed(token, hash),
+            principal: owner.unwrap_or_else(|| claimed(token, hash)),
             exp: expiry(token),
             accepted_at: now,
             pod: bound_pod(token),
         };
-        let evicted = self.put(hash, record.clone(), last_use);
+        let of_its_own = self.make_room(&record.principal);
+        let evicted = self.put(hash, record.clone(), last_use).or(of_its_own);
         Accepted {
             principal: record.principal.clone(),
             changed: Some((hash, record)),
@@ -321,6 +326,26 @@ impl TokenMemory {
             .rposition(|byte| *byte == b'.')
             .unwrap_or(bytes.len());
         TokenHash(*blake3::keyed_hash(&self.key, bytes.get(..end).unwrap_or(bytes)).as_bytes())
+    }
+
+    /// Forgets the one that its principal has not used for longest, if there are as many as one may have.
+    fn make_room(&mut self, principal: &Principal) -> Option<TokenHash> {
+        if let PrincipalKind::Token { .. } = principal.kind() {
+            // It is the only one.
+            return None;
+        }
+        let is_own = |hash: &TokenHash| {
+            let held = self.records.get(hash);
+            held.is_some_and(|held| held.record.principal == *principal)
+        };
+        let mut own = self.order.iter().filter(|(_, hash)| is_own(hash));
+        let (last_use, hash) = own.next().map(|(last_use, hash)| (*last_use, *hash))?;
+        if own.count() + 1 < CAPACITY_OF_ONE {
+            return None;
+        }
+        self.order.remove(&last_use);
+        self.records.remove(&hash);
+        Some(hash)
     }
 
     fn put(&mut self, hash: TokenHash, record: TokenRecord, last_use: LastUse) -> Option<TokenHash> {

@@ -5,6 +5,10 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
+use super::media::Rows;
+
 /// Decoded list options; text where the proxy only compares or forwards.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListOptions {
@@ -30,30 +34,41 @@ pub struct ListOptions {
     pub limit: u64,
     /// `continue`; empty when absent.
     pub continue_token: String,
-    /// `includeObject` of a Table; empty when absent.
-    pub include_object: String,
-    /// Whether a number did not parse: kube-apiserver then answers 400 and derives no name.
+    /// `includeObject` of a Table.
+    pub include_object: Rows,
+    /// Whether a number did not parse (kube-apiserver then answers 400 and derives no name), or the query is not clear.
     pub malformed: bool,
-    /// Whether there are parameters that this type does not know: such a request is not cached.
-    pub has_unknown: bool,
+    /// The parameters that this type does not know (or whose value it does not), in canonical form: by name, of one
+    /// name in the order in which they came. What they do to the answer is not known, so they are part of its key.
+    pub unknown: String,
 }
 
 impl ListOptions {
     /// Decodes a raw query.
     pub fn parse(query: Option<&str>) -> Self {
-        let mut options = Self::default();
+        let query = query.unwrap_or_default();
+        let mut options = Self {
+            malformed: !is_clear(query),
+            ..Self::default()
+        };
         let mut seen: Vec<Cow<'_, str>> = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let mut unknown = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if seen.contains(&name) {
                 continue;
             }
-            options.set(&name, &value);
-            seen.push(name);
+            if options.set(&name, &value) {
+                seen.push(name);
+            } else {
+                unknown.push((name, value));
+            }
         }
+        options.unknown = canonical_query(unknown);
         options
     }
 
-    fn set(&mut self, name: &str, value: &str) {
+    /// Takes a parameter; gives whether it is known.
+    fn set(&mut self, name: &str, value: &str) -> bool {
         match name {
             "watch" => self.watch = truth(value),
             "labelSelector" => self.label_selector = value.to_owned(),
@@ -66,14 +81,22 @@ impl ListOptions {
             "timeoutSeconds" => self.timeout_seconds = self.number(value),
             "limit" => self.limit = self.number(value).unwrap_or_default(),
             "continue" => self.continue_token = value.to_owned(),
-            "includeObject" => self.include_object = value.to_owned(),
+            "includeObject" => match Rows::parse(value) {
+                Some(rows) => self.include_object = rows,
+                None => return false,
+            },
             "timeout" | "pretty" => {}
-            _ => self.has_unknown = true,
+            _ => return false,
         }
+        true
     }
 
     fn number(&mut self, value: &str) -> Option<u64> {
-        let parsed = value.parse().ok();
+        // An int64 upstream.
+        let parsed = value
+            .parse::<i64>()
+            .ok()
+            .and_then(|number| u64::try_from(number).ok());
         self.malformed |= parsed.is_none();
         parsed
     }
@@ -103,12 +126,34 @@ impl ListOptions {
     }
 }
 
+/// Whether every server reads a query in the same way: Go drops a parameter with a `;` or a broken escape, older versions
+/// split it there, and what is no UTF-8 is not told apart here.
+pub fn is_clear(query: &str) -> bool {
+    let mut rest = query.split('%').skip(1);
+    let escapes = rest.all(
+        |after| matches!(after.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()),
+    );
+    escapes && !query.contains(';') && percent_decode_str(query).decode_utf8().is_ok()
+}
+
+/// The text of parameters that is the same for all spellings: by name, of one name in the order in which they came.
+pub fn canonical_query<'a>(mut pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>) -> String {
+    pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
+}
+
 fn truth(value: &str) -> bool {
     !(value == "0" || value.eq_ignore_ascii_case("false"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -120,7 +165,7 @@ mod tests {
         assert!(options.watch && options.allow_watch_bookmarks && options.starts_with_state());
         assert_eq!(options.field_selector, "spec.nodeName=edge-1");
         assert_eq!(options.timeout_seconds, Some(336));
-        assert!(!options.has_unknown && !options.malformed);
+        assert!(options.unknown.is_empty() && !options.malformed);
         assert_eq!(options.required_name(), None);
     }
 
@@ -135,9 +180,13 @@ mod tests {
 
     #[test]
     fn unknown_parameters_and_bad_numbers_are_seen() {
-        assert!(ListOptions::parse(Some("foo=1")).has_unknown);
+        assert_eq!(ListOptions::parse(Some("watch=1&foo=1")).unknown, "foo=1");
+        assert_eq!(
+            ListOptions::parse(Some("includeObject=All")).unknown,
+            "includeObject=All"
+        );
         assert!(ListOptions::parse(Some("timeoutSeconds=x")).malformed);
-        assert!(!ListOptions::parse(None).has_unknown);
+        assert_eq!(ListOptions::parse(None).unknown, "");
     }
 
     #[test]
@@ -145,5 +194,65 @@ mod tests {
         assert!(!ListOptions::parse(Some("watch=1&resourceVersion=7")).starts_with_state());
         assert!(ListOptions::parse(Some("watch=1&resourceVersion=0")).starts_with_state());
         assert!(!ListOptions::parse(Some("watch=1&sendInitialEvents=false")).starts_with_state());
+    }
+
+    #[test]
+    fn a_query_that_servers_read_in_different_ways_is_malformed() {
+        for query in [
+            "timeoutSeconds=9223372036854775808",
+            "limit=-1",
+            "labelSelector=a;b",
+            "limit=1;watch=1",
+            "foo=%zz",
+            "foo=%1",
+            "foo=%",
+            "foo=%ff",
+        ] {
+            assert!(ListOptions::parse(Some(query)).malformed, "{query}");
+        }
+        for query in ["labelSelector=a%3Bb", "foo=%C3%A9", "foo=a+b", "", "&&", "foo"] {
+            assert!(!ListOptions::parse(Some(query)).malformed, "{query}");
+        }
+    }
+
+    const NAMES: [&str; 4] = ["drop", "sh=ape", "x y", "zone"];
+
+    fn encoded(pairs: &[(&str, &String)], known: &[u8]) -> String {
+        let known = known
+            .iter()
+            .map(|n| ["watch=1", "limit=5", "timeout=7s", "pretty=true"][usize::from(*n) % 4].to_owned());
+        let unknown = pairs.iter().map(|(name, value)| {
+            form_urlencoded::Serializer::new(String::new())
+                .append_pair(name, value)
+                .finish()
+        });
+        known.chain(unknown).collect::<Vec<_>>().join("&")
+    }
+
+    proptest! {
+        /// Of several parameters, each name once here, neither the order nor the known ones among them matter.
+        #[test]
+        fn spellings_of_one_query_are_one_text_and_others_are_not(
+            one in prop::collection::btree_map(prop::sample::select(NAMES.to_vec()), "[a=&;% é]{0,2}", 0..4),
+            other in prop::collection::btree_map(prop::sample::select(NAMES.to_vec()), "[a=&;% é]{0,2}", 0..4),
+            known in prop::collection::vec(any::<u8>(), 0..3),
+        ) {
+            let text = |map: &BTreeMap<&'static str, String>, known: &[u8]| {
+                let mut pairs: Vec<(&str, &String)> = map.iter().map(|(name, value)| (*name, value)).collect();
+                pairs.reverse();
+                let options = ListOptions::parse(Some(&encoded(&pairs, known)));
+                prop_assert!(!options.malformed);
+                let sorted: Vec<(&str, &String)> = map.iter().map(|(name, value)| (*name, value)).collect();
+                prop_assert_eq!(&options.unknown, &ListOptions::parse(Some(&encoded(&sorted, &[]))).unknown);
+                Ok(options.unknown)
+            };
+            prop_assert_eq!(text(&one, &known)? == text(&other, &[])?, one == other);
+        }
+
+        #[test]
+        fn any_query_is_read(query in ".{0,80}") {
+            let options = ListOptions::parse(Some(&query));
+            prop_assert_eq!(ListOptions::parse(Some(&options.unknown)).unknown, options.unknown);
+        }
     }
 }

@@ -228,18 +228,51 @@ fn verb_of(method: &Method) -> Verb {
     }
 }
 
-/// Whether the decoded meaning of a raw path is beyond doubt: no escapes, empty segments, dots or parameters.
+/// The path under which what a raw path names is kept: that of [`named_path`]. Clients write one name in several ways
+/// (`system:node`, `system%3Anode`), and all of them get one path. `None` if its meaning is not beyond doubt, or if letters or
+/// digits are escaped: nobody who means well writes so.
 ///
-/// Only such paths are cached or answered from the cache, so that no spelling can make the key differ from what
+/// Only what has such a path is cached or answered from the cache, so that no spelling can make the key differ from what
 /// the apiserver saw.
-pub fn is_plain_path(raw_path: &str) -> bool {
-    raw_path.starts_with('/')
-        && (raw_path == "/" || !raw_path.ends_with('/'))
-        && !raw_path.contains(['%', ';', '\\'])
-        && !raw_path
-            .split('/')
-            .skip(1)
-            .any(|s| (s.is_empty() && raw_path != "/") || s == "." || s == "..")
+pub fn plain_path(raw_path: &str) -> Option<Cow<'_, str>> {
+    let is_needless = |escape: &str| {
+        let code = escape
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        code.is_some_and(|code| code.is_ascii_alphanumeric() || b"-._~".contains(&code))
+    };
+    let path = named_path(raw_path)?;
+    (!raw_path.split('%').skip(1).any(is_needless)).then_some(path)
+}
+
+/// What a raw path names: decoded, as apiservers read it, and without a trailing slash, which they ignore. `None` if that is
+/// not beyond doubt: a segment is empty, or dots, or holds what may end a path, or is no text.
+pub fn named_path(raw_path: &str) -> Option<Cow<'_, str>> {
+    if raw_path == "/" {
+        return Some(Cow::Borrowed(raw_path));
+    }
+    let path = raw_path.strip_suffix('/').unwrap_or(raw_path);
+    let segments = path.strip_prefix('/')?;
+    if !segments.contains('%') {
+        let is_plain = segments.split('/').all(is_plain_name);
+        return is_plain.then_some(Cow::Borrowed(path));
+    }
+    let mut decoded = String::with_capacity(path.len());
+    for segment in segments.split('/') {
+        let segment = percent_decode_str(segment).decode_utf8().ok()?;
+        if !is_plain_name(&segment) {
+            return None;
+        }
+        decoded.push('/');
+        decoded.push_str(&segment);
+    }
+    Some(Cow::Owned(decoded))
+}
+
+/// Whether a decoded segment of a path, the name of an object for example, may be part of a [`named_path`].
+pub fn is_plain_name(segment: &str) -> bool {
+    let is_special = |c: char| matches!(c, '/' | '%' | '?' | ';' | '\\') || c.is_control();
+    !matches!(segment, "" | "." | "..") && !segment.contains(is_special)
 }
 
 #[cfg(test)]
@@ -387,13 +420,55 @@ mod tests {
             "/api/v1/namespaces/a/configmaps/kube-root-ca.crt",
             "/x/system:y",
         ] {
-            assert!(is_plain_path(plain), "{plain}");
+            assert_eq!(plain_path(plain).as_deref(), Some(plain));
         }
         for odd in [
-            "", "//", "/a//b", "/a/", "/a%2Fb", "/a/../b", "/a/.", "/a;b", "*", "a/b", "/a\\b",
+            "",
+            "//",
+            "/a//b",
+            "/a//",
+            "//a",
+            "/a%2Fb",
+            "/a/../b",
+            "/a/.",
+            "/a/./",
+            "/a;b",
+            "*",
+            "a/b",
+            "/a\\b",
+            "/a%5cb",
+            "/a%3Bb",
+            "/a%3fb",
+            "/a%0ab",
+            "/a%25b",
+            "/a%253Ab",
+            "/a/%2e%2e/b",
+            "/a/%2E",
+            "/a%",
+            "/a%3",
+            "/a%zz",
+            "/a%ffb",
         ] {
-            assert!(!is_plain_path(odd), "{odd}");
+            assert_eq!(plain_path(odd), None, "{odd}");
         }
+        assert_eq!(plain_path("/api/v1/pods/").as_deref(), Some("/api/v1/pods"));
+    }
+
+    #[test]
+    fn all_spellings_of_a_name_are_one_path() {
+        for (raw, path) in [
+            ("/r/system%3Anode", "/r/system:node"),
+            ("/r/system%3anode/", "/r/system:node"),
+            ("/r/a%20b+c", "/r/a b+c"),
+            ("/r/%C3%A4", "/r/ä"),
+        ] {
+            assert_eq!(plain_path(raw).as_deref(), Some(path));
+            assert_eq!(plain_path(path).as_deref(), Some(path), "it is its own");
+        }
+        for raw in ["/%72/system:node", "/r/a%2db", "/r/%7e"] {
+            assert_eq!(plain_path(raw), None, "{raw}");
+        }
+        assert_eq!(named_path("/%72/system:node").as_deref(), Some("/r/system:node"));
     }
 
     proptest! {

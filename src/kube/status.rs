@@ -55,7 +55,7 @@ impl Status {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
     }
 
-    /// The apiserver answered something that HTTP does not allow.
+    /// The apiserver answered something that HTTP does not allow, or something else answered in its place.
     pub fn bad_gateway(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "InternalError", message)
     }
@@ -65,6 +65,11 @@ impl Status {
         let mut status = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
         status.retry_after_seconds = Some(1);
         status
+    }
+
+    /// The caller's credential is not good.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
     }
 
     /// The caller is known and may not do this.

@@ -13,13 +13,14 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
 use crate::runtime::body::{self, Body};
+use crate::upstream::direct::Direct;
 use crate::upstream::{Effort, Purpose, Transport};
 
 /// For one request, its answer included.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A Secret is at most 1 MiB, in base64 in JSON.
-const LARGEST: usize = 4 << 20;
+/// A Secret is at most 1 MiB, in base64 in JSON; a list of a large cluster's requests for certificates is larger.
+const LARGEST: usize = 32 << 20;
 
 /// How long one watch lasts.
 const WATCH_SECONDS: u64 = 300;
@@ -29,7 +30,15 @@ const JSON: &str = "application/json";
 /// One client's way to the apiserver. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiClient {
-    transport: Arc<Transport>,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// Of a running edgehold.
+    Transport(Arc<Transport>),
+    /// Of a command.
+    Direct(Arc<Direct>),
 }
 
 /// Why there is no object.
@@ -41,8 +50,8 @@ pub enum ApiError {
     /// No such object.
     #[error("not found: {0}")]
     NotFound(String),
-    /// There is one already.
-    #[error("exists already")]
+    /// There is one already, or another than was meant.
+    #[error("it exists already, or was changed meanwhile")]
     Exists,
     /// Any other answer: 401, 403, 422.
     #[error("{status}: {message}")]
@@ -57,12 +66,24 @@ pub enum ApiError {
 impl ApiClient {
     /// Over this transport.
     pub fn new(transport: Arc<Transport>) -> Self {
-        Self { transport }
+        Self {
+            way: Way::Transport(transport),
+        }
+    }
+
+    /// Over connections of its own.
+    pub fn direct(direct: Direct) -> Self {
+        Self {
+            way: Way::Direct(Arc::new(direct)),
+        }
     }
 
     /// The common name whose rights are used.
     pub fn name(&self) -> &str {
-        self.transport.name()
+        match &self.way {
+            Way::Transport(transport) => transport.name(),
+            Way::Direct(_) => "default",
+        }
     }
 
     /// The object at this path.
@@ -73,6 +94,11 @@ impl ApiClient {
     /// Creates an object in this collection.
     pub async fn create(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
         self.send(Method::POST, path, object.to_string().into()).await
+    }
+
+    /// Replaces the object at this path. [`ApiError::Exists`]: it was changed meanwhile.
+    pub async fn update(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
+        self.send(Method::PUT, path, object.to_string().into()).await
     }
 
     /// Resolves when the object called `name` in this collection may have changed since `version`: something was said
@@ -121,8 +147,14 @@ impl ApiClient {
     }
 
     async fn answer(&self, request: Request<Body>, effort: &Effort) -> Result<(Parts, Body), ApiError> {
-        let answer = self.transport.send(request, effort).await;
-        let answer = answer.map_err(|error| ApiError::Unreachable(error.to_string()))?;
+        let answer = match &self.way {
+            Way::Transport(transport) => {
+                let answer = transport.send(request, effort).await;
+                answer.map_err(|error| error.to_string())
+            }
+            Way::Direct(direct) => direct.send(request).await.map_err(|error| error.to_string()),
+        };
+        let answer = answer.map_err(ApiError::Unreachable)?;
         Ok(answer.into_parts())
     }
 }

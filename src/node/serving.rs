@@ -29,10 +29,12 @@ mod machine;
 mod metrics;
 mod object;
 
+pub(super) use object::PATH as REQUESTS;
+
 pub use files::{CURRENT, prepare};
 
 /// Where every cluster has the Service of its apiservers.
-const SERVICE: &str = "/api/v1/namespaces/default/services/kubernetes";
+pub(super) const SERVICE: &str = "/api/v1/namespaces/default/services/kubernetes";
 
 /// How often the ClusterIP is read again, and how soon after a failure.
 const LEARN_INTERVAL: Duration = Duration::from_secs(3600);
@@ -326,7 +328,7 @@ fn now() -> Now {
 }
 
 /// Every ClusterIP of a Service; a headless one has none.
-fn cluster_ips(service: &Value) -> BTreeSet<IpAddr> {
+pub(super) fn cluster_ips(service: &Value) -> BTreeSet<IpAddr> {
     let all = service.pointer("/spec/clusterIPs").and_then(Value::as_array);
     let one = service.pointer("/spec/clusterIP");
     all.into_iter()

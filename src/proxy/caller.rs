@@ -1,15 +1,16 @@
 //! Who calls, and over which transport the request goes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::HeaderMap;
 
 use crate::identity::{
-    BearerToken, Credential, Principal, impersonates, strip_credentials, strip_front_proxy,
+    BearerToken, Credential, Principal, PrincipalKind, impersonates, strip_credentials, strip_front_proxy,
 };
 use crate::kube::status::Status;
-use crate::upstream::{LinkState, Transport};
+use crate::tls::{NotGood, Standing};
+use crate::upstream::{Failure, LinkState, Transport, UpstreamError};
 
 use super::{Peer, Proxy, tokens};
 
@@ -17,8 +18,17 @@ use super::{Peer, Proxy, tokens};
 pub(super) struct Caller {
     pub(super) transport: Arc<Transport>,
     pub(super) identity: Identity,
-    /// The end of the client certificate that it rests on.
-    not_after: Option<SystemTime>,
+    /// The certificate that it rests on.
+    certificate: Option<Certificate>,
+    /// Where it calls from.
+    source: IpAddr,
+}
+
+/// A client certificate with a configured common name.
+struct Certificate {
+    common_name: String,
+    principal: Principal,
+    standing: Option<Arc<Standing>>,
 }
 
 /// As whom the caller's data is kept.
@@ -41,7 +51,13 @@ impl Caller {
         let is_configured = |name: &str| proxy.transports.named(name).is_some();
         let credential = Credential::read(peer.certificate.as_ref(), headers, &is_configured);
         let default = || Arc::clone(proxy.transports.default_transport());
-        let mut not_after = None;
+        let mut certificate = None;
+        if let Some(Err(withdrawn @ NotGood::Withdrawn(_))) =
+            peer.standing.as_ref().map(|standing| standing.judge())
+        {
+            // The connection is about to be cut.
+            return Err(Status::unauthorized(format!("edgehold: {withdrawn}")));
+        }
         let (transport, identity) = match credential {
             Credential::Certificate {
                 common_name,
@@ -49,12 +65,15 @@ impl Caller {
             } => {
                 strip_credentials(headers);
                 let principal = Principal::certificate(common_name.clone(), organizations);
-                speaks_for(proxy, &common_name, &principal)?;
                 let transport = proxy
                     .transports
                     .named(&common_name)
                     .map_or_else(default, Arc::clone);
-                not_after = peer.certificate.as_ref().map(|certificate| certificate.not_after);
+                certificate = Some(Certificate {
+                    common_name,
+                    principal: principal.clone(),
+                    standing: peer.standing.clone(),
+                });
                 (transport, Identity::Known(principal))
             }
             Credential::Bearer(token) => (default(), Identity::Token(token)),
@@ -77,10 +96,85 @@ impl Caller {
         } else {
             identity
         };
-        Ok(Self {
+        let caller = Self {
             transport,
             identity,
-            not_after,
+            certificate,
+            source: peer.address.ip().to_canonical(),
+        };
+        match caller.may_go_upstream(proxy) {
+            // The cache has rules of its own: for what has expired, and each set of groups has what it has read itself. Whatever
+            // goes upstream once the cloud is back is asked about again.
+            Err(_) if proxy.link.state() == LinkState::Offline => Ok(caller),
+            Err(Unfit(status)) => Err(status),
+            Ok(()) => Ok(caller),
+        }
+    }
+
+    /// Whether a request of this caller may go upstream now. Asked again whenever one does: a certificate may have expired since
+    /// the request came, and the pair that speaks for it may have been loaded, or become another one.
+    pub(super) fn may_go_upstream(&self, proxy: &Proxy) -> Result<(), Unfit> {
+        let Some(certificate) = &self.certificate else {
+            return Ok(());
+        };
+        if let Some(Err(error)) = certificate.standing.as_ref().map(|standing| standing.judge()) {
+            return Err(Unfit(Status::unauthorized(format!("edgehold: {error}"))));
+        }
+        speaks_for(proxy, &certificate.common_name, &certificate.principal).map_err(Unfit)
+    }
+
+    /// The way upstream.
+    ///
+    /// # Errors
+    /// It is not for this caller, now.
+    pub(super) fn upstream<'a>(&'a self, proxy: &'a Proxy) -> Result<&'a Transport, UpstreamError> {
+        match self.may_go_upstream(proxy) {
+            Ok(()) if self.is_default(proxy) && self.is_unknown(proxy) => Ok(proxy.transports.strangers()),
+            Ok(()) => Ok(&self.transport),
+            Err(Unfit(status)) => Err(UpstreamError::unsent(Failure::NoCredentials, status.message)),
+        }
+    }
+
+    /// Where it calls from.
+    pub(super) fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    /// Whether no apiserver has said yet that it knows the caller: it shows nothing, or what nobody has accepted.
+    pub(super) fn is_unknown(&self, proxy: &Proxy) -> bool {
+        match &self.identity {
+            Identity::Known(_) => self.shows_nothing(),
+            Identity::Token(token) => !tokens::is_proved(proxy, token),
+            Identity::Foreign => self.certificate.is_none(),
+        }
+    }
+
+    /// Whether it shows no credential at all.
+    pub(super) fn shows_nothing(&self) -> bool {
+        matches!(&self.identity, Identity::Known(principal) if *principal.kind() == PrincipalKind::Anonymous)
+    }
+
+    /// Where it calls from, if nothing else is known of it: a token that no apiserver has accepted is nobody's.
+    pub(super) fn stranger(&self, proxy: &Proxy) -> Option<IpAddr> {
+        match &self.identity {
+            Identity::Token(token) if !tokens::is_proved(proxy, token) => Some(self.source),
+            _ => None,
+        }
+    }
+
+    /// Under what name it is counted among all that share the default transport; `None` for a configured client, which has a
+    /// transport of its own.
+    pub(super) fn holder(&self, proxy: &Proxy) -> Option<String> {
+        if !self.is_default(proxy) {
+            return None;
+        }
+        Some(match (&self.identity, self.stranger(proxy)) {
+            (Identity::Foreign, _) => "foreign".to_owned(),
+            // What a token claims before an apiserver has accepted it is what anybody may write: all such tokens of one
+            // source are one caller.
+            (_, Some(source)) => format!("stranger:{source}"),
+            (Identity::Known(principal), None) => principal.key().to_owned(),
+            (Identity::Token(token), None) => tokens::candidate(proxy, token).key().to_owned(),
         })
     }
 
@@ -92,8 +186,32 @@ impl Caller {
         )
     }
 
-    /// The principal under which an answer that is under way will be kept if upstream accepts the caller.
+    /// The principal under which the answer to a request will be kept, before there is one. Nothing is kept for, or begun in the
+    /// name of, a caller whom no apiserver has accepted yet: what it claims is what anybody may write. Nor for nobody: anybody
+    /// may ask for anything.
     pub(super) fn recorded_as(&self, proxy: &Proxy) -> Option<Principal> {
+        match &self.identity {
+            Identity::Known(principal) => {
+                (*principal.kind() != PrincipalKind::Anonymous).then(|| principal.clone())
+            }
+            Identity::Token(token) => {
+                tokens::is_proved(proxy, token).then(|| tokens::candidate(proxy, token))
+            }
+            Identity::Foreign => None,
+        }
+    }
+
+    /// The same once an apiserver has answered: whose that answer is.
+    pub(super) fn accepted_as(&self, proxy: &Proxy) -> Option<Principal> {
+        match &self.identity {
+            Identity::Known(principal) => Some(principal.clone()),
+            Identity::Token(_) => self.recorded_as(proxy),
+            Identity::Foreign => None,
+        }
+    }
+
+    /// Who it will be if upstream accepts it: to wait as, and for nothing else.
+    pub(super) fn claimed_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => Some(principal.clone()),
             Identity::Token(token) => Some(tokens::candidate(proxy, token)),
@@ -114,17 +232,18 @@ impl Caller {
     /// Whether the certificate has expired since the handshake, as far as the cache is concerned: a connection may be
     /// older than the end of its certificate.
     pub(super) fn has_expired(&self, proxy: &Proxy) -> bool {
-        self.not_after.is_some_and(|end| end < proxy.time.judged_at())
+        let standing = self.certificate.as_ref().and_then(|one| one.standing.as_ref());
+        standing.is_some_and(|standing| standing.ends() < proxy.time.judged_at())
     }
 }
 
+/// Nothing may go upstream for a caller: its certificate is not good any more, or the configured pair is another user's. Holds
+/// what it is told.
+pub(super) struct Unfit(pub(super) Status);
+
 /// Whether the configured pair speaks for just this user with just these groups. Another pair under the same name would
-/// lend the caller groups that its own certificate does not have. Offline nothing is lent, and what is kept is kept for
-/// each set of groups apart.
+/// lend the caller groups that its own certificate does not have.
 fn speaks_for(proxy: &Proxy, common_name: &str, caller: &Principal) -> Result<(), Status> {
-    if proxy.link.state() == LinkState::Offline {
-        return Ok(());
-    }
     let Some(groups) = proxy.transports.organizations(common_name) else {
         // Not loaded: nothing can go upstream with it.
         return Ok(());

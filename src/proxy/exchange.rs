@@ -13,12 +13,16 @@ use crate::identity::Principal;
 use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
 use crate::runtime::body::{Body, Holding};
+use crate::upstream::{LinkState, Transport, UpstreamError};
 
 use super::caller::Caller;
-use super::headers::{strip_request, upgrade_protocol};
-use super::respond::{Form, cached, refusal};
+use super::headers::forwardable;
+use super::limits::Over;
+use super::respond::{Form, FromCache, Instead, cached, refusal};
 use super::signing::Signing;
-use super::{Peer, Proxy, Tether, forward, upgrade, watch, write};
+use super::tally::Tally;
+use super::websocket::WebSocketWatch;
+use super::{Peer, Proxy, Tether, forward, sections, upgrade, watch, write};
 
 /// A request that has been understood.
 pub(super) struct Exchange {
@@ -62,18 +66,30 @@ async fn understood(
     info: RequestInfo,
     form: Form,
 ) -> Response<Body> {
-    let wanted = upgrade_protocol(&head.headers);
-    // Credentials first: one of them hides in a WebSocket header.
-    let caller = match Caller::identify(&proxy, peer, &mut head.headers) {
-        Ok(caller) => caller,
+    let class = info.class(&head.method);
+    let metrics = proxy.metrics.requests.clone();
+    let mut tally = Tally::begin(&info, class);
+    let size = sections::size(&head);
+    // First what goes upstream, and from that who calls: the apiserver sees nothing else.
+    let read = forwardable(&mut head.headers)
+        .map_err(|misused| Status::bad_request(format!("edgehold: {misused}")))
+        .and_then(|wanted| Ok((wanted, Caller::identify(&proxy, peer, &mut head.headers)?)));
+    let (wanted, caller) = match read {
+        Ok(read) => read,
         Err(status) => {
             tracing::debug!(peer = %peer.address, status = status.code.as_u16(), reason = status.message, "refused");
-            return refusal(&status, &form);
+            let response = refusal(&status, &form);
+            tally.end(&metrics, &response);
+            return response;
         }
     };
-    strip_request(&mut head.headers);
-    let class = info.class(&head.method);
-    let under_way = match proxy.limits.admit(&proxy, &caller, class) {
+    tally.is_by(&caller.identity, !caller.is_default(&proxy));
+    let admitted = proxy.limits.admit(&proxy, &caller, class);
+    let admitted = admitted.and_then(|under_way| {
+        let section = proxy.sections.admit(&proxy, &caller, size).ok_or(Over::Headers)?;
+        Ok((under_way, section))
+    });
+    let under_way = match admitted {
         Ok(under_way) => under_way,
         Err(over) => {
             let client = caller.transport.name();
@@ -83,10 +99,18 @@ async fn understood(
                 limit = over.as_str(),
                 "over its limit"
             );
-            return refusal(&Status::too_many_requests(over.message()), &form);
+            metrics.limited(over);
+            if !caller.is_default(&proxy) {
+                proxy.incidents.over_limit(client, over.as_str());
+            }
+            let response = refusal(&Status::too_many_requests(over.message()), &form);
+            tally.end(&metrics, &response);
+            return response;
         }
     };
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let described = described(&caller, &info);
+    let link = proxy.link.clone();
     let mut exchange = Exchange {
         proxy,
         caller,
@@ -97,34 +121,95 @@ async fn understood(
         tether: peer.tether.clone(),
         patience: peer.patience,
     };
+    let websocket = wanted
+        .as_ref()
+        .and_then(|wanted| WebSocketWatch::of(&mut exchange, wanted));
+    let tunnelled = wanted.filter(|_| websocket.is_none());
+    if tunnelled.is_some() {
+        tally.tunnels();
+    }
     let filtered = match exchange.filtered() {
-        Ok(filtered) => filtered.filter(|_| wanted.is_none()),
-        Err(status) => return exchange.refuse(&status),
+        Ok(filtered) => filtered.filter(|_| tunnelled.is_none()),
+        Err(status) => {
+            let response = exchange.refuse(&status);
+            tally.end(&metrics, &response);
+            return response;
+        }
     };
 
-    let response = match (wanted, class) {
-        (Some(protocol), _) => upgrade::handle(exchange, body, protocol).await,
-        (None, Class::Watch) => watch::handle(exchange, body).await,
-        (None, Class::Mutate) => write::handle(exchange, body).await,
-        (None, Class::Stream) => forward::stream(exchange, body).await,
-        (None, Class::NonResource | Class::Get | Class::List) => forward::read(exchange, body).await,
+    // Large, and of different sizes: each takes only its own.
+    let response = match (tunnelled, class) {
+        (Some(_), _) => Box::pin(upgrade::handle(exchange, body)).await,
+        (None, Class::Watch) => Box::pin(watch::handle(exchange, body)).await,
+        (None, Class::Mutate) => Box::pin(write::handle(exchange, body)).await,
+        (None, Class::Stream) => Box::pin(forward::stream(exchange, body)).await,
+        (None, Class::NonResource | Class::Get | Class::List) => {
+            Box::pin(forward::read(exchange, body)).await
+        }
     };
-    tracing::debug!(
-        %method,
-        path,
-        class = class.as_str(),
-        status = response.status().as_u16(),
-        cached = response.headers().contains_key("cache-status"),
-        "request"
-    );
+    let is_cached = response.extensions().get::<FromCache>().is_some();
+    if is_cached {
+        link.stood_in();
+    }
+    let (route, took) = (tally.route(), tally.elapsed());
+    tally.end(&metrics, &response);
+    if let Some(described) = described {
+        let Described {
+            client,
+            verb,
+            resource,
+        } = *described;
+        let audit_id = response.headers().get("audit-id").and_then(|id| id.to_str().ok());
+        tracing::debug!(
+            client,
+            verb,
+            resource,
+            %method,
+            path,
+            class = class.as_str(),
+            route,
+            status = response.status().as_u16(),
+            cached = is_cached,
+            took = ?took,
+            audit_id,
+            "request"
+        );
+    }
     let response = match filtered {
         Some(filtered) => filtered.apply(response),
         None => response,
     };
-    match under_way {
-        Some(under_way) => response.map(|body| Holding::new(body, under_way).boxed_unsync()),
+    let response = response.map(|body| Holding::new(body, under_way).boxed_unsync());
+    match websocket {
+        Some(websocket) => websocket.apply(response),
         None => response,
     }
+}
+
+/// What the log says of a request.
+struct Described {
+    client: String,
+    verb: &'static str,
+    resource: String,
+}
+
+/// `None` while nobody wants to read it.
+fn described(caller: &Caller, info: &RequestInfo) -> Option<Box<Described>> {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return None;
+    }
+    let (verb, resource) = match info {
+        RequestInfo::Resource(asked) if asked.group.is_empty() => {
+            (asked.verb.as_str(), asked.resource.clone())
+        }
+        RequestInfo::Resource(asked) => (asked.verb.as_str(), format!("{}.{}", asked.resource, asked.group)),
+        RequestInfo::NonResource | RequestInfo::Malformed => ("", String::new()),
+    };
+    Some(Box::new(Described {
+        client: caller.transport.name().to_owned(),
+        verb,
+        resource,
+    }))
 }
 
 impl Exchange {
@@ -140,14 +225,32 @@ impl Exchange {
         )
     }
 
-    /// The query as it is recorded: whose the answer will be if upstream accepts the caller.
+    /// The query of a caller who is known already: what is recorded of it is begun before it is sent.
     pub(super) fn recorded_query(&self) -> Option<Query> {
         self.query(&self.caller.recorded_as(&self.proxy)?)
     }
 
-    /// The same for another target of the same request.
+    /// The query of whoever this caller will be if upstream accepts it.
+    pub(super) fn claimed_query(&self) -> Option<Query> {
+        self.query(&self.caller.claimed_as(&self.proxy)?)
+    }
+
+    /// The query of whoever upstream has answered.
+    pub(super) fn accepted_query(&self) -> Option<Query> {
+        self.query(&self.caller.accepted_as(&self.proxy)?)
+    }
+
+    /// As [`Exchange::recorded_query`], for another target of the same request.
     pub(super) fn recorded_query_for(&self, target: &PathAndQuery) -> Option<Query> {
-        let principal = self.caller.recorded_as(&self.proxy)?;
+        self.query_for(target, &self.caller.recorded_as(&self.proxy)?)
+    }
+
+    /// As [`Exchange::accepted_query`], for another target of the same request.
+    pub(super) fn accepted_query_for(&self, target: &PathAndQuery) -> Option<Query> {
+        self.query_for(target, &self.caller.accepted_as(&self.proxy)?)
+    }
+
+    fn query_for(&self, target: &PathAndQuery, principal: &Principal) -> Option<Query> {
         let info = RequestInfo::parse(&self.head.method, target.path(), target.query());
         let uri = Uri::from(target.clone());
         Query::new(
@@ -165,14 +268,36 @@ impl Exchange {
         self.query(&self.caller.answered_as(&self.proxy).await?)
     }
 
-    /// The answer from the cache, if there is one.
+    /// The answer from the cache, if there is one that may be given now. While the cloud may be there that is only what
+    /// was read before: what is not there, or has expired, is for the cloud to say.
     pub(super) async fn cached_answer(&self) -> Option<Response<Body>> {
         let query = self.answerable_query().await?;
-        match self.proxy.cache.answer(&query).await {
-            Answer::Found(found) => Some(cached(*found, &self.form)),
-            Answer::Refused(status) => Some(refusal(&status, &self.form)),
-            Answer::Unknown => None,
+        let answer = self.proxy.cache.answer(&query).await;
+        match (answer, self.instead()) {
+            (Answer::Found(found), instead) => Some(cached(*found, &self.form, instead, &self.proxy.link)),
+            (Answer::Refused(status), Instead::Offline) => {
+                let mut response = refusal(&status, &self.form);
+                response.extensions_mut().insert(FromCache);
+                Some(response)
+            }
+            (Answer::Refused(_), Instead::Stale) | (Answer::Unknown, _) => None,
         }
+    }
+
+    /// What an answer of the cache is now.
+    pub(super) fn instead(&self) -> Instead {
+        match self.proxy.link.state() {
+            LinkState::Offline => Instead::Offline,
+            LinkState::Online | LinkState::Suspect => Instead::Stale,
+        }
+    }
+
+    /// The way upstream.
+    ///
+    /// # Errors
+    /// It is not for this caller, now.
+    pub(super) fn upstream(&self) -> Result<&Transport, UpstreamError> {
+        self.caller.upstream(&self.proxy)
     }
 
     /// A refusal in the client's form.

@@ -1,26 +1,34 @@
 //! Forwarding: reads that the cache can stand in for, and endless streams. Writes are in `write.rs`.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri, header, response};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::cache::{Query, is_from_apiserver};
+use crate::cache::{OnlyLive, is_document};
+use crate::identity::Principal;
+use crate::kube::groups;
+use crate::kube::local::is_served_by_apiserver;
 use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
 use crate::upstream::error::Sent;
-use crate::upstream::{Effort, Failure, LinkState, Purpose, UpstreamError};
+use crate::upstream::{Answers, Effort, Failure, LinkState, Pair, Purpose, UpstreamError, is_foreign};
 
-use super::caller::Identity;
+use super::caller::{Identity, Unfit};
+use super::confirm::Doubt;
 use super::exchange::Exchange;
 use super::headers::strip_response;
+use super::limits::Over;
 use super::lists::{Follower, Pass, Same, Turn, share};
+use super::respond::Instead;
 use super::upload::{self, Culprit};
-use super::{gzip, tokens};
+use super::{gzip, owners, tokens};
 
 /// For so long a read looks for a connection while the cloud is there: as long as client-go does.
 const CONNECTING: Duration = Duration::from_secs(30);
@@ -28,42 +36,54 @@ const CONNECTING: Duration = Duration::from_secs(30);
 /// Between two attempts, at least.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A read: upstream's answer, or the cache's where upstream has none in time.
+/// A read: upstream's answer, however long it takes while the cloud is there; the cache's where none can be had.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     match exchange.proxy.link.state() {
         LinkState::Offline => return offline(&exchange, None).await,
-        LinkState::Suspect => {
+        LinkState::Suspect if exchange.proxy.link.is_silent() => {
             if let Some(response) = exchange.cached_answer().await {
                 return response;
             }
         }
-        LinkState::Online => {}
+        LinkState::Suspect | LinkState::Online => {}
     }
     let query = exchange.recorded_query();
-    let (pass, followers) = match Box::pin(turn(&exchange, query.as_ref(), &body)).await {
+    let (pass, followers) = match Box::pin(turn(&exchange, &body)).await {
         Ok(turn) => turn,
         Err(answered) => return *answered,
     };
     let recording = query.as_ref().map(|query| exchange.proxy.cache.record(query));
-    let response = match Box::pin(in_time(&exchange, body)).await {
+    let response = match Box::pin(answered(&exchange, body)).await {
         Ok(response) => response,
         Err(answered) => return *answered,
     };
+    let is_foreign = exchange.is_foreign(response.status(), response.headers());
+    let followers = if is_foreign { Vec::new() } else { followers };
     let deadline = clock::now() + exchange.caller.transport.response_timeout();
     let (head, body) = Box::pin(share(response, followers, deadline)).await.into_parts();
-    exchange.noted(&head);
-    if stands_in_for(head.status)
+    exchange.noted(&head).await;
+    if (is_foreign || exchange.prefers_cache_to(&head))
         && let Some(response) = exchange.cached_answer().await
     {
         return response;
     }
-    let body = match recording {
+    if is_foreign {
+        let error = answered_by_another(head.status);
+        exchange.failed(&error);
+        return exchange.refuse(&Box::pin(unknown(&exchange, Some(&error))).await);
+    }
+    let doubt = Box::pin(Doubt::of(&exchange, &head)).await;
+    let late = || Some(exchange.proxy.cache.record_late(&exchange.accepted_query()?));
+    let body = match recording.or_else(late) {
         Some(recording) => recording.answered(&head, body),
         None => body,
     };
     let (head, body) = exchange.delivered(head, body).into_parts();
     let body = exchange.proxy.issuer.learn(exchange.head.uri.path(), &head, body);
     let response = Response::from_parts(head, body);
+    if let Some(doubt) = doubt {
+        doubt.settle(exchange);
+    }
     match pass {
         Some(pass) if response.status() == StatusCode::OK => response.map(|body| pass.counting(body)),
         _ => response,
@@ -74,80 +94,98 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
 /// goes away meanwhile.
 async fn turn(
     exchange: &Exchange,
-    query: Option<&Query>,
     body: &Incoming,
 ) -> Result<(Option<Pass>, Vec<Follower>), Box<Response<Body>>> {
-    let list = query.filter(|_| exchange.class == Class::List && body.is_end_stream());
-    let Some((query, name)) = list.and_then(|query| Some((query, query.whole_list()?))) else {
+    let is_list = exchange.class == Class::List && body.is_end_stream();
+    let query = exchange.claimed_query().filter(|_| is_list);
+    let Some((query, name)) = query.and_then(|query| query.whole_list().map(|name| (query, name))) else {
         return Ok((None, Vec::new()));
     };
     let proxy = &exchange.proxy;
     let deadline = clock::now() + exchange.caller.transport.response_timeout();
     let priority = proxy.priorities.of(proxy, &exchange.caller);
+    let mut instead = std::pin::pin!(instead(exchange));
     loop {
         let same = || Same::of(exchange, &query.owner);
         let turn = tokio::select! {
             biased;
             turn = proxy.lists.turn(&name, priority, deadline, same) => turn,
-            () = proxy.link.reaches(LinkState::Offline) => {
-                return Err(Box::new(offline(exchange, None).await));
-            }
+            answered = instead.as_mut() => return Err(Box::new(answered)),
         };
-        match turn {
+        let shared = match turn {
             Turn::Ask(pass, followers) => return Ok((Some(pass), followers)),
-            Turn::Follow(shared) => {
-                if let Ok(Ok(shared)) = tokio::time::timeout_at(deadline, shared).await {
-                    let (head, body) = shared.into_response().into_parts();
-                    exchange.noted(&head);
-                    return Err(Box::new(exchange.delivered(head, body)));
-                }
-            }
+            Turn::Follow(shared) => shared,
+        };
+        // However long it takes: upstream is at it, and to ask again would only make it slower.
+        let shared = tokio::select! {
+            biased;
+            shared = shared => shared,
+            answered = instead.as_mut() => return Err(Box::new(answered)),
+        };
+        if let Ok(shared) = shared {
+            let (head, body) = shared.into_response().into_parts();
+            exchange.noted(&head).await;
+            return Err(Box::new(exchange.delivered(head, body)));
         }
     }
 }
 
-/// Sends a read and waits for the head of its answer, or gives what the client gets instead.
-async fn in_time(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, Box<Response<Body>>> {
-    let timeout = exchange.caller.transport.response_timeout();
+/// Sends a read and waits for the head of its answer, or gives what the client gets instead. While the cloud answers
+/// its probes it is waited for, for as long as the client does.
+async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, Box<Response<Body>>> {
     let purpose = match exchange.class {
         Class::List | Class::NonResource => Purpose::Large,
         _ => Purpose::Short,
     };
     let is_bodiless = body.is_end_stream();
     let effort = exchange.read_effort(&body, purpose);
-    let mut sending = std::pin::pin!(exchange.send_read(body, &effort));
-    let sent = match tokio::time::timeout(timeout, sending.as_mut()).await {
-        Ok(sent) => sent,
-        Err(_) => {
-            effort.timed_out();
-            if let Some(response) = exchange.cached_answer().await {
-                return Err(Box::new(response));
-            }
-            // Nothing to offer instead: a slow answer is better than none, unless the probe says that none will come.
-            tokio::select! {
-                sent = sending => sent,
-                () = exchange.proxy.link.reaches(LinkState::Offline) => {
-                    return Err(Box::new(offline(exchange, None).await));
-                }
-            }
-        }
+    let sent = tokio::select! {
+        biased;
+        sent = exchange.send_read(body, &effort) => sent,
+        never = probing(exchange, &effort) => match never {},
+        answered = instead(exchange) => return Err(Box::new(answered)),
     };
     let error = match sent {
         Ok(response) => return Ok(response),
         Err(error) => error,
     };
-    if let Some(response) = exchange.cached_answer().await {
+    // The cloud is there for it once there is room: the cache has no part in this.
+    let has_room = error.failure != Failure::OverShare;
+    if has_room && let Some(response) = exchange.cached_answer().await {
         return Err(Box::new(response));
     }
     match persist(exchange, purpose, (error, is_bodiless)).await {
         Ok(response) => Ok(response),
+        Err(error) if error.failure == Failure::OverShare => {
+            Err(Box::new(exchange.refuse(&unknown(exchange, Some(&error)).await)))
+        }
         Err(error) => Err(Box::new(offline(exchange, Some(&error)).await)),
     }
 }
 
-/// A read that found no connection, and that the cache cannot answer, waits for the probe's verdict: on a bad link the
-/// cloud is there, and one of the next connections comes about. In the full queue of a narrow link several in a row may
-/// get lost while others go through.
+/// Has the server probed at `responseTimeout`, and each time that it has passed again.
+pub(super) async fn probing(exchange: &Exchange, effort: &Effort) -> Infallible {
+    loop {
+        tokio::time::sleep(exchange.caller.transport.response_timeout()).await;
+        effort.timed_out();
+    }
+}
+
+/// What a client gets instead of an answer that does not come: what the cache has, once no server answers its probe;
+/// if it has nothing, what is to be said once the cloud is known to be away.
+async fn instead(exchange: &Exchange) -> Response<Body> {
+    let link = &exchange.proxy.link;
+    link.silent().await;
+    if let Some(response) = exchange.cached_answer().await {
+        return response;
+    }
+    link.reaches(LinkState::Offline).await;
+    offline(exchange, None).await
+}
+
+/// A read that failed, and that the cache cannot answer, waits for the probe's verdict. One that found no connection is
+/// sent again if the cloud is there: on a bad link one of the next connections comes about. In the full queue of a
+/// narrow link several in a row may get lost while others go through.
 async fn persist(
     exchange: &Exchange,
     purpose: Purpose,
@@ -155,27 +193,22 @@ async fn persist(
 ) -> Result<Response<Body>, UpstreamError> {
     let deadline = clock::now() + CONNECTING;
     loop {
-        let is_worth_it = error.failure == Failure::Connect && error.sent == Sent::No && is_bodiless;
-        if !is_worth_it
-            || clock::now() >= deadline
-            || exchange.proxy.link.verdict().await == LinkState::Offline
-        {
+        if error.failure == Failure::OverShare || exchange.proxy.link.verdict().await == LinkState::Offline {
             return Err(error);
         }
-        match exchange.send(body::empty(), &Effort::read(purpose)).await {
+        let is_worth_it = error.failure == Failure::Connect && error.sent == Sent::No && is_bodiless;
+        if !is_worth_it || clock::now() >= deadline {
+            return Err(error);
+        }
+        let effort = exchange
+            .callers(Effort::read(purpose))
+            .for_answers(exchange.answers());
+        match exchange.send(exchange.request(body::empty()), &effort).await {
             Ok(response) => return Ok(response),
             Err(next) => error = next,
         }
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-/// Whether an answer means that something on the way, or the apiserver, is down.
-fn stands_in_for(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-    )
 }
 
 /// The cache's answer to a read, or 503.
@@ -186,8 +219,11 @@ async fn offline(exchange: &Exchange, error: Option<&UpstreamError>) -> Response
     }
 }
 
-/// Why a read is refused while the cloud is away.
+/// Why a read is refused.
 pub(super) async fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Status {
+    if let Some(status) = error.and_then(|error| no_room(error.failure)) {
+        return status;
+    }
     if let Some(UpstreamError {
         failure: Failure::NoCredentials,
         ..
@@ -195,22 +231,73 @@ pub(super) async fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) 
     {
         return no_credentials(exchange);
     }
-    let known = !matches!(exchange.caller.identity, Identity::Token(_))
-        || exchange.caller.answered_as(&exchange.proxy).await.is_some();
-    Status::unavailable(if exchange.caller.has_expired(&exchange.proxy) {
-        "edgehold: the cloud cannot be reached, and the client's certificate has expired"
+    if let Some(UpstreamError {
+        failure: Failure::Gateway,
+        message,
+        ..
+    }) = error
+    {
+        return Status::bad_gateway(format!("edgehold: {message}"));
+    }
+    let caller = exchange.caller.answered_as(&exchange.proxy).await;
+    let known = !matches!(exchange.caller.identity, Identity::Token(_)) || caller.is_some();
+    let link = &exchange.proxy.link;
+    if exchange.instead() == Instead::Stale {
+        let broke = link.with_reason("the connection to the cloud broke before an answer came");
+        return Status::unavailable(format!("edgehold: {broke}"));
+    }
+    let (reason, and) = if exchange.caller.has_expired(&exchange.proxy) {
+        ("expired", "the client's certificate has expired".to_owned())
+    } else if let (true, Some(what)) = (known, never_kept(exchange, caller.as_ref())) {
+        ("never_kept", format!("{what} never answered from the cache"))
     } else if known {
-        "edgehold: the cloud cannot be reached, and this was not read before by this client"
+        ("not_read", "this was not read before by this client".to_owned())
     } else {
-        "edgehold: the cloud cannot be reached, and this token is not known"
-    })
+        ("unknown_token", "this token is not known".to_owned())
+    };
+    exchange.proxy.metrics.requests.missed(reason);
+    Status::unavailable(format!("edgehold: {}, and {and}", link.away()))
+}
+
+/// What is asked for, in words, if no answer to that is ever kept.
+fn never_kept(exchange: &Exchange, caller: Option<&Principal>) -> Option<String> {
+    if let RequestInfo::Resource(resource) = &exchange.info
+        && let Some(what) = OnlyLive::of(resource)
+    {
+        return Some(format!("{} are", what.as_str()));
+    }
+    let is_kept = caller.is_some_and(|caller| exchange.query(caller).is_some());
+    (!is_kept).then(|| "requests of this kind are".to_owned())
+}
+
+/// The refusal of a request that this node had no room for.
+pub(super) fn no_room(failure: Failure) -> Option<Status> {
+    match failure {
+        Failure::OverShare => Some(Status::too_many_requests(Over::Share.message())),
+        Failure::Shortage => Some(Status::unavailable(
+            "edgehold: this node has no descriptor, memory or port left for a connection, nothing was changed",
+        )),
+        _ => None,
+    }
 }
 
 pub(super) fn no_credentials(exchange: &Exchange) -> Status {
+    if let Err(Unfit(status)) = exchange.caller.may_go_upstream(&exchange.proxy) {
+        return status;
+    }
     Status::unavailable(format!(
         "edgehold: the certificate or upstream CA for {:?} is not loaded yet; `edgehold check` says why",
         exchange.caller.transport.name()
     ))
+}
+
+/// Something on the way has answered what only an apiserver can.
+pub(super) fn answered_by_another(status: StatusCode) -> UpstreamError {
+    let status = status.as_u16();
+    UpstreamError::maybe_sent(
+        Failure::Gateway,
+        format!("something on the way to the cloud, and no apiserver, answered this request with {status}"),
+    )
 }
 
 /// The refusal of a request whose body has stood still for too long.
@@ -228,49 +315,96 @@ pub(super) fn stood_still(culprit: Culprit, effort: &Effort) -> Status {
 /// Followed logs and the like: no time limit, no cache, no repetition.
 pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body> {
     if exchange.proxy.link.state() == LinkState::Offline {
-        return exchange.refuse(&Status::unavailable("edgehold: the cloud cannot be reached"));
+        return exchange.refuse(&exchange.away());
     }
     let request = exchange.request(body::incoming(body));
-    match exchange
-        .caller
-        .transport
-        .send(request, &Effort::once(Purpose::Watch))
-        .await
-    {
-        Ok(response) => exchange.passed_on(response),
+    let effort = exchange.callers(Effort::once(Purpose::Watch));
+    let sent = match exchange.upstream() {
+        Ok(transport) => transport.send(request, &effort).await,
+        Err(error) => Err(error),
+    };
+    match sent {
+        Ok(response) => exchange.passed_on(response).await,
         Err(error) => {
             exchange.failed(&error);
-            exchange.refuse(&match error.sent {
-                Sent::No => Status::unavailable("edgehold: the cloud cannot be reached"),
-                Sent::Maybe => Status::timeout("edgehold: the connection to the cloud broke"),
-            })
+            exchange.refuse(&exchange.unanswered(&error))
         }
     }
 }
 
+/// Whether an apiserver answers like this only to a caller whom it has authenticated. Before that it answers a preflight by
+/// itself where `--cors-allowed-origins` is set (`k8s.io/apiserver/pkg/server/config.go`, `DefaultBuildHandlerChain`), and else
+/// with 400, 401, 429 and 5xx. A bearer token that it does not know gets 401 on every path, also on those that are open to
+/// anonymous callers; before it passes a request on it asks who sends it.
+fn is_after_authentication(method: &Method, status: StatusCode) -> bool {
+    let is_late = matches!(
+        status,
+        StatusCode::NOT_MODIFIED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
+    );
+    (status.is_success() || is_late) && method != Method::OPTIONS
+}
+
 impl Exchange {
     /// The request as it goes upstream: the client's path and query byte for byte. Which authority it is for is
-    /// decided with the server.
+    /// decided with the server, and how the answer is packed is not for the client to say.
     pub(super) fn request(&self, body: Body) -> Request<Body> {
         self.request_for(self.head.uri.path_and_query().cloned(), body)
     }
 
     /// The same with another path and query.
     pub(super) fn request_for(&self, target: Option<PathAndQuery>, body: Body) -> Request<Body> {
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut headers = self.head.headers.clone();
+        let compression = self.caller.transport.compression();
+        gzip::ask(&self.head, self.class, target.query(), compression, &mut headers);
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        *request.headers_mut() = self.head.headers.clone();
+        *request.uri_mut() = Uri::from(target);
+        *request.headers_mut() = headers;
         request
+    }
+
+    /// Why there is no answer to what is only passed on.
+    pub(super) fn unanswered(&self, error: &UpstreamError) -> Status {
+        match error.sent {
+            Sent::No if error.failure == Failure::NoCredentials => no_credentials(self),
+            Sent::No => no_room(error.failure).unwrap_or_else(|| self.away()),
+            Sent::Maybe => Status::timeout("edgehold: the connection to the cloud broke"),
+        }
+    }
+
+    /// This effort as the caller's, who shares the connections with others.
+    pub(super) fn callers(&self, effort: Effort) -> Effort {
+        effort.on_behalf_of(self.caller.holder(&self.proxy))
     }
 
     /// What may be done for a read: it changes nothing, so it may be sent again, unless it has a body.
     pub(super) fn read_effort(&self, body: &Incoming, purpose: Purpose) -> Effort {
-        if body.is_end_stream() {
+        let effort = if body.is_end_stream() {
             Effort::read(purpose)
         } else {
             Effort::once(purpose)
+        };
+        self.callers(effort).for_answers(self.answers())
+    }
+
+    /// In which form an apiserver answers this request.
+    pub(super) fn answers(&self) -> Answers {
+        let is_encoded = match &self.info {
+            RequestInfo::Resource(_) => self.class != Class::Stream,
+            RequestInfo::NonResource => is_document(self.head.uri.path()),
+            RequestInfo::Malformed => false,
+        };
+        match is_encoded {
+            true if groups::is_built_in(self.group()) => Answers::Encoded,
+            true => Answers::Relayed,
+            false => Answers::Anyhow,
         }
+    }
+
+    /// Whether something on the way has answered this request in its own words.
+    pub(super) fn is_foreign(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        is_foreign(self.answers(), status, headers)
     }
 
     /// Sends a read.
@@ -280,11 +414,11 @@ impl Exchange {
         effort: &Effort,
     ) -> Result<Response<Body>, UpstreamError> {
         if body.is_end_stream() {
-            return self.send(body::empty(), effort).await;
+            return self.send(self.request(body::empty()), effort).await;
         }
         let (body, standstill) = upload::watched(body::incoming(body), self.patience);
         tokio::select! {
-            sent = self.send(body, effort) => sent,
+            sent = self.send(self.request(body), effort) => sent,
             culprit = standstill.lasts() => {
                 let message = stood_still(culprit, effort).message;
                 Err(UpstreamError::maybe_sent(Failure::Timeout, message))
@@ -292,59 +426,101 @@ impl Exchange {
         }
     }
 
-    async fn send(&self, body: Body, effort: &Effort) -> Result<Response<Body>, UpstreamError> {
-        let mut request = self.request(body);
-        if gzip::is_for(&self.head, self.class) {
-            gzip::ask(request.headers_mut());
-        }
-        let result = self.caller.transport.send(request, effort).await;
+    /// Sends a request without minding its body.
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+        effort: &Effort,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let result = match self.upstream() {
+            Ok(transport) => transport.send(request, effort).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &result {
             self.failed(error);
         }
         result
     }
 
-    /// A read's answer as the client gets it.
-    fn delivered(&self, mut head: response::Parts, body: Body) -> Response<Body> {
-        let body = if gzip::is_for(&self.head, self.class) {
-            gzip::undo(&mut head.headers, body, &self.proxy.metrics)
-        } else {
-            body
-        };
+    /// An answer as the client gets it.
+    pub(super) fn delivered(&self, mut head: response::Parts, body: Body) -> Response<Body> {
+        let headers = &mut head.headers;
+        let body = gzip::accepted(&self.head, self.class, headers, body, &self.proxy.metrics);
         strip_response(&mut head.headers);
         Response::from_parts(head, body)
     }
 
-    /// Takes note of an answer's head: what it says about the time and the token.
-    pub(super) fn noted(&self, head: &response::Parts) {
-        if !is_from_apiserver(&head.headers) {
+    /// Takes note of an answer's head: what it says about the time and the token. The first answer to a token waits until it is
+    /// known whose the token is.
+    pub(super) async fn noted(&self, head: &response::Parts) {
+        if !is_from_apiserver(&head.headers, &head.extensions) {
             return;
         }
+        let is_its_own = self.is_answered_by_apiserver_alone();
         let date = head
             .headers
             .get(header::DATE)
-            .filter(|_| self.is_answered_by_apiserver_alone())
+            .filter(|_| is_its_own)
             .and_then(|value| value.to_str().ok());
         self.proxy.time.contact(date.and_then(clock::parse_http_date));
+        if !self.caller.is_default(&self.proxy) {
+            match head.status {
+                StatusCode::UNAUTHORIZED if is_its_own => self.caller.transport.pair_is(Pair::Refused),
+                status if is_after_authentication(&self.head.method, status) => {
+                    self.caller.transport.pair_is(Pair::Accepted);
+                }
+                _ => {}
+            }
+            if head.status == StatusCode::FORBIDDEN && is_its_own {
+                let client = self.caller.transport.name();
+                self.proxy.incidents.forbidden(client, &self.info);
+            }
+        }
         if let Identity::Token(token) = &self.caller.identity {
             match head.status {
-                // What a pod behind an apiserver says of its callers says nothing of the token.
-                StatusCode::UNAUTHORIZED if self.class == Class::Stream => {}
-                StatusCode::UNAUTHORIZED => tokens::refused(&self.proxy, token),
-                status if status.is_success() => tokens::accepted(&self.proxy, token),
+                // What stands behind an apiserver says of its callers what it likes.
+                StatusCode::UNAUTHORIZED if is_its_own => {
+                    tokens::refused(&self.proxy, token, self.caller.source());
+                }
+                status if is_after_authentication(&self.head.method, status) => {
+                    // Rare, and large.
+                    Box::pin(owners::accepted(&self.proxy, &self.caller, token)).await;
+                }
                 _ => {}
             }
         }
     }
 
-    /// Whether nobody but an apiserver has written this answer's headers. It passes on those of pods, of kubelets and
-    /// of the servers of aggregated groups, and none of them may tell this node what time it is.
-    fn is_answered_by_apiserver_alone(&self) -> bool {
+    /// Whether what was read before is better than this answer: something on the way says that the apiserver is down, or
+    /// the apiserver says so of itself. What it says of others, on which it depends for the groups that it does not
+    /// serve by itself, is passed on: whoever asks for metrics wants none of the past.
+    pub(super) fn prefers_cache_to(&self, head: &response::Parts) -> bool {
+        let is_down = matches!(
+            head.status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        is_down && (!is_from_apiserver(&head.headers, &head.extensions) || groups::is_built_in(self.group()))
+    }
+
+    /// The API group that the request is about; empty for core, and for what belongs to no group.
+    fn group(&self) -> &str {
         match &self.info {
-            RequestInfo::NonResource => true,
-            RequestInfo::Malformed => false,
-            RequestInfo::Resource(resource) => resource.group.is_empty() && self.class != Class::Stream,
+            RequestInfo::Resource(resource) => &resource.group,
+            RequestInfo::NonResource => groups::of_document(self.head.uri.path()),
+            RequestInfo::Malformed => "",
         }
+    }
+
+    /// Whether nobody but an apiserver has written this answer. It passes on those of pods, of kubelets and of the servers of
+    /// aggregated groups, and none of them may tell this node what time it is, or whose token is good.
+    fn is_answered_by_apiserver_alone(&self) -> bool {
+        let is_malformed = matches!(self.info, RequestInfo::Malformed);
+        !is_malformed && self.class != Class::Stream && is_served_by_apiserver(self.head.uri.path())
+    }
+
+    /// That there is no answer to be had from the cloud, and why.
+    pub(super) fn away(&self) -> Status {
+        Status::unavailable(format!("edgehold: {}", self.proxy.link.away()))
     }
 
     /// Takes note of a failure.
@@ -358,10 +534,9 @@ impl Exchange {
     }
 
     /// An answer that is only passed on.
-    pub(super) fn passed_on(&self, response: Response<Body>) -> Response<Body> {
-        let (mut head, body) = response.into_parts();
-        self.noted(&head);
-        strip_response(&mut head.headers);
-        Response::from_parts(head, body)
+    pub(super) async fn passed_on(&self, response: Response<Body>) -> Response<Body> {
+        let (head, body) = response.into_parts();
+        self.noted(&head).await;
+        self.delivered(head, body)
     }
 }

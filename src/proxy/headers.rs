@@ -14,23 +14,59 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Removes what concerns the client's connection to us from a request; `TE: trailers` stays, as HTTP/2 allows.
-pub(super) fn strip_request(headers: &mut HeaderMap) {
-    let wants_trailers = headers
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|token| token.trim().eq_ignore_ascii_case("trailers"))
-        });
+/// What is for the apiserver, or tells it who asks, whatever `Connection` says of it.
+const END_TO_END: [HeaderName; 10] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("audit-id"),
+    header::CACHE_CONTROL,
+    header::COOKIE,
+    header::DATE,
+    header::FORWARDED,
+    header::HOST,
+    header::ORIGIN,
+    header::RANGE,
+    header::USER_AGENT,
+];
+
+/// The same for all headers that begin like this.
+const END_TO_END_FAMILIES: [&str; 7] = [
+    "accept",
+    "content-",
+    "if-",
+    "impersonate-",
+    "sec-",
+    "x-forwarded-",
+    "x-remote-",
+];
+
+/// `Connection` names a header that is not of the connection. Removed, the request would be another one than its client wrote,
+/// and whoever reads the two may take them for two callers.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Connection names {0}, which is not of the connection")]
+pub(super) struct NotHopByHop(HeaderName);
+
+/// Makes the headers of a request those that go upstream, but for the credentials. `TE: trailers` stays, as HTTP/2 allows,
+/// and of an upgrade what asks for it: the protocol (`websocket`, `SPDY/3.1`) is returned.
+///
+/// # Errors
+/// [`NotHopByHop`].
+pub(super) fn forwardable(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, NotHopByHop> {
+    if let Some(name) = named_by_connection(headers).find(is_end_to_end) {
+        return Err(NotHopByHop(name));
+    }
+    let upgrade = upgrade_protocol(headers);
+    let wants_trailers = options(headers, header::TE).any(|option| option.eq_ignore_ascii_case("trailers"));
     strip_hop_by_hop(headers);
     // hyper has answered it: the body is streamed as it comes.
     headers.remove(header::EXPECT);
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    if let Some(protocol) = &upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+    Ok(upgrade)
 }
 
 /// Removes what concerns our connection to the apiserver from a response.
@@ -39,34 +75,37 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|token| token.trim().parse().ok())
-        .collect();
+    let named: Vec<HeaderName> = named_by_connection(headers).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }
 
-/// The protocol that a request wants to upgrade to (`websocket`, `SPDY/3.1`); `None` for an ordinary request.
-pub(super) fn upgrade_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asks = headers
-        .get_all(header::CONNECTION)
+fn is_end_to_end(name: &HeaderName) -> bool {
+    END_TO_END.contains(name)
+        || END_TO_END_FAMILIES
+            .iter()
+            .any(|family| name.as_str().starts_with(family))
+}
+
+fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    options(headers, header::CONNECTION).filter_map(|option| option.parse().ok())
+}
+
+/// The protocol that a request wants to upgrade to; `None` for an ordinary request.
+fn upgrade_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = options(headers, header::CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));
+    headers.get(header::UPGRADE).filter(|_| asks).cloned()
+}
+
+/// The members of a header that is a list.
+fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(name)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-        });
-    if asks {
-        headers.get(header::UPGRADE).cloned()
-    } else {
-        None
-    }
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
 }
 
 #[cfg(test)]
@@ -85,10 +124,16 @@ mod tests {
             .collect()
     }
 
+    fn stripped(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = map(pairs);
+        assert_eq!(forwardable(&mut headers), Ok(None));
+        headers
+    }
+
     #[test]
     fn hop_by_hop_headers_and_those_named_by_connection_go() {
-        let mut headers = map(&[
-            ("connection", "close, X-Private"),
+        let headers = stripped(&[
+            ("connection", "close, X-Private, keep-alive, TE, HTTP2-Settings"),
             ("x-private", "1"),
             ("keep-alive", "5"),
             ("transfer-encoding", "chunked"),
@@ -96,26 +141,52 @@ mod tests {
             ("accept", "application/json"),
             ("traceparent", "00-1-2-03"),
         ]);
-        strip_request(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "traceparent"]);
     }
 
     #[test]
-    fn only_te_trailers_survives() {
-        let mut headers = map(&[("te", "gzip, trailers")]);
-        strip_request(&mut headers);
-        assert_eq!(headers[header::TE], "trailers");
-        let mut headers = map(&[("te", "gzip")]);
-        strip_request(&mut headers);
-        assert!(headers.is_empty());
+    fn connection_may_name_nothing_that_is_for_the_apiserver() {
+        for name in [
+            "Authorization",
+            "Cookie",
+            "Host",
+            "Accept",
+            "accept-encoding",
+            "Content-Length",
+            "content-type",
+            "If-None-Match",
+            "Impersonate-User",
+            "Impersonate-Extra-scopes",
+            "Origin",
+            "Sec-WebSocket-Protocol",
+            "User-Agent",
+            "X-Remote-User",
+        ] {
+            for value in [name.to_owned(), format!("close ,\t{name} , Upgrade")] {
+                let mut headers = map(&[("connection", "keep-alive"), ("upgrade", "websocket")]);
+                headers.append(header::CONNECTION, value.parse().unwrap());
+                let refused = Err(NotHopByHop(name.parse().unwrap()));
+                assert_eq!(forwardable(&mut headers), refused, "{value}");
+            }
+        }
     }
 
     #[test]
-    fn an_upgrade_needs_both_headers() {
-        let headers = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "SPDY/3.1")]);
-        assert_eq!(upgrade_protocol(&headers).unwrap(), "SPDY/3.1");
-        assert_eq!(upgrade_protocol(&map(&[("upgrade", "websocket")])), None);
+    fn only_te_trailers_survives() {
+        assert_eq!(stripped(&[("te", "gzip, trailers")])[header::TE], "trailers");
+        assert!(stripped(&[("te", "gzip")]).is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers_and_goes_upstream_in_its_plain_form() {
+        let mut headers = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "SPDY/3.1")]);
+        assert_eq!(forwardable(&mut headers).unwrap().unwrap(), "SPDY/3.1");
+        assert_eq!(
+            headers,
+            map(&[("connection", "Upgrade"), ("upgrade", "SPDY/3.1")])
+        );
+        assert!(stripped(&[("upgrade", "websocket")]).is_empty());
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 
-use crate::cache::{IssuerDocument, is_from_apiserver};
+use crate::cache::IssuerDocument;
 use crate::identity::BearerToken;
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::{body, clock};
-use crate::upstream::{Effort, Purpose};
+use crate::upstream::{Answers, Effort, Purpose};
 
 use super::Proxy;
 
@@ -102,11 +103,14 @@ impl Proxy {
                 .ok_or_else(|| ReadIssuerError::NoClient(name.clone()))?,
         };
         let response = transport
-            .send(request, &Effort::read(Purpose::Short))
+            .send(
+                request,
+                &Effort::read(Purpose::Short).for_answers(Answers::Encoded),
+            )
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         let (head, body) = response.into_parts();
-        if head.status != StatusCode::OK || !is_from_apiserver(&head.headers) {
+        if head.status != StatusCode::OK || !is_from_apiserver(&head.headers, &head.extensions) {
             return Err(ReadIssuerError::Refused {
                 path,
                 status: head.status,

@@ -1,5 +1,5 @@
-//! How much clients may ask: a token bucket and a number of requests under way for each, reads and writes apart,
-//! watches not counted.
+//! How much clients may ask: a token bucket and a number of requests under way for each, reads and writes apart, and a number of
+//! watches.
 //!
 //! It protects the apiserver from one client, and one client from another. What is over a limit gets 429 with
 //! `Retry-After: 1`, as from kube-apiserver's own flow control, so that client-go waits and asks again. Streams that last
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::kube::request::Class;
 
 use super::Proxy;
-use super::caller::{Caller, Identity};
+use super::caller::Caller;
 
 /// The limits of one client.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Limit {
     pub burst: u32,
     /// Requests under way at once, above zero.
     pub in_flight: Option<u32>,
+    /// Watches at once, above zero.
+    pub watches: Option<u32>,
 }
 
 /// Which limit a request is over.
@@ -39,6 +41,12 @@ pub(super) enum Over {
     Rate,
     /// `inFlight`.
     InFlight,
+    /// `watches`.
+    Watches,
+    /// What one of several callers may have of the connections to the cloud.
+    Share,
+    /// What one of several callers may have of the header sections under way.
+    Headers,
 }
 
 impl Over {
@@ -47,6 +55,9 @@ impl Over {
         match self {
             Self::Rate => "rate",
             Self::InFlight => "in-flight",
+            Self::Watches => "watches",
+            Self::Share => "share",
+            Self::Headers => "headers",
         }
     }
 
@@ -55,6 +66,13 @@ impl Over {
         match self {
             Self::Rate => "edgehold: this client asks faster than its limits allow",
             Self::InFlight => "edgehold: this client has as many requests under way as its limits allow",
+            Self::Watches => "edgehold: this client has as many watches as its limits allow",
+            Self::Share => {
+                "edgehold: this client has as many requests or watches under way as is its share of the connections to the cloud"
+            }
+            Self::Headers => {
+                "edgehold: the headers of this client's requests under way are as large as its share allows"
+            }
         }
     }
 }
@@ -89,6 +107,7 @@ struct Limiter<L> {
     limit: Limit,
     buckets: Apart<L>,
     in_flight: Option<Apart<InFlight>>,
+    watches: Option<InFlight>,
 }
 
 impl<L> Limiter<L> {
@@ -99,6 +118,7 @@ impl<L> Limiter<L> {
             in_flight: limit
                 .in_flight
                 .map(|most| Apart::both(|| InFlight::at_most(most))),
+            watches: limit.watches.map(InFlight::at_most),
         }
     }
 
@@ -115,15 +135,25 @@ impl<L> Limiter<L> {
             new.reads.counts = Arc::clone(&old.reads.counts);
             new.writes.counts = Arc::clone(&old.writes.counts);
         }
+        if let (Some(new), Some(old)) = (&mut new.watches, &old.watches) {
+            new.counts = Arc::clone(&old.counts);
+        }
         Arc::new(new)
     }
 
     fn admit(&self, class: Class, key: &str, take: impl Fn(&L) -> bool) -> Result<Option<UnderWay>, Over> {
-        // What does not get through must not take from the bucket.
-        let under_way = match self.in_flight.as_ref().and_then(|both| both.of(class)) {
-            Some(in_flight) if class != Class::Stream => Some(in_flight.begin(key).ok_or(Over::InFlight)?),
-            _ => None,
+        let (counted, over) = match class {
+            Class::Watch => (self.watches.as_ref(), Over::Watches),
+            Class::Stream => (None, Over::InFlight),
+            _ => (
+                self.in_flight.as_ref().and_then(|both| both.of(class)),
+                Over::InFlight,
+            ),
         };
+        // What does not get through must not take from the bucket.
+        let under_way = counted
+            .map(|counted| counted.begin(key).ok_or(over))
+            .transpose()?;
         if self.buckets.of(class).is_none_or(take) {
             Ok(under_way)
         } else {
@@ -222,21 +252,14 @@ impl Limits {
         if let Some(limiter) = table.by_name.get(name) {
             return limiter.admit(class, name, |bucket| bucket.check().is_ok());
         }
-        let Some(limiter) = table.default.as_ref().filter(|_| caller.is_default(proxy)) else {
+        let Some((limiter, key)) = table.default.as_ref().zip(caller.holder(proxy)) else {
             return Ok(None);
-        };
-        let key = match &caller.identity {
-            Identity::Foreign => "foreign".to_owned(),
-            // Whoever only claims to be a service account shares its bucket, but upstream turns him away.
-            Identity::Known(_) | Identity::Token(_) => caller
-                .recorded_as(proxy)
-                .map_or_else(String::new, |principal| principal.key().to_owned()),
         };
         limiter.admit(class, &key, |bucket| bucket.check_key(&key).is_ok())
     }
 
     /// Forgets callers that have not asked for a while.
-    pub(crate) fn prune(&self) {
+    pub(super) fn prune(&self) {
         if let Some(limiter) = &self.0.load().default {
             for bucket in [&limiter.buckets.reads, &limiter.buckets.writes] {
                 bucket.retain_recent();
@@ -262,6 +285,7 @@ mod tests {
         qps: 0.01,
         burst: 2,
         in_flight: None,
+        watches: None,
     };
 
     fn limiter(limit: Limit) -> Limiter<DefaultDirectRateLimiter> {
@@ -298,6 +322,23 @@ mod tests {
         assert!(begin(Class::Get, "a").is_ok());
         let counts = &limiter.in_flight.as_ref().unwrap().reads.counts;
         assert!(counts.lock().is_empty(), "who has nothing under way is forgotten");
+    }
+
+    #[test]
+    fn watches_are_counted_for_each_caller_apart_from_all_else() {
+        let limiter = limiter(Limit {
+            in_flight: Some(1),
+            watches: Some(2),
+            ..SLOW
+        });
+        let begin = |class, key| limiter.admit(class, key, |_| true);
+        let mut held: Vec<_> = (0..2).map(|_| begin(Class::Watch, "a").unwrap()).collect();
+        assert_eq!(begin(Class::Watch, "a").err(), Some(Over::Watches));
+        assert!(begin(Class::Watch, "b").is_ok(), "another caller");
+        held.push(begin(Class::Get, "a").unwrap());
+        assert!(begin(Class::Stream, "a").is_ok());
+        held.swap_remove(0);
+        assert!(begin(Class::Watch, "a").is_ok());
     }
 
     #[test]
@@ -357,6 +398,7 @@ mod tests {
             qps: 0.5,
             burst: 3,
             in_flight: None,
+            watches: None,
         });
         assert_eq!(
             (quota.burst_size().get(), quota.replenish_interval()),

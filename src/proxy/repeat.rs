@@ -1,4 +1,4 @@
-//! The writes that may be answered while the cloud is away, with what it answered to them before: requests for a pod's
+//! The writes that may be answered while no good answer comes from the cloud, with what it answered to them before: requests for a pod's
 //! token, and reviews. They change nothing; `cache/replies.rs` has the rules.
 
 use http_body::Body as _;
@@ -47,12 +47,17 @@ pub(super) async fn answer(exchange: &Exchange, ask: Option<&Ask>) -> Option<Res
     let principal = exchange.caller.answered_as(&exchange.proxy).await?;
     let now = exchange.proxy.time.floored(clock::wall());
     let found = exchange.proxy.cache.reply(principal.key(), ask?, now).await?;
-    Some(cached(found, &exchange.form))
+    Some(cached(
+        found,
+        &exchange.form,
+        exchange.instead(),
+        &exchange.proxy.link,
+    ))
 }
 
-/// Begins to record the answer; nobody in particular gets nothing kept.
+/// Records the answer that has come; nobody in particular gets nothing kept.
 pub(super) fn record(exchange: &Exchange, ask: Option<Ask>) -> Option<ReplyRecording> {
-    let principal = exchange.caller.recorded_as(&exchange.proxy)?;
+    let principal = exchange.caller.accepted_as(&exchange.proxy)?;
     if *principal.kind() == PrincipalKind::Anonymous {
         return None;
     }

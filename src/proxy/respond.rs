@@ -1,7 +1,5 @@
 //! Answers of our own: a `Status` in an encoding that the client takes, and cached answers with their age.
 
-use std::time::SystemTime;
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -10,11 +8,16 @@ use crate::kube::media::{self, Encoding, Offer};
 use crate::kube::status::Status;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
+use crate::upstream::Link;
 use crate::wire::status::{StatusDetails, StatusFields, encode_status};
 
 /// Marks a refusal as written here and not by the cloud; its message.
 #[derive(Debug, Clone)]
 pub(super) struct Ours(pub(super) String);
+
+/// In the extensions of every answer that the cache gave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FromCache;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -108,46 +111,68 @@ pub(super) fn refusal(status: &Status, form: &Form) -> Response<Body> {
     response
 }
 
+/// Why the cache answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// The cloud is away.
+    Offline,
+    /// It may be there, but no good answer came from it: this may be older than what it would say.
+    Stale,
+}
+
+impl Instead {
+    /// The whole `Cache-Status`.
+    fn cache_status(self) -> &'static str {
+        match self {
+            Self::Offline => "edgehold; hit; detail=offline",
+            Self::Stale => "edgehold; hit; detail=stale",
+        }
+    }
+
+    /// For kubectl's user.
+    fn reason(self, link: &Link) -> String {
+        match self {
+            Self::Offline => link.away(),
+            Self::Stale => link.with_reason("no good answer came from the cloud"),
+        }
+    }
+}
+
 /// A cached answer.
-pub(super) fn cached(found: Found, form: &Form) -> Response<Body> {
+pub(super) fn cached(found: Found, form: &Form, instead: Instead, link: &Link) -> Response<Body> {
     let mut response = Response::new(if form.head { body::empty() } else { found.body });
     *response.status_mut() = found.status;
     *response.headers_mut() = found.headers;
-    mark_cached(response.headers_mut(), Some(found.validated), form);
-    response
-}
-
-/// A held watch: headers at once, then the body.
-pub(super) fn held_watch(encoding: Encoding, body: Body, form: &Form) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::OK;
-    let content_type = HeaderValue::from_static(encoding.watch_media_type());
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    mark_cached(response.headers_mut(), None, form);
-    response
-}
-
-fn mark_cached(headers: &mut HeaderMap, validated: Option<SystemTime>, form: &Form) {
-    headers.insert(
-        CACHE_STATUS,
-        HeaderValue::from_static("edgehold; hit; detail=offline"),
-    );
-    ours(headers);
-    let Some(validated) = validated else { return };
-    let age = clock::wall()
-        .duration_since(validated)
-        .unwrap_or_default()
-        .as_secs();
+    mark_cached(&mut response, instead);
+    let age = clock::wall().duration_since(found.validated);
+    let age = age.unwrap_or_default().as_secs();
+    let headers = response.headers_mut();
     headers.insert(header::AGE, HeaderValue::from(age));
     if form.is_kubectl {
-        let text = format!(
-            "299 - \"the cloud cannot be reached: this is what edgehold knew {} ago\"",
-            spoken(age)
-        );
+        let (reason, age) = (instead.reason(link), spoken(age));
+        let text = format!("299 - \"{reason}: this is what edgehold knew {age} ago\"");
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(WARNING, value);
         }
     }
+    response
+}
+
+/// A held watch: headers at once, then the body.
+pub(super) fn held_watch(encoding: Encoding, body: Body, instead: Instead) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::OK;
+    let content_type = HeaderValue::from_static(encoding.watch_media_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    mark_cached(&mut response, instead);
+    response
+}
+
+fn mark_cached(response: &mut Response<Body>, instead: Instead) {
+    response.extensions_mut().insert(FromCache);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_STATUS, HeaderValue::from_static(instead.cache_status()));
+    ours(headers);
 }
 
 /// What the apiserver puts on every answer (wire contract 2.3).
@@ -175,6 +200,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::upstream::testing;
 
     fn form(accept: &str, agent: &str) -> Form {
         let headers = HeaderMap::from_iter([
@@ -208,18 +234,38 @@ mod tests {
 
     #[test]
     fn only_kubectl_gets_a_warning() {
+        let link = testing::link_away();
         let found = || Found {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: body::empty(),
             validated: clock::wall() - std::time::Duration::from_secs(90),
         };
-        let response = cached(found(), &form("*/*", "kubectl/v1.36.0 (linux/amd64)"));
-        assert!(response.headers()[WARNING].to_str().unwrap().contains("90s ago"));
-        assert_eq!(response.headers()[header::AGE], "90");
-        let response = cached(found(), &form("*/*", "kubelet/v1.36.0"));
-        assert!(!response.headers().contains_key(WARNING));
-        assert_eq!(response.headers()[CACHE_STATUS], "edgehold; hit; detail=offline");
+        for (instead, reason, status) in [
+            (
+                Instead::Offline,
+                "the cloud cannot be reached (cloud:6443: connection refused, since 2",
+                "edgehold; hit; detail=offline",
+            ),
+            (
+                Instead::Stale,
+                "no good answer came from the cloud (cloud:6443: connection refused, since 2",
+                "edgehold; hit; detail=stale",
+            ),
+        ] {
+            let form = |agent| form("*/*", agent);
+            let response = cached(found(), &form("kubectl/v1.36.0 (linux/amd64)"), instead, &link);
+            let warning = response.headers()[WARNING].to_str().unwrap();
+            assert!(warning.starts_with(&format!("299 - \"{reason}")), "{warning}");
+            assert!(
+                warning.ends_with("Z): this is what edgehold knew 90s ago\""),
+                "{warning}"
+            );
+            assert_eq!(response.headers()[header::AGE], "90");
+            let response = cached(found(), &form("kubelet/v1.36.0"), instead, &link);
+            assert!(!response.headers().contains_key(WARNING));
+            assert_eq!(response.headers()[CACHE_STATUS], status);
+        }
     }
 
     #[test]

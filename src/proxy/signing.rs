@@ -6,9 +6,9 @@
 
 use http::{Response, StatusCode};
 
-use crate::cache::is_from_apiserver;
 use crate::kube::request::RequestInfo;
 use crate::kube::status::Status;
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
 
 use super::respond::{Form, Ours, refusal};
@@ -40,7 +40,7 @@ impl Signing {
         }
         let message = match response.extensions().get::<Ours>() {
             Some(Ours(message)) => message.clone(),
-            None if is_from_apiserver(response.headers()) => return response,
+            None if is_from_apiserver(response.headers(), response.extensions()) => return response,
             None => format!(
                 "edgehold: something on the way to the cloud, and no apiserver, answered {} to this certificate request",
                 response.status().as_u16()

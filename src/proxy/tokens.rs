@@ -1,5 +1,6 @@
 //! Whose a token is while the cloud cannot be asked, and what its answers say of tokens.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::cache::{Noted, Presence};
@@ -10,6 +11,11 @@ use super::Proxy;
 
 /// What the user names of kubelets start with; the rest is their node's name.
 const NODE_USER: &str = "system:node:";
+
+/// Whether an apiserver has accepted a token, and not refused it since.
+pub(super) fn is_proved(proxy: &Proxy, token: &BearerToken) -> bool {
+    proxy.tokens.remembers(token)
+}
 
 /// Who a token will be if upstream accepts it.
 pub(super) fn candidate(proxy: &Proxy, token: &BearerToken) -> Principal {
@@ -61,21 +67,25 @@ pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principa
     (is_here && verified.valid_at(moment)).then_some(verified.principal)
 }
 
-/// An apiserver has accepted a token. Its signature is looked at only when that is new: each request would else cost one.
-pub(super) fn accepted(proxy: &Proxy, token: &BearerToken) {
-    if proxy.tokens.accepted(token, clock::wall()) == Noted::Written {
+/// An apiserver has accepted a token, and may have said whose it is. Its signature is looked at only when that is new: each request would else cost one.
+pub(super) fn accepted(proxy: &Proxy, token: &BearerToken, owner: Option<Principal>) {
+    if proxy.tokens.accepted(token, owner, clock::wall()) == Noted::Written {
         proxy.issuer.accepted(token);
     }
 }
 
-/// An apiserver has refused a token.
-pub(super) fn refused(proxy: &Proxy, token: &BearerToken) {
+/// An apiserver has refused a token that came from there.
+pub(super) fn refused(proxy: &Proxy, token: &BearerToken, source: IpAddr) {
+    proxy.owners.refused(&proxy.tokens.itself(token));
     let candidate = proxy.tokens.candidate(token);
     let is_account = matches!(candidate.kind(), PrincipalKind::ServiceAccount { .. });
     match proxy.issuer.has_signed(token) {
         Some(true) => proxy.tokens.distrusted(token, Signature::Good),
-        // Its key may come to be known later, and must not vouch for it then.
-        None if is_account => proxy.tokens.distrusted(token, Signature::Unknown),
+        // Its key may come to be known later, and must not vouch for it then. Anybody may make up such tokens: so many of one
+        // source are written down, and no more.
+        None if is_account && proxy.strangers.may_doubt(source) => {
+            proxy.tokens.distrusted(token, Signature::Unknown);
+        }
         Some(false) | None => {}
     }
     proxy.tokens.refused(token);

@@ -9,43 +9,66 @@ use hyper_util::rt::TokioIo;
 
 use crate::kube::status::Status;
 use crate::runtime::body::{self, Body};
-use crate::upstream::LinkState;
-use crate::upstream::error::Sent;
+use crate::upstream::{Lifeline, LinkState};
 
 use super::exchange::Exchange;
 use super::headers::strip_response;
 
-pub(super) async fn handle(mut exchange: Exchange, body: Incoming, protocol: HeaderValue) -> Response<Body> {
+pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<Body> {
     if exchange.proxy.link.state() == LinkState::Offline {
-        return exchange.refuse(&Status::unavailable("edgehold: the cloud cannot be reached"));
+        return exchange.refuse(&exchange.away());
     }
     let Some(client) = exchange.head.extensions.remove::<OnUpgrade>() else {
         return exchange.refuse(&Status::bad_request("upgrades need HTTP/1.1"));
     };
-    exchange
-        .head
-        .headers
-        .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    exchange.head.headers.insert(header::UPGRADE, protocol);
+    if exchange.caller.shows_nothing() {
+        // Nobody lets everybody do this, and finding out would cost a connection of its own each time.
+        return exchange.refuse(&Status::unauthorized("edgehold: an upgrade needs a credential"));
+    }
+    let unknown = exchange.caller.is_unknown(&exchange.proxy);
+    let admitted = unknown.then(|| exchange.proxy.strangers.upgrade());
+    if matches!(admitted, Some(None)) {
+        let message = "edgehold: too many callers without a known credential ask for upgrades";
+        return exchange.refuse(&Status::too_many_requests(message));
+    }
     let request = exchange.request(body::incoming(body));
-    let mut response = match exchange.caller.transport.send_alone(request).await {
+    let sent = match exchange.upstream() {
+        Ok(transport) => {
+            let holder = exchange.caller.holder(&exchange.proxy);
+            transport.send_alone(request, holder.as_deref()).await
+        }
+        Err(error) => Err(error),
+    };
+    let mut response = match sent {
         Ok(response) => response,
         Err(error) => {
             exchange.failed(&error);
-            return exchange.refuse(&match error.sent {
-                Sent::No => Status::unavailable("edgehold: the cloud cannot be reached"),
-                Sent::Maybe => Status::timeout("edgehold: the connection to the cloud broke"),
-            });
+            return exchange.refuse(&exchange.unanswered(&error));
         }
     };
+    drop(admitted);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return exchange.passed_on(response.map(body::incoming));
+        return exchange.passed_on(response.map(body::incoming)).await;
     }
     let upstream = hyper::upgrade::on(&mut response);
+    let lifeline = response.extensions_mut().remove::<Lifeline>();
+    let copying = async move {
+        let lost = async {
+            match &lifeline {
+                Some(lifeline) => lifeline.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = splice(client, upstream) => {}
+            // Broken off without a goodbye: it is no end that the other side has meant.
+            () = lost => tracing::debug!("an upgraded connection is lost with the cloud"),
+        }
+    };
     let tasks = exchange.proxy.tasks.clone();
-    tasks.spawn("upgrade", exchange.tether.tunnel(splice(client, upstream)));
+    tasks.spawn("upgrade", exchange.tether.tunnel(copying));
     let (mut head, _) = response.into_parts();
-    exchange.noted(&head);
+    exchange.noted(&head).await;
     let agreed = head.headers.get(header::UPGRADE).cloned();
     strip_response(&mut head.headers);
     head.headers

@@ -4,73 +4,123 @@
 use http::Response;
 use hyper::body::Incoming;
 
-use crate::cache::refresh_after_write;
+use crate::cache::{Ask, Write, refresh_after_write};
+use crate::identity::Principal;
 use crate::kube::request::RequestInfo;
 use crate::kube::status::Status;
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
 use crate::upstream::error::Sent;
 use crate::upstream::{Effort, Failure, LinkState, Purpose};
 
 use super::exchange::Exchange;
-use super::forward::{no_credentials, stood_still};
+use super::forward::{self, answered_by_another, no_credentials, no_room, stood_still, unknown};
 use super::headers::strip_response;
 use super::{repeat, upload};
 
-/// A write: upstream's answer or an honest failure.
+/// A write: upstream's answer or an honest failure. Only to one that changes nothing is said what the cloud answered
+/// before, when no good answer comes.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
     let (ask, body) = match repeat::read(&exchange, body).await {
         Ok(read) => read,
         Err(status) => return exchange.refuse(&status),
     };
+    // Rare, and large: it must not be a part of every write.
+    let again = || Box::pin(repeat::answer(&exchange, ask.as_ref()));
     if exchange.proxy.link.state() == LinkState::Offline {
-        // No write is answered here but one that changes nothing, with what the cloud answered to it before.
-        let again = repeat::answer(&exchange, ask.as_ref()).await;
-        return again.unwrap_or_else(|| exchange.refuse(&write_refused()));
+        return again()
+            .await
+            .unwrap_or_else(|| exchange.refuse(&write_refused(&exchange)));
     }
-    let kept = repeat::record(&exchange, ask);
-    let refresh = match (&exchange.info, exchange.caller.recorded_as(&exchange.proxy)) {
-        (RequestInfo::Resource(resource), Some(principal)) => refresh_after_write(
-            &exchange.proxy.cache,
-            principal.key(),
-            resource,
-            exchange.head.uri.path(),
-            &exchange.head.headers,
-        ),
-        _ => None,
+    let refresh = refresh(&exchange, exchange.caller.recorded_as(&exchange.proxy));
+    let body = match &refresh {
+        Some(refresh) => refresh.sends(body),
+        None => body,
     };
-    match Box::pin(sent_once(&exchange, body)).await {
-        Err(refused) => exchange.refuse(&refused),
-        Ok(response) => {
-            let (mut head, body) = response.into_parts();
-            exchange.noted(&head);
-            let body = match refresh {
-                Some(refresh) => refresh.answered(&exchange.head.method, &head, body),
-                None => body,
-            };
-            let body = match kept {
-                Some(kept) => kept.answered(&head, body),
-                None => body,
-            };
-            strip_response(&mut head.headers);
-            Response::from_parts(head, body)
+    let sent = tokio::select! {
+        biased;
+        sent = Box::pin(sent_once(&exchange, body)) => sent,
+        again = Box::pin(said_before(&exchange, ask.as_ref())) => return again,
+    };
+    let response = match sent {
+        Ok(response) => response,
+        Err(refused) => return again().await.unwrap_or_else(|| exchange.refuse(&refused)),
+    };
+    let (mut head, body) = response.into_parts();
+    exchange.noted(&head).await;
+    let is_foreign = exchange.is_foreign(head.status, &head.headers);
+    let is_down =
+        matches!(head.status.as_u16(), 502..=504) && !is_from_apiserver(&head.headers, &head.extensions);
+    if (is_foreign || is_down)
+        && let Some(again) = again().await
+    {
+        return again;
+    }
+    if is_foreign {
+        let error = answered_by_another(head.status);
+        exchange.failed(&error);
+        return exchange.refuse(&Box::pin(unknown(&exchange, Some(&error))).await);
+    }
+    let late = || Some(self::refresh(&exchange, exchange.caller.accepted_as(&exchange.proxy))?.late());
+    let body = match refresh.or_else(late) {
+        Some(refresh) => refresh.answered(&exchange.head.method, &head, body),
+        None => body,
+    };
+    let body = match repeat::record(&exchange, ask) {
+        Some(kept) => kept.answered(&head, body),
+        None => body,
+    };
+    strip_response(&mut head.headers);
+    Response::from_parts(head, body)
+}
+
+/// What the cloud answered before to a request that changes nothing, once no server answers its probe. Never resolves
+/// for any other write.
+async fn said_before(exchange: &Exchange, ask: Option<&Ask>) -> Response<Body> {
+    if ask.is_some() {
+        exchange.proxy.link.silent().await;
+        if let Some(again) = repeat::answer(exchange, ask).await {
+            return again;
         }
     }
+    std::future::pending().await
+}
+
+/// What follows from the answer for what is kept of the object.
+fn refresh(exchange: &Exchange, principal: Option<Principal>) -> Option<Write> {
+    let (RequestInfo::Resource(resource), Some(principal)) = (&exchange.info, principal) else {
+        return None;
+    };
+    let head = &exchange.head;
+    refresh_after_write(
+        &exchange.proxy.cache,
+        principal.key(),
+        resource,
+        &head.uri,
+        &head.headers,
+    )
 }
 
 /// Sends a write, or says why there is no answer to it.
 async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, Status> {
     let (body, standstill) = upload::watched(body, exchange.patience);
-    let effort = Effort::once(Purpose::Short);
-    let sending = exchange.caller.transport.send(exchange.request(body), &effort);
+    let effort = exchange
+        .callers(Effort::once(Purpose::Short))
+        .for_answers(exchange.answers());
+    let sending = async {
+        let transport = exchange.upstream()?;
+        transport.send(exchange.request(body), &effort).await
+    };
     let sent = tokio::select! {
         sent = sending => sent,
+        never = forward::probing(exchange, &effort) => match never {},
         culprit = standstill.lasts() => return Err(stood_still(culprit, &effort)),
     };
     sent.map_err(|error| {
         exchange.failed(&error);
         match (error.failure, error.sent) {
             (Failure::NoCredentials, _) => no_credentials(exchange),
-            (_, Sent::No) => write_refused(),
+            (failure, Sent::No) => no_room(failure).unwrap_or_else(|| write_refused(exchange)),
             (_, Sent::Maybe) => Status::timeout(
                 "edgehold: the connection to the cloud broke; the request may have been carried out",
             ),
@@ -78,6 +128,7 @@ async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, St
     })
 }
 
-fn write_refused() -> Status {
-    Status::unavailable("edgehold: the cloud cannot be reached, nothing was changed")
+fn write_refused(exchange: &Exchange) -> Status {
+    let away = exchange.proxy.link.away();
+    Status::unavailable(format!("edgehold: {away}, nothing was changed"))
 }

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use notify::event::{AccessKind, AccessMode};
@@ -139,6 +140,18 @@ impl Shared {
     }
 }
 
+/// Says once for the whole process that there are no file events: they are lacking for every file alike.
+fn polled(error: &notify::Error) {
+    static SPOKE: AtomicBool = AtomicBool::new(false);
+    if !SPOKE.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            %error,
+            "no file events (fs.inotify.max_user_instances or max_user_watches is used up): changed files are only noticed \
+             by the timer, every 30 minutes unless certificates.reloadInterval says otherwise"
+        );
+    }
+}
+
 /// Whether a look that began before [`FileEvents::follow`] can have missed a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Coverage {
@@ -163,9 +176,7 @@ impl FileEvents {
         let shared = Arc::new(Shared::default());
         let heard = Arc::clone(&shared);
         let watcher = notify::recommended_watcher(move |event| heard.hear(&event))
-            .inspect_err(|error| {
-                tracing::warn!(%error, "no file events: changed files are noticed by the timer alone");
-            })
+            .inspect_err(polled)
             .ok();
         Self {
             shared,
@@ -264,6 +275,7 @@ impl FileEvents {
                     self.refused.remove(dir);
                     coverage = Coverage::Extended;
                 }
+                Err(error) if matches!(error.kind, notify::ErrorKind::MaxFilesWatch) => polled(&error),
                 Err(error) => {
                     if self.refused.insert(dir.to_owned()) {
                         tracing::warn!(dir = %dir.display(), %error, "no file events for this directory: its changes are noticed by the timer alone");

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::proxy::Proxy;
 use crate::runtime::clock;
+use crate::runtime::socket;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ServerMaterial, TrustedTime};
 
 use super::bind;
 use super::connection::{self, ConnectionConfig};
 use super::metrics::ServerMetrics;
+use super::seats::{Room, Seats};
 use super::serving::Serving;
 use super::starvation::{News, Starvation};
 
@@ -24,7 +26,7 @@ use super::starvation::{News, Starvation};
 pub struct ListenerConfig {
     /// Where to listen; port 0 picks a free one.
     pub addresses: Vec<SocketAddr>,
-    /// At most so many connections at once; a further one is closed at once.
+    /// So many connections at once: half for configured clients, three eighths for others, and an eighth for handshakes. A further one takes the place of the one of its kind that has been idle for longest.
     pub max_connections: usize,
     /// For the TLS handshake.
     pub handshake_timeout: Duration,
@@ -55,16 +57,22 @@ impl Listener {
     /// # Errors
     /// The first address that cannot be bound.
     pub async fn bind(config: ListenerConfig) -> Result<Bound, ListenError> {
-        let mut listeners = Vec::new();
-        for address in &config.addresses {
-            let listener = bind::listen(*address).map_err(|source| ListenError {
-                address: *address,
-                source,
-            })?;
-            listeners.push(listener);
-        }
+        let listeners = config.addresses.iter().map(|address| at(*address));
+        let listeners = listeners.collect::<Result<_, _>>()?;
         Ok(Bound { config, listeners })
     }
+
+    /// Whether an address could be listened on. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn try_address(address: SocketAddr) -> Result<(), ListenError> {
+        at(address).map(drop)
+    }
+}
+
+fn at(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    bind::listen(address).map_err(|source| ListenError { address, source })
 }
 
 /// A listener that knows its addresses.
@@ -91,11 +99,11 @@ impl Bound {
         metrics: &ServerMetrics,
         tasks: &Tasks,
     ) {
-        let permits = Arc::new(Semaphore::new(self.config.max_connections));
+        let seats = Seats::new(Room::of(self.config.max_connections));
         for listener in self.listeners {
             let acceptor = Acceptor {
                 serving: Serving::new(material.clone(), Arc::clone(time)),
-                permits: Arc::clone(&permits),
+                seats: seats.clone(),
                 proxy: Arc::clone(proxy),
                 metrics: metrics.clone(),
                 config: ConnectionConfig {
@@ -113,7 +121,7 @@ impl Bound {
 
 struct Acceptor {
     serving: Serving,
-    permits: Arc<Semaphore>,
+    seats: Seats,
     proxy: Arc<Proxy>,
     metrics: ServerMetrics,
     config: ConnectionConfig,
@@ -151,28 +159,21 @@ impl Acceptor {
     }
 
     fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.reject("too_many_connections");
-            return;
-        };
         let Some(serving) = self.serving.current() else {
             self.metrics.reject("not_ready");
             tracing::debug!(%peer, "no serving certificate or client CA yet, closing the connection");
             return;
         };
-        let _best_effort = stream.set_nodelay(true);
+        socket::set_up(&stream);
         let connection = connection::serve(
-            stream,
+            (stream, self.seats.arrive(peer.ip().to_canonical())),
             peer,
             serving,
             Arc::clone(&self.proxy),
             self.config.clone(),
             (self.metrics.clone(), self.tasks.clone()),
         );
-        self.tasks.spawn("connection", async move {
-            connection.await;
-            drop(permit);
-        });
+        self.tasks.spawn("connection", connection);
     }
 }
 

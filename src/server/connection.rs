@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,12 +16,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 
 use crate::proxy::{Peer, Proxy, Tether};
+use crate::runtime::body::Holding;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
-use crate::tls::{self, Alpn, ServerStream, ServerTls, TrustedTime};
+use crate::tls::{self, Alpn, PeerCertificate, ServerStream, ServerTls, TrustedTime};
 
+use super::linger::Lingering;
 use super::metrics::ServerMetrics;
 use super::patience::{self, Streams, Taking};
+use super::seats::{Holder, Seat};
 use super::serving::Clients;
 
 /// Time limits of one connection.
@@ -33,11 +36,40 @@ pub(super) struct ConnectionConfig {
     pub(super) write_timeout: Duration,
 }
 
-/// A node holds hundreds of watches, and client-go opens one connection for all of them (wire contract 8.3).
-const MAX_STREAMS: u32 = 2000;
+/// What one client may have under way on a connection.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Requests at once, on HTTP/2.
+    streams: u32,
+    /// Bytes of a header section.
+    section: u32,
+}
 
-/// kube-apiserver's own limit of a header block.
-const MAX_HEADERS: u32 = 1024 * 1024;
+impl Bounds {
+    /// A node holds hundreds of watches, and client-go opens one connection for all of them (wire contract 8.3). A section may be
+    /// as large as for kube-apiserver; on HTTP/1.1 400 KB, hyper's own limit.
+    const CONFIGURED: Self = Self {
+        streams: 2000,
+        section: 1024 * 1024,
+    };
+
+    /// Anybody may open such connections, and a section is held in memory before anything is known of who sends it. A token of a
+    /// service account takes 2 KiB; kube-apiserver itself allows 100 streams.
+    const STRANGERS: Self = Self {
+        streams: 250,
+        section: 64 * 1024,
+    };
+
+    fn of(holder: &Holder) -> Self {
+        match holder {
+            Holder::Configured(_) => Self::CONFIGURED,
+            Holder::Stranger(_) | Holder::Shaking(_) => Self::STRANGERS,
+        }
+    }
+}
+
+/// What hyper reads of an HTTP/1.1 request before it is a whole head: its own default.
+const HTTP1_BUFFER: u32 = 8192 + 4096 * 100;
 
 /// What a client may upload before the apiserver takes it: with hyper's defaults (1 MiB for both) one upload that stands
 /// still would stop all others of its connection. Objects are at most 3 MiB.
@@ -57,54 +89,58 @@ const MAX_ERROR_RESETS: usize = 256;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Why a connection was closed for another, as a metric label.
+const FULL: &str = "too_many_connections";
+
 /// Serves one accepted connection to its end. Never fails: everything that goes wrong here concerns this client only.
 pub(super) async fn serve(
-    stream: TcpStream,
+    (stream, seat): (TcpStream, Seat),
     address: SocketAddr,
-    (tls, mut clients, time): (ServerTls, Clients, Arc<TrustedTime>),
+    (tls, clients): (ServerTls, Clients),
     proxy: Arc<Proxy>,
     config: ConnectionConfig,
     (metrics, tasks): (ServerMetrics, Tasks),
 ) {
-    let stream =
-        match tokio::time::timeout(config.handshake_timeout, Box::pin(tls::accept(stream, &tls))).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                metrics.reject(error.kind.as_str());
-                tracing::debug!(peer = %address, kind = error.kind.as_str(), %error, "handshake failed");
-                return;
-            }
-            Err(_) => {
-                metrics.reject("timeout");
-                tracing::debug!(peer = %address, "handshake timed out");
-                return;
-            }
-        };
+    let shaking = shake(stream, (&tls, &seat), address, config.handshake_timeout, &metrics);
+    // While hands are shaken there is no conversation, and afterwards nothing of this.
+    let Some(stream) = Box::pin(shaking).await else {
+        return;
+    };
+    let certificate = tls::peer_certificate(&stream);
+    let holder = holder(&proxy, certificate.as_ref(), address);
+    let bounds = Bounds::of(&holder);
+    if seat.seated(holder).is_err() {
+        return metrics.reject(FULL);
+    }
     metrics.accepted.inc();
     let _open = Open::count(&metrics.open);
 
-    let shown = tls::shown_chain(&stream, &time);
+    let time = Arc::clone(clients.time());
+    let standing = clients.standing(&stream);
     let tether = Tether::new(tasks.cancelled());
     let peer = Arc::new(Peer {
-        certificate: tls::peer_certificate(&stream),
+        certificate,
+        standing: standing.clone(),
         address,
         patience: config.write_timeout,
         tether: tether.clone(),
     });
     // In a place of its own: while hands are shaken there is none.
     let converse = Box::pin(converse(
-        stream,
+        (stream, seat, bounds),
         Arc::clone(&peer),
         proxy,
         config,
         time,
         (metrics, tasks),
     ));
-    let Some(shown) = shown else { return converse.await };
+    let Some(standing) = standing else {
+        return converse.await;
+    };
     tokio::select! {
         () = converse => {}
         // At once, not with a drain: whoever holds a key that was withdrawn gets no further byte.
-        error = clients.refuse(&shown) => {
+        error = Box::pin(standing.withdrawn()) => {
             tether.leave();
             tether.cut();
             let name = peer.certificate.as_ref().and_then(|certificate| certificate.common_name.as_deref());
@@ -117,9 +153,47 @@ pub(super) async fn serve(
     }
 }
 
+/// Shakes hands; `None` if nothing comes of it, which is counted.
+async fn shake(
+    stream: TcpStream,
+    (tls, seat): (&ServerTls, &Seat),
+    address: SocketAddr,
+    limit: Duration,
+    metrics: &ServerMetrics,
+) -> Option<ServerStream> {
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(limit, tls::accept(stream, tls)) => shaken,
+        () = seat.sent_away() => {
+            metrics.reject(FULL);
+            return None;
+        }
+    };
+    match shaken {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => {
+            metrics.reject(error.kind.as_str());
+            tracing::debug!(peer = %address, kind = error.kind.as_str(), %error, "handshake failed");
+        }
+        Err(_) => {
+            metrics.reject("timeout");
+            tracing::debug!(peer = %address, "handshake timed out");
+        }
+    }
+    None
+}
+
+/// Whose connection it is, once hands have been shaken.
+fn holder(proxy: &Proxy, certificate: Option<&PeerCertificate>, address: SocketAddr) -> Holder {
+    let name = certificate.and_then(|certificate| certificate.common_name.as_deref());
+    match name.filter(|name| proxy.transports().named(name).is_some()) {
+        Some(name) => Holder::Configured(name.into()),
+        None => Holder::Stranger(address.ip().to_canonical()),
+    }
+}
+
 /// HTTP, until the client ends it or it has been drained.
 async fn converse(
-    stream: ServerStream,
+    (stream, seat, bounds): (ServerStream, Seat, Bounds),
     peer: Arc<Peer>,
     proxy: Arc<Proxy>,
     config: ConnectionConfig,
@@ -132,15 +206,25 @@ async fn converse(
         .certificate
         .as_ref()
         .is_some_and(|certificate| certificate.not_after < time.floored(clock::wall()));
-    let asked = Arc::new(AtomicBool::new(false));
+    let (asked, is_tunnel) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let seat = Arc::new(seat);
     let service = {
-        let asked = Arc::clone(&asked);
+        let (asked, is_tunnel, seat) = (Arc::clone(&asked), Arc::clone(&is_tunnel), Arc::clone(&seat));
         service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
+            let busy = seat.busy();
             let (proxy, peer) = (Arc::clone(&proxy), Arc::clone(&peer));
             // hyper keeps the place of this future for as long as the answer streams: for hours under a watch.
             let handling = Box::pin(proxy.handle(request, peer));
-            async move { Ok::<_, Infallible>(handling.await.map(patience::watched)) }
+            let is_tunnel = Arc::clone(&is_tunnel);
+            async move {
+                let answer = handling.await;
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    is_tunnel.store(true, Ordering::Relaxed);
+                }
+                let answer = answer.map(patience::watched);
+                Ok::<_, Infallible>(answer.map(|body| Holding::new(body, busy)))
+            }
         })
     };
     let streams = Streams {
@@ -148,12 +232,13 @@ async fn converse(
         limit: config.write_timeout,
         metrics: metrics.clone(),
     };
-    let builder = builder(http2, &config, streams);
-    let stream = TokioIo::new(Taking::new(stream, config.write_timeout, metrics.clone()));
+    let builder = builder(http2, bounds, &config, streams);
+    let taking = Taking::new(stream, config.write_timeout, metrics.clone());
+    let stream = TokioIo::new(Lingering::new(taking, is_tunnel));
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let mut silence = pin!(tokio::time::sleep(config.header_timeout));
     let mut silent = true;
-    let mut leaving = pin!(async {
+    let mut leaving = Box::pin(async {
         tokio::select! {
             () = tasks.cancelled().cancelled() => {}
             () = time.in_touch(), if expired => {
@@ -164,6 +249,10 @@ async fn converse(
     let (ended, drained) = loop {
         tokio::select! {
             ended = connection.as_mut() => break (ended, false),
+            () = seat.sent_away() => {
+                tracing::debug!(peer = %address, "an idle connection makes room for another");
+                return metrics.reject(FULL);
+            }
             () = silence.as_mut(), if silent => {
                 silent = false;
                 if !asked.load(Ordering::Relaxed) {
@@ -184,13 +273,15 @@ async fn converse(
     if let Err(error) = ended {
         tracing::debug!(peer = %address, %error, "client connection ended");
     }
-    // What was upgraded is still this client's connection: counted, and drained as any other.
+    // What was upgraded is still this client's connection: counted, busy, and drained as any other.
+    let _busy = seat.busy();
     let mut tunnels = pin!(tether.tunnels_ended());
     if !drained {
         tokio::select! {
             biased;
             () = tunnels.as_mut() => return,
-            () = leaving => {}
+            // A watch over WebSocket ends now, as one over HTTP does.
+            () = leaving => tether.leave(),
         }
     }
     if tokio::time::timeout(config.drain_timeout, tunnels.as_mut())
@@ -202,17 +293,23 @@ async fn converse(
     }
 }
 
-fn builder(http2: bool, config: &ConnectionConfig, streams: Streams) -> auto::Builder<Streams> {
+fn builder(
+    http2: bool,
+    bounds: Bounds,
+    config: &ConnectionConfig,
+    streams: Streams,
+) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout);
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(bounds.section.min(HTTP1_BUFFER) as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADERS)
+        .max_concurrent_streams(bounds.streams)
+        .max_header_list_size(bounds.section)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)

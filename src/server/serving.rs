@@ -1,13 +1,8 @@
-//! What a listener serves with now: the TLS configuration of the newest material, built once for each;
-//! and whether the client of an open connection is still one to serve.
+//! What a listener serves with now: the TLS configuration of the newest material, built once for each.
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use crate::tls::{ClientTrust, ServerMaterial, ServerTls, ShownChain, TlsConfigError, TrustedTime};
-
-type Material = watch::Receiver<Option<Arc<ServerMaterial>>>;
+use crate::tls::{ClientTrust, Material, ServerStream, ServerTls, Standing, TrustedTime};
 
 /// Follows the material of one listener.
 pub(super) struct Serving {
@@ -27,7 +22,7 @@ impl Serving {
 
     /// For the next connection; `None` until there is something to verify clients with. Material that cannot be served
     /// with leaves what was good before.
-    pub(super) fn current(&mut self) -> Option<(ServerTls, Clients, Arc<TrustedTime>)> {
+    pub(super) fn current(&mut self) -> Option<(ServerTls, Clients)> {
         if (self.current.is_none() || self.material.has_changed().unwrap_or(false))
             && let Some(material) = self.material.borrow_and_update().clone()
         {
@@ -40,39 +35,26 @@ impl Serving {
         let clients = Clients {
             material: self.material.clone(),
             trust,
+            time: Arc::clone(&self.time),
         };
-        Some((tls, clients, Arc::clone(&self.time)))
+        Some((tls, clients))
     }
 }
 
-/// What the client of one connection was verified against.
+/// What the client of one connection is verified against.
 pub(super) struct Clients {
     material: Material,
     trust: Arc<ClientTrust>,
+    time: Arc<TrustedTime>,
 }
 
 impl Clients {
-    /// Resolves when what the client showed is not good any more: its authority was removed, or its certificate revoked.
-    /// An authority that was added, or a list that does not name it, changes nothing.
-    pub(super) async fn refuse(&mut self, shown: &ShownChain) -> TlsConfigError {
-        loop {
-            let trust = self
-                .material
-                .borrow_and_update()
-                .as_ref()
-                .map(|material| Arc::clone(material.clients()));
-            if let Some(trust) = trust
-                && trust.fingerprint() != self.trust.fingerprint()
-            {
-                if let Err(error) = trust.judge_again(shown) {
-                    return error;
-                }
-                self.trust = trust;
-            }
-            if self.material.changed().await.is_err() {
-                // The certificate manager has gone: the process is stopping.
-                std::future::pending().await
-            }
-        }
+    /// The standing of a client whose handshake is done; `None` if it showed no certificate.
+    pub(super) fn standing(self, stream: &ServerStream) -> Option<Arc<Standing>> {
+        Standing::of(stream, self.material, self.trust, &self.time).map(Arc::new)
+    }
+
+    pub(super) fn time(&self) -> &Arc<TrustedTime> {
+        &self.time
     }
 }

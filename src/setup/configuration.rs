@@ -12,6 +12,8 @@ use super::proxy::Proxy;
 pub(super) struct Configuration {
     pub(super) address: SocketAddr,
     pub(super) server: String,
+    /// The name in the server's certificate, if it is not the host's.
+    pub(super) tls_server_name: Option<String>,
     pub(super) proxy: Option<Proxy>,
     pub(super) upstream_ca: PathBuf,
     pub(super) client_ca: PathBuf,
@@ -107,6 +109,9 @@ impl Configuration {
         writeln!(out, "upstream:")?;
         writeln!(out, "  # From kubelet's kubeconfig.")?;
         writeln!(out, "  servers: [{}]", quoted(&self.server))?;
+        if let Some(name) = &self.tls_server_name {
+            writeln!(out, "  tlsServerName: {}", quoted(name))?;
+        }
         writeln!(out, "  caFile: {}", path(&self.upstream_ca))?;
         if let Some(proxy) = &self.proxy {
             writeln!(out, "  proxyURL: {}", quoted(&proxy.url))?;
@@ -134,6 +139,18 @@ impl Configuration {
             writeln!(out, "    certFile: {}", path(&client.cert))?;
             writeln!(out, "    keyFile: {}", path(&client.key))?;
         }
+        if let Some(reader) = self.issuer_reader() {
+            writeln!(
+                out,
+                "\n# With the cluster's keys a pod's new token is known that was never shown while the cloud was there. Nodes may"
+            )?;
+            writeln!(
+                out,
+                "# read them once examples/deploy/issuer/rbac.yaml is applied in the cluster."
+            )?;
+            writeln!(out, "offline:")?;
+            writeln!(out, "  issuer: {{commonName: {}}}", quoted(reader))?;
+        }
         let Some(pods) = &self.pods else {
             return Ok(());
         };
@@ -146,6 +163,14 @@ impl Configuration {
         writeln!(out, "  address: {}", quoted(&pods.address.to_string()))?;
         writeln!(out, "  serviceFor: [{}]", quoted(&pods.kubelet))?;
         writeln!(out, "  endpointsFor: [{}]", endpoints.join(", "))
+    }
+}
+
+impl Configuration {
+    /// As whom the cluster's keys are read: kubelet, once it has joined.
+    fn issuer_reader(&self) -> Option<&str> {
+        let mut names = self.clients.iter().map(|client| client.common_name.as_str());
+        names.find(|name| name.starts_with("system:node:"))
     }
 }
 

@@ -9,6 +9,7 @@ use super::host::Host;
 use super::paths;
 use super::root::Root;
 use super::step::Step;
+use crate::store;
 
 /// A step that did not work. Those before it are done, and it is not; doing it all again goes on here.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,8 @@ impl<'h, H: Host> Executor<'h, H> {
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
                 done => absent_is_done(done),
             },
-            Step::Purge { path } => absent_is_done(fs::remove_dir_all(at(path))),
+            // The configuration may name any directory: what is no cache stays.
+            Step::Purge { path } => store::purge(&at(path)).map_err(io::Error::other),
             // The machine's, done above.
             Step::RemoveInterface { .. } | Step::Systemd(_) | Step::AwaitReady { .. } => Ok(()),
         }

@@ -193,6 +193,7 @@ impl Original<'_> {
             server: local,
             authority: &authority,
             proxy: "",
+            server_name: "",
         };
         let text = kubeconfig::edit(self.text, &target)?;
         Ok(Pointed { text, trust })

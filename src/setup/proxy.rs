@@ -2,13 +2,20 @@
 
 use percent_encoding::percent_decode_str;
 
+use crate::upstream::ProxyScheme;
+
 /// The port of a URL without one, as Go takes it.
-const HTTP_PORT: u16 = 80;
+fn usual_port(scheme: ProxyScheme) -> u16 {
+    match scheme {
+        ProxyScheme::Http => 80,
+        ProxyScheme::Socks5 | ProxyScheme::Socks5h => 1080,
+    }
+}
 
 /// A proxy on the way to the apiserver.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Proxy {
-    /// `http://HOST:PORT`, nothing secret.
+    /// `http://HOST:PORT` or that of a SOCKS proxy, nothing secret.
     pub(super) url: String,
     /// `USER:PASSWORD`, nothing escaped.
     pub(super) credentials: Option<String>,
@@ -22,7 +29,9 @@ impl std::fmt::Debug for Proxy {
 
 /// A proxy that edgehold does not speak to, by its scheme.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a proxy-url that begins with {scheme}://, and edgehold goes through HTTP proxies (http://) only")]
+#[error(
+    "a proxy-url that begins with {scheme}://, and edgehold goes through http://, socks5:// and socks5h:// only"
+)]
 pub(super) struct OtherScheme {
     scheme: String,
 }
@@ -31,12 +40,13 @@ impl Proxy {
     /// Reads a `proxy-url`: `http`, `https` or `socks5` for client-go.
     pub(super) fn parse(text: &str) -> Result<Self, OtherScheme> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-        if !scheme.eq_ignore_ascii_case("http") {
-            return Err(OtherScheme {
-                // Never the rest: it may hold a password.
-                scheme: scheme.to_owned(),
-            });
-        }
+        let known = ProxyScheme::ALL
+            .into_iter()
+            .find(|known| known.as_str().eq_ignore_ascii_case(scheme));
+        let scheme = known.ok_or_else(|| OtherScheme {
+            // Never the rest: it may hold a password.
+            scheme: scheme.to_owned(),
+        })?;
         let (user, host) = match rest.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
             None => (None, rest),
@@ -46,10 +56,10 @@ impl Proxy {
         let port = if has_port {
             String::new()
         } else {
-            format!(":{HTTP_PORT}")
+            format!(":{}", usual_port(scheme))
         };
         Ok(Self {
-            url: format!("http://{host}{port}"),
+            url: format!("{}://{host}{port}", scheme.as_str()),
             credentials: user.map(|user| percent_decode_str(user).decode_utf8_lossy().into_owned()),
         })
     }
@@ -65,6 +75,8 @@ mod tests {
             ("http://proxy.example:3128", "http://proxy.example:3128", None),
             ("HTTP://proxy.example/", "http://proxy.example:80", None),
             ("http://[fd00::1]", "http://[fd00::1]:80", None),
+            ("socks5://proxy.example", "socks5://proxy.example:1080", None),
+            ("Socks5h://u:p@proxy:9050/", "socks5h://proxy:9050", Some("u:p")),
             (
                 "http://u:p%40ss@[fd00::1]:3128/",
                 "http://[fd00::1]:3128",
@@ -83,7 +95,7 @@ mod tests {
 
     #[test]
     fn another_scheme_is_refused_without_its_password() {
-        for scheme in ["https", "socks5", "socks5h"] {
+        for scheme in ["https", "socks4", "socks5x"] {
             let error = Proxy::parse(&format!("{scheme}://u:hunter2@proxy:1"))
                 .unwrap_err()
                 .to_string();

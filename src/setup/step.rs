@@ -93,7 +93,7 @@ pub enum Step {
         /// The directory.
         path: PathBuf,
     },
-    /// Remove a directory with everything in it.
+    /// Remove the cache in a directory, and the directory if nothing else is in it.
     Purge {
         /// The directory.
         path: PathBuf,
@@ -209,7 +209,7 @@ impl fmt::Display for Step {
             }
             Self::Remove { path } => write!(f, "remove {}", path.display()),
             Self::RemoveEmpty { path } => write!(f, "remove {}/ if it is empty", path.display()),
-            Self::Purge { path } => write!(f, "remove {}/ and everything in it", path.display()),
+            Self::Purge { path } => write!(f, "remove the cache in {}/", path.display()),
             Self::RemoveInterface { name, .. } => write!(f, "remove the interface {name}"),
             Self::Systemd(action) => write!(f, "systemctl {}", action.arguments().join(" ")),
             Self::AwaitReady { address, .. } => write!(f, "wait until edgehold serves at {address}"),

@@ -110,7 +110,7 @@ fn back(file: &KubeconfigFile, facts: &Facts) -> Result<Vec<Step>, Problem> {
         }
     }
     let by_hand = |wrong: String| Problem::new(wrong, "put its `server` and authority back by hand");
-    let (server, authority, proxy) = target(file, facts, ca).ok_or_else(|| {
+    let (server, authority, proxy, server_name) = target(file, facts, ca).ok_or_else(|| {
         by_hand(format!(
             "{}: where its apiserver was is not known",
             file.path.display()
@@ -120,6 +120,7 @@ fn back(file: &KubeconfigFile, facts: &Facts) -> Result<Vec<Step>, Problem> {
         server: &server,
         authority: &authority,
         proxy: &proxy,
+        server_name: &server_name,
     };
     let after = kubeconfig::edit(&file.text, &target)
         .map_err(|error| by_hand(format!("{} {error}", file.path.display())))?;
@@ -132,7 +133,7 @@ fn back(file: &KubeconfigFile, facts: &Facts) -> Result<Vec<Step>, Problem> {
 }
 
 /// Where a kubeconfig that was changed since, or came to be since, is to point.
-fn target(file: &KubeconfigFile, facts: &Facts, ca: &str) -> Option<(String, Authority, String)> {
+fn target(file: &KubeconfigFile, facts: &Facts, ca: &str) -> Option<(String, Authority, String, String)> {
     let now = file.current.as_ref().ok()?;
     let before = file.before().map(|(_, before)| before);
     let server = before.as_ref().map(|before| before.server.clone());
@@ -145,10 +146,18 @@ fn target(file: &KubeconfigFile, facts: &Facts, ca: &str) -> Option<(String, Aut
             .as_ref()
             .and_then(|config| Some(config.upstream.proxy.as_ref()?.to_string())),
     };
+    let server_name = match &before {
+        Some(before) => before.tls_server_name.clone(),
+        None => facts
+            .config
+            .as_ref()
+            .and_then(|config| config.upstream.tls_server_name.clone()),
+    };
     Some((
         server,
         authority(now, before, facts, ca)?,
         proxy.unwrap_or_default(),
+        server_name.unwrap_or_default(),
     ))
 }
 

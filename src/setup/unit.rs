@@ -58,6 +58,9 @@ RestartPreventExitStatus=64
 # The drain is given ten seconds, what is written down as many.
 TimeoutStopSec=30
 LimitNOFILE=65536
+# What callers without a configured certificate can make it take at most, and a quarter (docs/install.md, Memory).
+MemoryHigh=768M
+MemoryMax=1024M
 # kubelet's own is -999: without edgehold nothing on the node can speak to its apiserver.
 OOMScoreAdjust=-900
 UMask=0077
@@ -66,9 +69,11 @@ UMask=0077
 CapabilityBoundingSet={CAPABILITIES}
 NoNewPrivileges=yes
 
-# It writes below /var/lib/edgehold and nowhere else.
+# It writes below /var/lib/edgehold, has its admin socket in /run/edgehold, and touches nothing else.
 StateDirectory=edgehold
 StateDirectoryMode=0700
+RuntimeDirectory=edgehold
+RuntimeDirectoryMode=0700
 ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes

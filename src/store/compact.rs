@@ -106,6 +106,8 @@ impl FileLog {
         let new = writer.install(&self.slot.path)?;
         self.shared.dirty_dir(&self.slot.dir);
         state.adopt(new);
+        // The file may have been written by an earlier handle, and its sync have failed.
+        self.shared.retire(&self.slot);
         self.account(&state);
         Ok(())
     }
@@ -159,14 +161,20 @@ pub(super) fn compact_due(shared: &Arc<Shared>) -> Result<usize, StoreError> {
     let due = std::mem::take(&mut *shared.due.lock());
     let (mut done, mut first) = (0, Ok(()));
     for id in due {
-        let Some(log) = shared.loaded(&id) else {
-            continue;
-        };
-        match log.compact() {
+        // Nobody may have it open any more.
+        let compacted = shared.load(&id).and_then(|log| match log {
+            Some(log) => log.compact(),
+            None => Err(StoreError::Removed),
+        });
+        match compacted {
             Ok(()) => done += 1,
             Err(StoreError::Replaced | StoreError::Removed) => {}
             Err(e) => {
                 tracing::warn!(log = %id, error = %e, "a log could not be compacted");
+                // Else what is still in memory would never reach the disk.
+                if shared.going_over.load(SeqCst) {
+                    shared.due(&id);
+                }
                 first = first.and(Err(e));
             }
         }

@@ -4,12 +4,15 @@
 
 pub(super) mod files;
 pub(super) mod memory;
+pub(super) mod moving;
 pub(super) mod sealed;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::StoreError;
 use super::keys::KeyId;
 
 /// What a directory entry is.
@@ -86,6 +89,22 @@ pub(super) trait DiskFile: Send + Sync {
     fn read_raw_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.read_at(buf, offset)
     }
+}
+
+/// Removes the store below a root, and the root if nothing else is in it. What is no store of edgehold stays.
+///
+/// # Errors
+/// [`StoreError::Locked`]: a process uses it. [`StoreError::Io`].
+pub fn purge(root: &Path) -> Result<(), StoreError> {
+    files::purge(root)
+}
+
+/// Whether a store could be opened at a root and written to, without one being opened or anything changed.
+///
+/// # Errors
+/// As [`super::LogStore::open`]; [`StoreError::Io`] if the disk takes nothing.
+pub fn examine(root: &Path) -> Result<(), StoreError> {
+    files::examine(root)
 }
 
 /// Reads until `buf` is full or the file ends; gives the bytes read.

@@ -6,26 +6,32 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use crate::runtime::clock;
+
 use super::disk::files::Files;
 use super::disk::memory::Memory;
+use super::disk::moving::Moving;
 use super::disk::sealed::Sealed;
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, write_full};
 use super::keys::Keys;
 use super::log::{FileLog, State, Status, SyncMark};
 use super::recover::{self, Recovery};
 use super::staging::FileStaging;
 use super::writer::Writer;
-use super::{Log, LogId, LogSummary, Quota, Staging, Store, StoreError, StoreStats};
+use super::{Log, LogId, LogSummary, Quota, Staging, Store, StoreError, StoreStats, Worth};
 use super::{compact, format, quarantine, quota};
 
 /// The file backend, and the same in memory.
 pub struct LogStore {
     shared: Arc<Shared>,
+    /// Its disk, if it began in memory for want of a real one.
+    moving: Option<Arc<Moving>>,
 }
 
 impl LogStore {
@@ -56,6 +62,49 @@ impl LogStore {
         Self::on(Arc::new(Memory::default()))
     }
 
+    /// A store in memory that can go over to a disk: see [`LogStore::go_over`].
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn deferred() -> Result<Self, StoreError> {
+        let moving = Arc::new(Moving::default());
+        let store = Self::on(moving.clone())?;
+        Ok(Self {
+            moving: Some(moving),
+            ..store
+        })
+    }
+
+    /// Goes over to the store's place below `root`, once that can be written to: all that is kept in memory is written there,
+    /// in place of what an earlier process left of the same logs. What cannot be written now stays in memory, and is due
+    /// for [`Store::compact_due`].
+    ///
+    /// # Errors
+    /// As [`LogStore::open`]; [`StoreError::Io`] if there is not even a little room. The store is as it was.
+    pub fn go_over(&self, root: &Path, keys: Keys) -> Result<(), StoreError> {
+        let disk = Arc::new(Sealed::new(Arc::new(Files::open(root)?), keys));
+        self.go_over_to(disk)
+    }
+
+    pub(super) fn go_over_to(&self, disk: Arc<dyn Disk>) -> Result<(), StoreError> {
+        let Some(moving) = &self.moving else {
+            return Ok(());
+        };
+        try_to_write(&*disk).map_err(|e| StoreError::io("write", TRIAL, e))?;
+        if !moving.go_over(disk) {
+            return Ok(());
+        }
+        self.shared.going_over.store(true, SeqCst);
+        self.shared.known_dirs.lock().clear();
+        for log in self.logs() {
+            self.shared.due(&log.id);
+        }
+        if let Err(error) = self.compact_due() {
+            tracing::warn!(%error, "not all of the cache could be written to the disk yet");
+        }
+        Ok(())
+    }
+
     /// Opens the store on a disk.
     pub(super) fn on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
@@ -70,12 +119,25 @@ impl LogStore {
             due: Mutex::default(),
             reseal: Mutex::default(),
             counters: Counters::default(),
+            going_over: AtomicBool::new(false),
             ticks: AtomicU64::new(1),
             temps: AtomicU64::new(0),
         });
         recover::survey(&shared)?;
-        Ok(Self { shared })
+        Ok(Self { shared, moving: None })
     }
+}
+
+/// What is written to see whether a disk takes anything, and how much.
+const TRIAL: &str = "trial.tmp";
+const TRIAL_LEN: usize = 256 << 10;
+
+fn try_to_write(disk: &dyn Disk) -> io::Result<()> {
+    let _none = disk.remove(TRIAL);
+    let file = disk.create(TRIAL)?;
+    let written = write_full(&*file, &vec![0; TRIAL_LEN], 0).and_then(|()| file.sync());
+    disk.remove(TRIAL)?;
+    written
 }
 
 /// What the store, its open logs and its stagings share.
@@ -96,6 +158,8 @@ pub(super) struct Shared {
     /// Logs that were found sealed with an old key, or plain though they should not be.
     pub(super) reseal: Mutex<Vec<LogId>>,
     pub(super) counters: Counters,
+    /// Some logs may still be in memory that belong on the disk.
+    pub(super) going_over: AtomicBool,
     /// Counts uses, so that the order of use does not depend on a clock.
     ticks: AtomicU64,
     temps: AtomicU64,
@@ -169,6 +233,22 @@ pub(super) struct Counters {
     pub(super) confirmed: AtomicU64,
     pub(super) append_failures: AtomicU64,
     pub(super) sync_failures: AtomicU64,
+    /// See [`StoreStats::last_failure`].
+    pub(super) last_failure: Mutex<Option<SystemTime>>,
+}
+
+impl Counters {
+    /// The disk failed an append.
+    pub(super) fn append_failed(&self) {
+        self.append_failures.fetch_add(1, SeqCst);
+        *self.last_failure.lock() = Some(clock::wall());
+    }
+
+    /// The disk failed a sync.
+    pub(super) fn sync_failed(&self) {
+        self.sync_failures.fetch_add(1, SeqCst);
+        *self.last_failure.lock() = Some(clock::wall());
+    }
 }
 
 impl Slot {
@@ -319,6 +399,15 @@ impl Shared {
         }
     }
 
+    /// Forgets the syncs that wait for a file whose place was just taken.
+    pub(super) fn retire(&self, slot: &Arc<Slot>) {
+        for pending in self.unsynced.lock().iter() {
+            if Arc::ptr_eq(&pending.slot, slot) {
+                pending.mark.dead.store(true, SeqCst);
+            }
+        }
+    }
+
     /// Notes that names in a directory are not durable yet.
     pub(super) fn dirty_dir(&self, dir: &str) {
         self.dirty_dirs.lock().insert(dir.to_owned());
@@ -332,7 +421,7 @@ impl Shared {
             return Ok(());
         }
         self.disk.sync_dir(dir).map_err(|e| {
-            self.counters.sync_failures.fetch_add(1, SeqCst);
+            self.counters.sync_failed();
             self.dirty_dir(dir);
             StoreError::io("sync", dir, e)
         })
@@ -411,7 +500,7 @@ impl Shared {
             }
             file.mark.queued.store(false, SeqCst);
             if let Err(e) = file.sync(&*self.disk) {
-                self.counters.sync_failures.fetch_add(1, SeqCst);
+                self.counters.sync_failed();
                 first = first.and(Err(StoreError::io("sync", &file.slot.path, e)));
                 // The kernel may have dropped what it could not write, and say nothing next time: only a new
                 // file is sure again. What an earlier process wrote and nobody has open is tried again.
@@ -434,6 +523,11 @@ impl Store for LogStore {
         let mut logs: Vec<_> = slots.values().filter_map(|slot| slot.summary()).collect();
         logs.sort_by(|a, b| a.id.cmp(&b.id));
         logs
+    }
+
+    fn holds(&self, id: &LogId) -> bool {
+        let slots = self.shared.slots.lock();
+        slots.get(id).is_some_and(|slot| slot.bytes.load(SeqCst) > 0)
     }
 
     fn load(&self, id: &LogId) -> Result<Option<Arc<dyn Log>>, StoreError> {
@@ -466,7 +560,7 @@ impl Store for LogStore {
         compact::compact_due(&self.shared)
     }
 
-    fn enforce(&self, quota: Quota, protected: &dyn Fn(&LogId) -> bool) -> Vec<LogId> {
+    fn enforce(&self, quota: Quota, worth: &dyn Fn(&LogId) -> Worth) -> Vec<LogId> {
         let logs: Vec<_> = {
             let slots = self.shared.slots.lock();
             let uses = slots.values().map(|slot| quota::Use {
@@ -476,7 +570,7 @@ impl Store for LogStore {
             });
             uses.collect()
         };
-        let mut victims = quota.victims(logs, protected);
+        let mut victims = quota.victims(logs, worth);
         victims.retain(|id| match self.shared.remove(id) {
             Ok(()) => {
                 self.shared.counters.evicted.fetch_add(1, SeqCst);
@@ -506,6 +600,7 @@ impl Store for LogStore {
             confirmed: counters.confirmed.load(SeqCst),
             append_failures: counters.append_failures.load(SeqCst),
             sync_failures: counters.sync_failures.load(SeqCst),
+            last_failure: *counters.last_failure.lock(),
         }
     }
 }

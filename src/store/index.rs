@@ -102,6 +102,13 @@ impl Index {
                 .all(|((key, entry), (other_key, other))| key == other_key && entry.same_value(other))
     }
 
+    /// At most `most` keys behind `after`.
+    pub(super) fn keys_after(&self, after: Option<&[u8]>, most: usize) -> Vec<Box<[u8]>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.map.range::<[u8], _>((from, Bound::Unbounded));
+        behind.take(most).map(|(key, _)| key.clone()).collect()
+    }
+
     /// The places of the items whose keys start with `prefix`.
     pub(super) fn places(&self, prefix: &[u8]) -> Vec<ItemRef> {
         self.map

@@ -208,7 +208,7 @@ impl FileLog {
             return Err(StoreError::TooLarge);
         }
         if let Err(e) = write_full(&*state.file, &buf, state.end) {
-            self.shared.counters.append_failures.fetch_add(1, SeqCst);
+            self.shared.counters.append_failed();
             if state.file.set_len(state.end).is_err() {
                 state.status = Status::Broken;
                 self.shared.due(&self.slot.id);
@@ -312,6 +312,10 @@ impl Log for FileLog {
 
     fn contains(&self, key: &[u8]) -> bool {
         self.state.lock().contents.index.find(key).is_some()
+    }
+
+    fn keys_after(&self, after: Option<&[u8]>, most: usize) -> Vec<Box<[u8]>> {
+        self.state.lock().contents.index.keys_after(after, most)
     }
 
     fn snapshot(&self) -> LogSnapshot {

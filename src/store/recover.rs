@@ -102,7 +102,9 @@ fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<Arc<Slot>>) -> io::Res
     shared.disk.create_dir(dir)?;
     let entries = shared.disk.list(dir)?;
     if entries.is_empty() {
-        return shared.disk.remove_dir(dir);
+        // On a disk that cannot be written it stays.
+        let _stays = shared.disk.remove_dir(dir);
+        return Ok(());
     }
     shared.known_dirs.lock().insert(dir.to_owned());
     shared.dirty_dir(dir);
@@ -112,7 +114,9 @@ fn survey_dir(shared: &Shared, dir: &str, found: &mut Vec<Arc<Slot>>) -> io::Res
             continue;
         }
         if name.ends_with(".tmp") {
-            shared.disk.remove(&path)?;
+            if let Err(error) = shared.disk.remove(&path) {
+                tracing::debug!(path, %error, "what was left half written stays");
+            }
         } else if name.strip_suffix(".log").is_some_and(is_hash) {
             match survey_file(shared, &path) {
                 Ok(slot) => found.extend(slot),

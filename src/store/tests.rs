@@ -4,8 +4,9 @@ mod contract;
 mod crash;
 mod damage;
 mod files;
+mod moving;
 mod sealed;
-mod sim;
+pub(crate) mod sim;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,11 @@ impl Coat {
             Self::Sealed => open_with(sim, &["1"]),
         }
     }
+}
+
+/// A store on a simulated disk, for the simulations of what stands on it.
+pub(crate) fn on(sim: &sim::Sim) -> LogStore {
+    LogStore::on(Arc::new(sim.clone())).unwrap()
 }
 
 /// A store on a simulated disk with these keys, each made of one repeated digit.

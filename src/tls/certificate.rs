@@ -80,6 +80,12 @@ impl CertificateInfo {
     }
 }
 
+/// The SubjectPublicKeyInfo (DER) of a certificate.
+pub(super) fn public_key(der: &[u8]) -> Result<Vec<u8>, CertificateParseError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateParseError::NotX509)?;
+    Ok(certificate.public_key().raw.to_vec())
+}
+
 fn names(certificate: &X509Certificate<'_>, oid: &Oid<'_>) -> Result<Vec<String>, CertificateParseError> {
     certificate
         .subject()

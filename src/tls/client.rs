@@ -137,12 +137,27 @@ impl TlsConnectErrorKind {
         }
     }
 
+    /// What TLS said, if that is among the causes of an error.
+    pub fn within(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            if let Some(io) = cause.downcast_ref::<io::Error>()
+                && tls_error(io).is_some()
+            {
+                return Some(Self::of(io));
+            }
+            next = cause.source();
+        }
+        None
+    }
+
     fn of(error: &io::Error) -> Self {
         match tls_error(error) {
             None if is_closed(error) => Self::Closed,
             None => Self::Io,
             Some(Error::InvalidCertificate(error)) => match error {
-                CertificateError::UnknownIssuer => Self::UntrustedServer,
+                // Another authority of the same name, as kubeadm gives to that of every cluster, is a bad signature.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UntrustedServer,
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     Self::WrongServerName
                 }

@@ -16,6 +16,19 @@ pub enum TlsConfigError {
     Rustls(#[from] rustls::Error),
 }
 
+impl TlsConfigError {
+    /// Whether a certificate was refused because its extended key usage does not allow what it is shown for.
+    pub fn is_about_purpose(&self) -> bool {
+        matches!(
+            self,
+            Self::Rustls(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::InvalidPurpose
+                    | rustls::CertificateError::InvalidPurposeContext { .. }
+            ))
+        )
+    }
+}
+
 /// The TLS error inside an I/O error, if it is one.
 pub(super) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()

@@ -4,18 +4,17 @@
 //! leaf is valid: that a certificate has expired is said apart from whose it is.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::{WebPkiServerVerifier, danger::ServerCertVerifier as _, verify_server_name};
+use rustls::client::verify_server_name;
 use rustls::server::ParsedCertificate;
-use rustls::server::WebPkiClientVerifier;
 
 use super::certificate::CertificateInfo;
 use super::client::ServerName;
 use super::handshake::TlsConfigError;
 use super::pem::{self, ClientIdentity, KeyPair, LoadError, PairPaths, Roots};
 use super::time::unix;
+use super::trust::{ClientTrust, ServerTrust};
 
 /// A pair as it is at this moment.
 #[derive(Debug, Clone)]
@@ -66,12 +65,10 @@ impl PairInfo {
     /// # Errors
     /// Why it would not.
     pub fn is_client_of(&self, roots: &Roots, wall: SystemTime) -> Result<(), TlsConfigError> {
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots.store()), super::provider())
-                .build()?;
+        let trust = ClientTrust::new(roots, None)?;
         let chain = self.pair.certified.cert.split_first();
         let (leaf, rest) = chain.ok_or(TlsConfigError::NoCa)?;
-        verifier.verify_client_cert(leaf, rest, unix(self.moment(wall)))?;
+        trust.verify(leaf, rest, unix(self.moment(wall)))?;
         Ok(())
     }
 
@@ -85,12 +82,10 @@ impl PairInfo {
         roots: &Roots,
         wall: SystemTime,
     ) -> Result<(), TlsConfigError> {
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::clone(roots.store()), super::provider())
-                .build()?;
+        let trust = ServerTrust::new(roots)?;
         let chain = self.pair.certified.cert.split_first();
         let (leaf, rest) = chain.ok_or(TlsConfigError::NoCa)?;
-        verifier.verify_server_cert(leaf, rest, name.as_rustls(), &[], unix(self.moment(wall)))?;
+        trust.verify(leaf, rest, name.as_rustls(), unix(self.moment(wall)))?;
         Ok(())
     }
 

@@ -5,6 +5,8 @@
 //! Invariants: a [`KeyPair`] has a leaf that parses and a key that belongs to it; [`Roots`] has at least one usable
 //! authority; no error text holds any of a file's content.
 
+mod unusual;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -16,11 +18,12 @@ use rustls::pki_types::pem::{Error as PemError, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::{CertificateInfo, CertificateParseError, Validity, sha256_hex};
+use super::certificate::{CertificateInfo, CertificateParseError, Validity, public_key, sha256_hex};
 use super::seal::FileSeal;
 use super::status::CertificateState;
 use super::trust::ClientTrust;
 use crate::runtime::exposure::is_open_to_all;
+pub use unusual::Unusual;
 
 /// Far above any real bundle (Mozilla's is 0.25 MB), far below what a wrong path could cost.
 const SIZE_LIMIT: u64 = 4 << 20;
@@ -146,7 +149,7 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
-    /// Readable, without a private key (an encrypted one does not count).
+    /// Readable, without a private key.
     #[error("{}: no private key in it", path.display())]
     NoKey {
         /// The file.
@@ -163,6 +166,16 @@ pub enum LoadError {
     HalfWritten {
         /// The file.
         path: PathBuf,
+    },
+    /// No certificate or no private key, but something that can be named.
+    #[error("{}: no {wanted} in it; it is {found}", path.display())]
+    Unusual {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: &'static str,
+        /// What is there, and the way out.
+        found: Unusual,
     },
     /// A PEM section that is not what it says.
     #[error("{}: damaged: {reason}", path.display())]
@@ -207,10 +220,17 @@ impl LoadError {
             | Self::TooLarge { .. }
             | Self::Unreadable { .. }
             | Self::Interrupted { .. } => CertificateState::Unreadable,
-            Self::NoCertificate { .. } | Self::NoKey { .. } | Self::NoList { .. } => {
-                CertificateState::Incomplete
+            // An empty file, or half a pair, is about to be written.
+            Self::NoCertificate { .. }
+            | Self::NoKey { .. }
+            | Self::NoList { .. }
+            | Self::Unusual {
+                found: Unusual::Empty | Unusual::Certificate | Unusual::PrivateKey,
+                ..
+            } => CertificateState::Incomplete,
+            Self::HalfWritten { .. } | Self::Damaged { .. } | Self::Unusual { .. } => {
+                CertificateState::Damaged
             }
-            Self::HalfWritten { .. } | Self::Damaged { .. } => CertificateState::Damaged,
             Self::KeyMismatch { .. } => CertificateState::KeyMismatch,
             Self::WrongName { .. } => CertificateState::WrongName,
         }
@@ -294,6 +314,7 @@ impl ServerMaterial {
 #[derive(Debug, Clone)]
 pub struct Roots {
     store: Arc<RootCertStore>,
+    certificates: Arc<[CertificateDer<'static>]>,
     fingerprint: String,
     periods: Vec<(SystemTime, SystemTime)>,
     skipped: usize,
@@ -335,6 +356,11 @@ impl Roots {
     pub(super) fn store(&self) -> &Arc<RootCertStore> {
         &self.store
     }
+
+    /// Whether this very certificate is one of the bundle.
+    pub(super) fn holds(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.iter().any(|held| held == certificate)
+    }
 }
 
 /// Loads a chain and its key.
@@ -354,28 +380,35 @@ pub(super) fn load_pair(paths: &PairPaths) -> Result<KeyPair, LoadError> {
 pub(super) fn parse_pair(cert_pem: &[u8], key_pem: &[u8], paths: &PairPaths) -> Result<KeyPair, LoadError> {
     let chain = certificates(cert_pem, &paths.cert)?;
     let key = private_key(key_pem, &paths.key)?;
-    let mut infos = Vec::with_capacity(chain.len());
+    let unusable = |error: CertificateParseError| damaged(&paths.cert, &error);
+    let mut leaf = None;
     for der in &chain {
-        infos.push(CertificateInfo::parse(der).map_err(|error| damaged(&paths.cert, &error))?);
+        let info = CertificateInfo::parse(der).map_err(unusable)?;
+        if leaf.is_none() {
+            leaf = Some((info, public_key(der).map_err(unusable)?));
+        }
     }
-    let Some(leaf) = infos.into_iter().next() else {
+    let Some((leaf, certified_key)) = leaf else {
         return Err(LoadError::NoCertificate {
             path: paths.cert.clone(),
         });
     };
     let chain_digest = digest(&chain);
-    let certified = CertifiedKey::from_der(chain, key, &super::provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => LoadError::KeyMismatch {
-            cert: paths.cert.clone(),
-            key: paths.key.clone(),
-        },
-        _ => LoadError::Damaged {
+    let key = super::provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|_| LoadError::Damaged {
             path: paths.key.clone(),
             reason: "the private key is not of a supported kind, or broken".to_owned(),
-        },
-    })?;
+        })?;
+    if key.public_key().is_some_and(|public| *public != *certified_key) {
+        return Err(LoadError::KeyMismatch {
+            cert: paths.cert.clone(),
+            key: paths.key.clone(),
+        });
+    }
     Ok(KeyPair {
-        certified: Arc::new(certified),
+        certified: Arc::new(CertifiedKey::new(chain, key)),
         leaf,
         chain_digest,
         exposed: None,
@@ -410,7 +443,8 @@ fn bundle_of(found: Vec<CertificateDer<'static>>, path: &Path) -> Result<Roots, 
     let mut store = RootCertStore::empty();
     let mut periods = Vec::with_capacity(found.len());
     let mut skipped = 0;
-    for der in found {
+    for der in &found {
+        let der = der.clone();
         match CertificateInfo::parse(&der) {
             // A name in an odd string type does no harm in an authority; its period is then not watched.
             Ok(info) => {
@@ -432,6 +466,7 @@ fn bundle_of(found: Vec<CertificateDer<'static>>, path: &Path) -> Result<Roots, 
     }
     Ok(Roots {
         store: Arc::new(store),
+        certificates: found.into(),
         fingerprint,
         periods,
         skipped,
@@ -475,19 +510,38 @@ fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>,
         }
     }
     if found.is_empty() {
-        return Err(LoadError::NoCertificate {
-            path: path.to_owned(),
+        let path = path.to_owned();
+        return Err(match Unusual::of(pem) {
+            Some(found) => LoadError::Unusual {
+                path,
+                wanted: "certificate",
+                found,
+            },
+            None => LoadError::NoCertificate { path },
         });
     }
     Ok(found)
 }
 
 fn private_key(pem: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        PemError::NoItemsFound => LoadError::NoKey {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match (error, Unusual::of(pem)) {
+        // Inside a section that is still being written there is nothing to name yet.
+        (error @ PemError::MissingSectionEnd { .. }, _) => broken(path, &error),
+        // There is a key, and it is damaged.
+        (error, Some(Unusual::PrivateKey | Unusual::Certificate))
+            if !matches!(error, PemError::NoItemsFound) =>
+        {
+            broken(path, &error)
+        }
+        (_, Some(found)) => LoadError::Unusual {
+            path: path.to_owned(),
+            wanted: "private key",
+            found,
+        },
+        (PemError::NoItemsFound, None) => LoadError::NoKey {
             path: path.to_owned(),
         },
-        error => broken(path, &error),
+        (error, None) => broken(path, &error),
     })
 }
 
@@ -522,3 +576,6 @@ fn digest(chain: &[CertificateDer<'_>]) -> String {
     let parts: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
     sha256_hex(&parts)
 }
+
+#[cfg(test)]
+mod tests;

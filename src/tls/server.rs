@@ -24,9 +24,7 @@ use super::client::Alpn;
 use super::handshake::{TlsConfigError, is_closed, tls_error};
 use super::pem::ServerMaterial;
 use super::time::TrustedTime;
-use super::trust::ShownChain;
 use super::verify::ClientVerifier;
-use crate::runtime::clock;
 
 /// A connection after its handshake.
 pub type ServerStream<IO = TcpStream> = tokio_rustls::server::TlsStream<IO>;
@@ -171,16 +169,6 @@ pub fn peer_certificate<IO>(stream: &ServerStream<IO>) -> Option<PeerCertificate
         organizations: info.organizations,
         fingerprint: info.fingerprint,
         not_after: info.not_after,
-    })
-}
-
-/// What the client showed, to be judged again later; `None` if it showed nothing.
-pub fn shown_chain<IO>(stream: &ServerStream<IO>, time: &TrustedTime) -> Option<ShownChain> {
-    let chain = stream.get_ref().1.peer_certificates()?;
-    Some(ShownChain {
-        chain: chain.to_vec(),
-        at: time.floored(clock::wall()),
-        or_at: time.second_look(),
     })
 }
 

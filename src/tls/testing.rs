@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, SigningKey as _,
 };
+use x509_parser::asn1_rs::Any;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
@@ -105,6 +107,31 @@ impl Issued {
     }
 }
 
+/// The elements of DER within an element.
+fn elements(der: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = Any::from_der(der).unwrap().1.data;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let after = Any::from_der(rest).unwrap().0;
+        found.push(rest[..rest.len() - after.len()].to_vec());
+        rest = after;
+    }
+    found
+}
+
+/// One element of DER.
+pub(crate) fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let mut der = vec![tag];
+    match content.len() {
+        ..128 => der.push(length[1]),
+        128..256 => der.extend([0x81, length[1]]),
+        _ => der.extend([0x82, length[0], length[1]]),
+    }
+    der.extend(content);
+    der
+}
+
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
@@ -155,6 +182,35 @@ impl Authority {
             der: certificate.der().to_vec(),
             cert_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
+        }
+    }
+
+    /// The same certificate in X.509 v1, as `openssl x509 -req` makes it without `-extfile`: signed anew, without extensions.
+    pub(crate) fn issue_v1(&self, spec: &LeafSpec) -> Issued {
+        self.issue_edited(spec, |fields| *fields = fields[1..7].to_vec())
+    }
+
+    /// A certificate whose fields (version, serial, signature algorithm, issuer, validity, subject, key, extensions; each one
+    /// element of DER) were changed before it was signed.
+    pub(crate) fn issue_edited(&self, spec: &LeafSpec, edit: impl FnOnce(&mut Vec<Vec<u8>>)) -> Issued {
+        let issued = self.issue(spec);
+        let outer = elements(&issued.der);
+        let mut fields = elements(&outer[0]);
+        assert_eq!(fields.len(), 8);
+        edit(&mut fields);
+        let content = tagged(0x30, &fields.concat());
+        let mut signature = vec![0];
+        signature.extend(self.issuer.key().sign(&content).unwrap());
+        let algorithm = fields.iter().position(|field| field[0] == 0x30).unwrap();
+        let der = tagged(
+            0x30,
+            &[content, fields[algorithm].clone(), tagged(3, &signature)].concat(),
+        );
+        let pem = base64::prelude::BASE64_STANDARD.encode(&der);
+        Issued {
+            cert_pem: format!("-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n"),
+            der,
+            key_pem: issued.key_pem,
         }
     }
 

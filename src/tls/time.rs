@@ -46,6 +46,31 @@ impl Expiry {
     }
 }
 
+/// How far the clock of this node is ahead of an apiserver's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockOffset {
+    /// Negative: it is behind. To a second, and as long as an answer takes.
+    pub seconds: i64,
+    /// Since when it is about so, by this node's clock.
+    pub since: SystemTime,
+}
+
+impl ClockOffset {
+    /// After an answer that said `date` at `wall`; `before`: what was known. Within a minute it is the same.
+    fn after(before: Option<Self>, date: SystemTime, wall: SystemTime) -> Self {
+        let whole = |apart: Duration| i64::try_from(apart.as_secs()).unwrap_or(i64::MAX);
+        let seconds = match wall.duration_since(date) {
+            Ok(ahead) => whole(ahead),
+            Err(behind) => -whole(behind.duration()),
+        };
+        let same = before.filter(|before| before.seconds.abs_diff(seconds) < 60);
+        Self {
+            seconds,
+            since: same.map_or(wall, |before| before.since),
+        }
+    }
+}
+
 /// Wall time with a floor, shared by all configurations of the process.
 #[derive(Debug, Default)]
 pub struct TrustedTime {
@@ -54,6 +79,8 @@ pub struct TrustedTime {
     last_contact: AtomicU64,
     /// Unix seconds at which the newest certificate in use was issued.
     issued: AtomicU64,
+    /// How far apart the clocks were at the last answer.
+    offset: Mutex<Option<ClockOffset>>,
     /// The validity of the certificate that an apiserver showed last.
     upstream: Mutex<Option<(SystemTime, SystemTime)>>,
     /// No contact since the link was lost, or since the start on an earlier run's memory.
@@ -84,6 +111,10 @@ impl TrustedTime {
     /// The cloud answered, and said what time it was there (the `Date` of its answer). The local clock must not be
     /// passed for it: a clock that is years ahead for a minute would be remembered.
     pub fn contact(&self, date: Option<SystemTime>) {
+        if let Some(date) = date {
+            let mut offset = self.offset.lock();
+            *offset = Some(ClockOffset::after(*offset, date, clock::wall()));
+        }
         if let Some(since) = date.filter(|date| self.is_believed(*date)).and_then(seconds) {
             self.last_contact.store(since, Ordering::Relaxed);
         }
@@ -95,6 +126,11 @@ impl TrustedTime {
     pub fn lost(&self) {
         self.offline
             .send_if_modified(|offline| !std::mem::replace(offline, true));
+    }
+
+    /// Whether there has been no contact since the cloud was lost, or since the start.
+    pub fn is_away(&self) -> bool {
+        *self.offline.borrow()
     }
 
     /// Resolves while the cloud is in touch.
@@ -119,6 +155,11 @@ impl TrustedTime {
         self.upstream.lock().is_none_or(|(from, until)| {
             date <= until && date.checked_add(SKEW).is_some_and(|date| date >= from)
         })
+    }
+
+    /// How far the clock of this node is from the apiserver's, as of the last answer, whoever is right.
+    pub fn offset(&self) -> Option<ClockOffset> {
+        *self.offset.lock()
     }
 
     /// The last contact, to be kept over a restart.
@@ -274,6 +315,16 @@ mod tests {
         }
         time.contact(Some(at(NOW + 5)));
         assert_eq!(time.last_contact(), Some(at(NOW + 5)));
+    }
+
+    #[test]
+    fn how_far_the_clocks_are_apart_is_known_and_since_when() {
+        let first = ClockOffset::after(None, at(NOW), at(NOW + 1000));
+        assert_eq!((first.seconds, first.since), (1000, at(NOW + 1000)));
+        let next = ClockOffset::after(Some(first), at(NOW + 50), at(NOW + 1051));
+        assert_eq!((next.seconds, next.since), (1001, at(NOW + 1000)));
+        let set_back = ClockOffset::after(Some(next), at(NOW + 60), at(NOW));
+        assert_eq!((set_back.seconds, set_back.since), (-60, at(NOW)));
     }
 
     #[tokio::test]

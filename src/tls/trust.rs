@@ -1,6 +1,7 @@
 //! Which clients are trusted: the authorities that may have signed a certificate, and the lists of those revoked.
 //!
-//! Chain, signature, key usage and revocation are webpki's alone. Owns how several lists count together, and that a
+//! Chain, signature, key usage and revocation are webpki's, but for two kinds of certificate that it does not take and
+//! kube-apiserver does: [`super::v1`] and [`super::pinned`]. Owns how several lists count together, and that a
 //! connection can be judged again when authorities or lists change, by what its client showed.
 //!
 //! Invariant: what was good stays good for as long as neither authorities nor lists speak against it: the moment at which
@@ -10,15 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier as _};
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, Error};
 
 use super::handshake::TlsConfigError;
 use super::pem::Roots;
+use super::pinned::{Pinned, Usage};
 use super::revocation::RevocationLists;
 use super::time::unix;
+use super::v1::V1Certificate;
 
 /// Authorities and lists, ready to verify with.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub struct ClientTrust {
     /// One for each list: authorities of one name (clusters call theirs `kubernetes`) may have a list each, and webpki
     /// would take the first for both.
     lists: Vec<Arc<dyn ClientCertVerifier>>,
+    roots: Roots,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
     fingerprint: String,
     /// Said once, not at each handshake.
     spoke_of_bad_list: AtomicBool,
@@ -40,8 +48,8 @@ impl ClientTrust {
     pub(super) fn new(roots: &Roots, revoked: Option<&RevocationLists>) -> Result<Self, TlsConfigError> {
         let builder =
             || WebPkiClientVerifier::builder_with_provider(Arc::clone(roots.store()), super::provider());
-        let lists = revoked.map(RevocationLists::lists).unwrap_or_default();
-        let lists = lists.iter().map(|list| {
+        let der = revoked.map(RevocationLists::lists).unwrap_or_default();
+        let lists = der.iter().map(|list| {
             builder()
                 .with_crls([list.clone()])
                 .allow_unknown_revocation_status()
@@ -51,6 +59,8 @@ impl ClientTrust {
         Ok(Self {
             chain: builder().allow_unauthenticated().build()?,
             lists: lists.collect::<Result<_, _>>()?,
+            roots: roots.clone(),
+            revoked: der.to_vec(),
             fingerprint: format!("{}{digest}", roots.fingerprint()),
             spoke_of_bad_list: AtomicBool::new(false),
         })
@@ -82,7 +92,10 @@ impl ClientTrust {
         rest: &[CertificateDer<'_>],
         at: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(leaf, rest, at)?;
+        let verified = match self.chain.verify_client_cert(leaf, rest, at) {
+            Ok(verified) => verified,
+            Err(error) => return self.verify_otherwise(leaf, at, error),
+        };
         for list in &self.lists {
             match list.verify_client_cert(leaf, rest, at) {
                 Ok(_) => {}
@@ -94,6 +107,23 @@ impl ClientTrust {
             }
         }
         Ok(verified)
+    }
+
+    /// The verdict on what webpki has refused, which stands where the certificate is not of the two kinds.
+    fn verify_otherwise(
+        &self,
+        leaf: &CertificateDer<'_>,
+        at: UnixTime,
+        error: Error,
+    ) -> Result<ClientCertVerified, Error> {
+        if let Some(v1) = V1Certificate::read(leaf) {
+            v1.verify(self.roots.store(), &self.revoked, at)?;
+        } else if let Some(pinned) = Pinned::find(leaf, &self.roots) {
+            pinned.verify(Usage::Client, at)?;
+        } else {
+            return Err(error);
+        }
+        Ok(ClientCertVerified::assertion())
     }
 
     /// For what TLS asks beside the chain.
@@ -108,6 +138,51 @@ impl ClientTrust {
                 "a list of revoked certificates is not by the authority that it names, and says nothing of its clients"
             );
         }
+    }
+}
+
+/// Which servers are trusted.
+#[derive(Debug)]
+pub(super) struct ServerTrust {
+    chain: Arc<WebPkiServerVerifier>,
+    roots: Roots,
+}
+
+impl ServerTrust {
+    /// # Errors
+    /// Authorities that cannot be used.
+    pub(super) fn new(roots: &Roots) -> Result<Self, TlsConfigError> {
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots.store()), super::provider())
+            .build()?;
+        Ok(Self {
+            chain,
+            roots: roots.clone(),
+        })
+    }
+
+    /// The verdict at a moment, for a server that is called `name`.
+    pub(super) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        at: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let refused = match self.chain.verify_server_cert(leaf, rest, name, &[], at) {
+            Ok(verified) => return Ok(verified),
+            Err(error) => error,
+        };
+        let Some(pinned) = Pinned::find(leaf, &self.roots) else {
+            return Err(refused);
+        };
+        pinned.verify(Usage::Server, at)?;
+        verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    /// For what TLS asks beside the chain.
+    pub(super) fn plain(&self) -> &WebPkiServerVerifier {
+        &self.chain
     }
 }
 

@@ -24,6 +24,7 @@ use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::tls::Alpn;
 
+use super::cause::Cause;
 use super::dial::Path;
 use super::effort::Repeat;
 use super::error::{Failure, UpstreamError, chain};
@@ -31,8 +32,15 @@ use super::pulse::Pulse;
 use super::replay::{Replay, is_unprocessed};
 use super::silence::Silence;
 
-/// Streams on one HTTP/2 connection: kube-apiserver's default `--http2-max-streams-per-connection` (wire contract 8.3).
+/// Streams on one HTTP/2 connection, unless the peer allows fewer: kube-apiserver's default
+/// `--http2-max-streams-per-connection` (wire contract 8.3).
 pub(super) const MAX_STREAMS: usize = 100;
+
+/// Until the peer's SETTINGS say how many it allows (RFC 9113, section 5.1.2).
+const UNSETTLED_STREAMS: usize = 1;
+
+/// A peer that has said nothing after this time allows no more.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Windows as design.md's section Upstream: with hyper's defaults three clients that stop reading starve every
 /// other stream of their connection.
@@ -51,15 +59,84 @@ pub(super) struct SendFailed {
 }
 
 enum Sender {
-    Http2(http2::SendRequest<Body>),
+    Http2 {
+        requests: http2::SendRequest<Body>,
+        allowance: Arc<Allowance>,
+    },
     Http1 {
         /// There while the connection can take a request.
         idle: Mutex<Option<http1::SendRequest<Body>>>,
+        /// It comes back when its answer has been read, or will not be.
         used: mpsc::UnboundedSender<Used>,
     },
 }
 
-/// An HTTP/1.1 connection after a request: idle once hyper has read the answer to its end.
+/// How many streams the peer of an HTTP/2 connection allows. Only hyper's driver knows: it is asked whenever it is polled,
+/// which each request causes, or when somebody wants to know.
+struct Allowance {
+    streams: AtomicUsize,
+    /// An answer has come, and the peer's SETTINGS before it.
+    answered: AtomicBool,
+    /// Looked at after that.
+    settled: AtomicBool,
+    asked: Notify,
+}
+
+impl Allowance {
+    fn unsettled() -> Arc<Self> {
+        Arc::new(Self {
+            streams: AtomicUsize::new(UNSETTLED_STREAMS),
+            answered: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+            asked: Notify::new(),
+        })
+    }
+
+    fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer has said how many.
+    fn is_settled(&self) -> bool {
+        self.streams() != UNSETTLED_STREAMS || self.settled.load(Ordering::Acquire)
+    }
+
+    fn answered(&self) {
+        if !self.answered.swap(true, Ordering::Release) {
+            self.asked.notify_one();
+        }
+    }
+
+    /// Drives the connection to its end.
+    async fn learn<S>(
+        self: Arc<Self>,
+        driver: http2::Connection<S, Body, Executor>,
+    ) -> Result<(), hyper::Error>
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let mut driver = std::pin::pin!(driver);
+        loop {
+            let driven = std::future::poll_fn(|cx| {
+                let answered = self.answered.load(Ordering::Acquire);
+                let polled = driver.as_mut().poll(cx);
+                self.streams
+                    .store(driver.current_max_send_streams(), Ordering::Relaxed);
+                if answered {
+                    self.settled.store(true, Ordering::Release);
+                }
+                polled
+            });
+            tokio::select! {
+                biased;
+                ended = driven => return ended,
+                () = self.asked.notified() => {}
+            }
+        }
+    }
+}
+
+/// An HTTP/1.1 connection after a request.
 struct Used {
     sender: http1::SendRequest<Body>,
     released: Arc<Notify>,
@@ -91,6 +168,7 @@ pub(super) struct Connection {
     streams: AtomicUsize,
     closed: AtomicBool,
     drained: CancellationToken,
+    opened: Instant,
     idle_since: Mutex<Instant>,
     pulse: Arc<Pulse>,
     path: Path,
@@ -115,7 +193,9 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let failed = |e: hyper::Error| UpstreamError::unsent(Failure::Broken, chain(&e));
+        let failed = |e: hyper::Error| {
+            UpstreamError::unsent(Failure::Broken, chain(&e)).because(Cause::of_breaking(&e))
+        };
         let io = TokioIo::new(stream);
         if opening.version == Alpn::H2 {
             let (sender, driver) = http2::Builder::new(Executor(tasks.clone()))
@@ -124,13 +204,22 @@ impl Connection {
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .adaptive_window(false)
                 .max_frame_size(64 * 1024)
+                .initial_max_send_streams(UNSETTLED_STREAMS)
                 .keep_alive_interval(opening.silence.ping_interval())
                 .keep_alive_timeout(NEVER)
                 .keep_alive_while_idle(true)
+                // An answer that a client gave up is no error of the server. Counted are all of the life of a connection.
+                .max_local_error_reset_streams(None)
                 .handshake(io)
                 .await
                 .map_err(failed)?;
-            Ok(Self::drive(Sender::Http2(sender), driver, opening, tasks))
+            let allowance = Allowance::unsettled();
+            let driver = Arc::clone(&allowance).learn(driver);
+            let sender = Sender::Http2 {
+                requests: sender,
+                allowance,
+            };
+            Ok(Self::drive(sender, driver, opening, tasks))
         } else {
             let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
             let (used, returned) = mpsc::unbounded_channel();
@@ -153,6 +242,7 @@ impl Connection {
             streams: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             drained: opening.drained.clone(),
+            opened: clock::now(),
             idle_since: Mutex::new(clock::now()),
             pulse: Arc::clone(opening.silence.pulse()),
             path: opening.path,
@@ -194,7 +284,7 @@ impl Connection {
 
     fn is_closed(&self) -> bool {
         let gone = match &self.sender {
-            Sender::Http2(sender) => sender.is_closed(),
+            Sender::Http2 { requests, .. } => requests.is_closed(),
             Sender::Http1 { .. } => false,
         };
         gone || self.closed.load(Ordering::Relaxed)
@@ -237,14 +327,38 @@ impl Connection {
         &self.drained
     }
 
-    /// Takes a stream if there is room.
+    /// Whether the peer's SETTINGS may still be on their way, so that there may soon be room. Has them looked for.
+    pub(super) fn is_settling(&self) -> bool {
+        let Sender::Http2 { allowance, .. } = &self.sender else {
+            return false;
+        };
+        if allowance.is_settled() {
+            return false;
+        }
+        allowance.asked.notify_one();
+        !self.is_gone() && clock::now() < self.opened + SETTLING
+    }
+
+    /// How many streams it takes at once, as far as is known; at least one.
+    pub(super) fn allows(&self) -> usize {
+        match &self.sender {
+            Sender::Http2 { allowance, .. } if allowance.is_settled() => {
+                allowance.streams().clamp(1, MAX_STREAMS)
+            }
+            Sender::Http2 { .. } => MAX_STREAMS,
+            Sender::Http1 { .. } => 1,
+        }
+    }
+
+    /// Takes a stream if there is room: what the peer allows now counts, for it may change its mind.
     pub(super) fn try_lease(self: &Arc<Self>, released: &Arc<Notify>) -> Option<Lease> {
         if self.is_gone() {
             return None;
         }
         let http1 = match &self.sender {
-            Sender::Http2(_) => {
-                let take = |n: usize| (n < MAX_STREAMS).then_some(n + 1);
+            Sender::Http2 { allowance, .. } => {
+                let room = allowance.streams().min(MAX_STREAMS);
+                let take = |n: usize| (n < room).then_some(n + 1);
                 self.streams
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
                     .ok()?;
@@ -314,7 +428,7 @@ impl Lease {
         let once = request.body().is_end_stream() && !request.method().is_safe();
         let (copy, request) = Replay::of(request);
         let sent = match (&self.connection.sender, self.http1.as_mut()) {
-            (Sender::Http2(sender), _) => sender.clone().try_send_request(to_http2(request)).await,
+            (Sender::Http2 { requests, .. }, _) => requests.clone().try_send_request(to_http2(request)).await,
             (Sender::Http1 { .. }, Some(sender)) => sender.try_send_request(to_http1(request)).await,
             (Sender::Http1 { .. }, None) => {
                 let error = UpstreamError::unsent(Failure::Broken, "the connection is in use");
@@ -324,6 +438,9 @@ impl Lease {
                 });
             }
         };
+        if let (Ok(_), Sender::Http2 { allowance, .. }) = (&sent, &self.connection.sender) {
+            allowance.answered();
+        }
         sent.map_err(|mut failed| {
             let mut unsent = failed.take_message();
             let left = is_unprocessed(failed.error());
@@ -336,11 +453,13 @@ impl Lease {
                 unsent = unsent.or_else(|| copy.again());
             }
             let message = chain(failed.error());
+            let cause = Cause::of_breaking(failed.error());
             let error = if unsent.is_some() || unprocessed {
                 UpstreamError::unsent(Failure::Broken, message)
             } else {
                 UpstreamError::maybe_sent(Failure::Broken, message)
             };
+            let error = error.because(cause);
             SendFailed { error, unsent }
         })
     }
@@ -366,7 +485,8 @@ async fn ready(mut sender: http1::SendRequest<Body>) -> Result<http1::SendReques
     Ok(sender)
 }
 
-/// Makes an HTTP/1.1 connection available again after each request, until it ends.
+/// Makes an HTTP/1.1 connection available again after each request, until it ends: it is idle once hyper has read the answer to its
+/// end.
 async fn reuse(connection: Weak<Connection>, mut returned: mpsc::UnboundedReceiver<Used>) {
     while let Some(Used { sender, released }) = returned.recv().await {
         let sender = ready(sender).await;

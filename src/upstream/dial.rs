@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::runtime::socket;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ClientStream, ClientTls};
 
+use super::cause::Cause;
 use super::error::{Failure, UpstreamError, chain};
 use super::eyeballs;
 use super::metrics::UpstreamMetrics;
-use super::proxy::{self, HttpProxy};
+use super::proxy::UpstreamProxy;
 use super::pulse::{Felt, Pulse, while_heard};
 use super::server::Server;
 use super::settings::{DialSettings, Endpoint};
@@ -108,7 +110,7 @@ impl Dialer {
                 self.server.uplink(seen);
             }
         };
-        let _best_effort = tcp.set_nodelay(true);
+        socket::set_up(&tcp);
         let address = tcp.peer_addr().ok();
         let pulse = Pulse::new(vitals);
         let felt = Felt::new(tcp, Arc::clone(&pulse));
@@ -118,7 +120,10 @@ impl Dialer {
             .ok_or_else(late);
         let stream = stream.and_then(|stream| {
             let message = |error| format!("{}: {}", self.way(), chain(&error));
-            stream.map_err(|error| UpstreamError::unsent(Failure::Tls, message(error)))
+            stream.map_err(|error| {
+                let cause = Cause::Tls(error.kind);
+                UpstreamError::unsent(Failure::Tls, message(error)).because(cause)
+            })
         });
         let stream = stream.inspect_err(|_| seen(Seen::Misled(uplink)))?;
         seen(Seen::Connected(uplink));
@@ -152,6 +157,7 @@ impl Dialer {
             Failure::Connect,
             format!("{}: no connection in {limit:?}", self.way()),
         )
+        .because(Cause::Late)
     }
 
     /// A socket that leads to the server, and the number of its interface.
@@ -180,47 +186,76 @@ impl Dialer {
     }
 
     async fn socket_over(&self, interface: Option<&str>) -> Result<TcpStream, UpstreamError> {
-        let failed = |error: String| {
+        let message = |error: String| {
             let over = interface.map(|name| format!(" over {name}")).unwrap_or_default();
-            UpstreamError::unsent(Failure::Connect, format!("{}{over}: {error}", self.way()))
+            format!("{}{over}: {error}", self.way())
+        };
+        let failed = |(cause, error): (Cause, io::Error)| {
+            UpstreamError::unsent(Failure::of_connecting(&error), message(error.to_string())).because(cause)
         };
         let Some(proxy) = self.proxy() else {
             let Endpoint { host, port, .. } = self.server.endpoint();
             let tcp = self.tcp(host, *port, interface).await;
-            return tcp.map_err(|error| failed(error.to_string()));
+            return tcp.map_err(failed);
         };
-        let authorization = match &proxy.credentials {
+        let pair = match &proxy.credentials {
             None => None,
             Some(credentials) => {
                 let credentials = credentials.clone();
-                let read = self.tasks.spawn_blocking(move || credentials.authorization());
+                let read = self.tasks.spawn_blocking(move || credentials.pair());
                 let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-                Some(read.map_err(|error| failed(error.to_string()))?)
+                Some(read.map_err(|error| failed((Cause::ProxyBroken, error)))?)
             }
         };
         let tcp = self.tcp(&proxy.host, proxy.port, interface).await;
-        let tcp = tcp.map_err(|error| failed(error.to_string()))?;
-        let tunnel = proxy::tunnel(tcp, self.server.name(), authorization).await;
-        tunnel.map_err(|error| failed(error.to_string()))
+        let tcp = tcp.map_err(|(cause, error)| failed((cause.of_proxy(), error)))?;
+        let tunnel = proxy.lead(tcp, self.server.endpoint(), pair).await;
+        tunnel.map_err(|error| {
+            UpstreamError::unsent(Failure::Connect, message(error.to_string())).because(error.cause())
+        })
     }
 
     /// A connection to a host, which is looked up for every one: what the name leads to may have changed.
-    async fn tcp(&self, host: &str, port: u16, interface: Option<&str>) -> io::Result<TcpStream> {
-        let addresses = eyeballs::resolve(host, port).await?;
-        let Some(interface) = interface else {
-            return eyeballs::race(addresses, TcpStream::connect).await;
-        };
+    async fn tcp(
+        &self,
+        host: &str,
+        port: u16,
+        interface: Option<&str>,
+    ) -> Result<TcpStream, (Cause, io::Error)> {
+        let connected = self.raced(host, port, interface).await;
+        // A resolver that finds no descriptor says that it does not know the name: what is the matter a socket says.
+        connected.map_err(|said| match TcpSocket::new_v4() {
+            Ok(_) => said,
+            Err(error) => (Cause::of_connecting(&error), error),
+        })
+    }
+
+    async fn raced(
+        &self,
+        host: &str,
+        port: u16,
+        interface: Option<&str>,
+    ) -> Result<TcpStream, (Cause, io::Error)> {
+        let addresses = eyeballs::resolve(host, port).await;
+        let addresses = addresses.map_err(|error| (Cause::Name, error))?;
         let connect = async |address: SocketAddr| {
-            let bound = bound(address, interface);
-            let problem = bound.as_ref().err().map(ToString::to_string);
-            self.server.interface_is(interface, problem.as_deref());
-            bound?.connect(address).await
+            let connected = match interface {
+                None => TcpStream::connect(address).await,
+                Some(interface) => {
+                    let bound = bound(address, interface);
+                    let problem = bound.as_ref().err().map(ToString::to_string);
+                    self.server.interface_is(interface, problem.as_deref());
+                    bound?.connect(address).await
+                }
+            };
+            connected.map_err(|error| told_apart(address, error))
         };
-        eyeballs::race(addresses, connect).await
+        let connected = eyeballs::race(addresses, connect).await;
+        connected.map_err(|error| (Cause::of_connecting(&error), error))
     }
 
     /// The proxy that the way to this server leads through.
-    fn proxy(&self) -> Option<&HttpProxy> {
+    fn proxy(&self) -> Option<&UpstreamProxy> {
         let Endpoint { host, port, .. } = self.server.endpoint();
         let proxy = self.settings.proxy.as_ref();
         proxy.filter(|proxy| proxy.serves(host, *port))
@@ -240,6 +275,15 @@ impl Dialer {
             Some(proxy) => format!("{} through the proxy {proxy}", self.server),
         }
     }
+}
+
+/// EADDRNOTAVAIL means that no port is left, on IPv6 also that the node has no address on that way: then the cloud is away.
+fn told_apart(address: SocketAddr, error: io::Error) -> io::Error {
+    let code = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
+    if address.is_ipv6() && error.raw_os_error() == Some(code) {
+        return io::Error::new(error.kind(), "no address or port on this way");
+    }
+    error
 }
 
 /// A socket for this address that leaves by an interface.

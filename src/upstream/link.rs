@@ -1,13 +1,21 @@
 //! Whether the cloud can be reached: the servers, what is thought of each, and of all of them together.
 //!
-//! `Online`: requests go upstream. `Suspect`: something failed and a probe is under way; reads that the cache can
-//! answer do not wait for it. `Offline`: nothing waits. While one server is `Online` the link is: what the others are
-//! makes no request wait. It is `Offline` only if all servers are.
+//! `Online`: requests go upstream. `Suspect`: something failed, and probes decide; requests go upstream still. Once a
+//! probe has failed the link is *silent*, and reads that the cache can answer do not wait for it. `Offline`: nothing
+//! waits. While one server is `Online` the link is: what the others are makes no request wait. It is `Offline` only if
+//! all servers are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::runtime::clock;
+
+use super::condition::{Condition, LinkReport};
+use super::history::{self, History, News};
 use super::metrics::UpstreamMetrics;
 use super::server::Server;
 use super::settings::{Settings, Strategy};
@@ -50,7 +58,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The servers as a request should try them, best first; those of equal standing in their order, for
+    /// The servers as a request should try them, best first; of equal standing those first that do not want to rest, then in
+    /// their order, for
     /// [`Strategy::RoundRobin`] from number `turn` on.
     pub(super) fn order(&self, turn: usize) -> Vec<Arc<Server>> {
         let mut servers = self.servers.clone();
@@ -61,7 +70,7 @@ impl Fleet {
         // Stable: the order of the configuration decides between equals.
         servers.sort_by_cached_key(|server| {
             let standing = server.standing();
-            (standing.state, standing.on_trial)
+            (standing.state, standing.on_trial, server.is_resting())
         });
         servers
     }
@@ -78,6 +87,9 @@ pub(super) struct Shared {
     fleet: watch::Sender<Arc<Fleet>>,
     /// Counts changes in the standing of any server.
     standings: watch::Sender<u64>,
+    history: Mutex<History>,
+    /// Requests that the cache has answered.
+    stood_in: AtomicU64,
     pub(super) metrics: UpstreamMetrics,
 }
 
@@ -92,9 +104,11 @@ impl Link {
             state: watch::Sender::new(LinkState::Online),
             fleet: watch::Sender::new(Arc::new(empty)),
             standings: watch::Sender::new(0),
+            history: Mutex::new(History::new((clock::now(), clock::wall()))),
+            stood_in: AtomicU64::new(0),
             metrics,
         }));
-        link.0.metrics.show_link(LinkState::Online);
+        link.0.metrics.show_link(Condition::Starting);
         link.apply(settings);
         link
     }
@@ -133,13 +147,52 @@ impl Link {
         self.0.fleet.subscribe()
     }
 
-    /// Follows the standing of all servers.
-    pub(super) fn standings(&self) -> watch::Receiver<u64> {
+    /// Follows the standing of all servers: counts changes, of which [`Link::report`] tells.
+    pub fn standings(&self) -> watch::Receiver<u64> {
         self.0.standings.subscribe()
     }
 
     pub(super) fn metrics(&self) -> &UpstreamMetrics {
         &self.0.metrics
+    }
+
+    /// How it is, and each server, for people and monitoring.
+    pub fn report(&self) -> LinkReport {
+        let servers: Vec<_> = self
+            .fleet()
+            .servers
+            .iter()
+            .map(|server| server.report())
+            .collect();
+        let mut history = self.0.history.lock();
+        LinkReport {
+            condition: history.condition(),
+            since: history.since(),
+            servers,
+            outages: history.outages(),
+            is_flapping: history.is_flapping(clock::now()),
+            answered_from_cache: self.0.stood_in.load(Ordering::Relaxed),
+            changes: history.changes(),
+            away: history.away(clock::now()),
+        }
+    }
+
+    /// That there is no answer to be had from the cloud, and why: for clients.
+    pub fn away(&self) -> String {
+        self.with_reason("the cloud cannot be reached")
+    }
+
+    /// A text, and in brackets what is wrong with which servers.
+    pub fn with_reason(&self, text: &str) -> String {
+        match self.report().why() {
+            Some(why) => format!("{text} ({why})"),
+            None => text.to_owned(),
+        }
+    }
+
+    /// The cache has answered a request.
+    pub fn stood_in(&self) {
+        self.0.stood_in.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Each server with its state, in the configured order.
@@ -171,6 +224,27 @@ impl Link {
         known.map_or(LinkState::Offline, |state| *state)
     }
 
+    /// Whether no server has answered its last probe.
+    pub fn is_silent(&self) -> bool {
+        let fleet = self.fleet();
+        fleet.servers.iter().all(|server| server.standing().is_hopeless())
+    }
+
+    /// Waits until no server has answered its last probe.
+    pub async fn silent(&self) {
+        let mut standings = self.standings();
+        loop {
+            standings.borrow_and_update();
+            if self.is_silent() {
+                return;
+            }
+            if standings.changed().await.is_err() {
+                // Nothing will be learnt any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Follows the state.
     pub fn subscribe(&self) -> watch::Receiver<LinkState> {
         self.0.state.subscribe()
@@ -182,8 +256,58 @@ impl Shared {
         Arc::clone(&self.fleet.borrow())
     }
 
+    /// What has changed for people: said once, and kept.
+    fn tell(&self) {
+        let mut history = self.history.lock();
+        // Read under the lock: of two changes at once the last one to tell has seen both.
+        let fleet = self.fleet();
+        let condition = fleet.servers.iter().map(|server| server.condition()).min();
+        let condition = condition.unwrap_or(Condition::Offline);
+        if condition == history.condition() {
+            return;
+        }
+        let servers: Vec<_> = fleet.servers.iter().map(|server| server.report()).collect();
+        let report = LinkReport::of(condition, servers);
+        let (answered, moment) = (
+            self.stood_in.load(Ordering::Relaxed),
+            (clock::now(), clock::wall()),
+        );
+        let before = history.outages();
+        let news = history.step(condition, report.why(), answered, moment);
+        if history.outages() > before {
+            self.metrics.outage();
+        }
+        self.metrics.show_link(condition);
+        if condition == Condition::Suspect {
+            tracing::debug!(why = report.why(), "the cloud may be away, probing");
+        }
+        match news {
+            None => tracing::debug!(now = condition.as_str(), "the link changed"),
+            Some(News::First) => tracing::info!("the cloud can be reached"),
+            Some(News::Away) => {
+                tracing::warn!(
+                    why = report.why(),
+                    detail = report.details(),
+                    "the cloud is away, answering from the cache"
+                );
+            }
+            Some(News::Back { away, answered }) => {
+                let away = humantime::format_duration(Duration::from_secs(away.as_secs()));
+                tracing::info!(%away, answered_from_cache = answered, "the cloud can be reached again");
+            }
+            Some(News::Flapping(outages)) => tracing::warn!(
+                outages,
+                within = ?history::WINDOW,
+                why = report.why(),
+                "the cloud comes and goes: further outages are counted, and not said until it has been quiet"
+            ),
+        }
+    }
+
     /// Takes a change in the standing of a server into account; a change of the whole is logged and published.
     pub(super) fn judge(&self) {
+        // First: who waits for the state finds the report about it.
+        self.tell();
         self.state.send_if_modified(|state| {
             // Read inside, so that of two changes at once the last one to write has seen both.
             let fleet = self.fleet();
@@ -191,12 +315,6 @@ impl Shared {
             if next == *state {
                 return false;
             }
-            match next {
-                LinkState::Online => tracing::info!(from = state.as_str(), "the cloud can be reached"),
-                LinkState::Suspect => tracing::info!("the cloud may be away, probing"),
-                LinkState::Offline => tracing::warn!("the cloud is away, answering from the cache"),
-            }
-            self.metrics.show_link(next);
             *state = next;
             true
         });

@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -19,7 +19,7 @@ use super::dial;
 use super::effort;
 use super::error::chain;
 use super::eyeballs;
-use super::proxy::{self, Credentials, HttpProxy};
+use super::proxy::{Credentials, UpstreamProxy};
 use super::settings::Endpoint;
 
 /// What answered, and how.
@@ -36,6 +36,8 @@ pub struct Answered {
 pub enum Author {
     /// An apiserver: its answers carry `Audit-Id`.
     Apiserver,
+    /// One that does not say so: something on the way may have taken `Audit-Id` off.
+    Unaudited,
     /// Something on the way there.
     Another,
 }
@@ -110,7 +112,7 @@ pub struct Way<'w> {
     /// The server.
     pub endpoint: &'w Endpoint,
     /// What may lie between.
-    pub proxy: Option<&'w HttpProxy>,
+    pub proxy: Option<&'w UpstreamProxy>,
     /// The interface to go out by; `None`: as the node's routes say.
     pub interface: Option<&'w str>,
 }
@@ -138,7 +140,7 @@ pub async fn look(
     within(patience.answer, Stage::Answer, asking).await
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     stage: Stage,
     part: impl Future<Output = Result<T, Obstacle>>,
@@ -148,7 +150,7 @@ async fn within<T>(
 }
 
 /// A socket that leads to the server.
-async fn socket(way: Way<'_>) -> Result<TcpStream, Obstacle> {
+pub(super) async fn socket(way: Way<'_>) -> Result<TcpStream, Obstacle> {
     let (endpoint, interface) = (way.endpoint, way.interface);
     let Endpoint { host, port, .. } = endpoint;
     let Some(proxy) = way.proxy.filter(|proxy| proxy.serves(host, *port)) else {
@@ -158,11 +160,11 @@ async fn socket(way: Way<'_>) -> Result<TcpStream, Obstacle> {
         proxy: proxy.to_string(),
         said,
     };
-    let authorization = proxy.credentials.as_ref().map(Credentials::authorization);
-    let authorization = authorization.transpose().map_err(|e| obstacle(e.to_string()))?;
+    let pair = proxy.credentials.as_ref().map(Credentials::pair);
+    let pair = pair.transpose().map_err(|e| obstacle(e.to_string()))?;
     let tcp = tcp(&proxy.host, proxy.port, interface).await;
     let tcp = tcp.map_err(|e| obstacle(e.to_string()))?;
-    let tunnel = proxy::tunnel(tcp, &endpoint.to_string(), authorization).await;
+    let tunnel = proxy.lead(tcp, endpoint, pair).await;
     tunnel.map_err(|e| obstacle(e.to_string()))
 }
 
@@ -182,7 +184,7 @@ where
     IO: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let broken = |error: &dyn Error| Obstacle::Broken(chain(error));
-    let request = Request::get(path)
+    let request = Request::get(format!("{}{path}", endpoint.base))
         .header(header::HOST, endpoint.to_string())
         .header(
             header::USER_AGENT,
@@ -203,10 +205,16 @@ where
     };
     Ok(Answered {
         status: answer.status(),
-        by: if effort::from_apiserver(answer.headers()) {
-            Author::Apiserver
-        } else {
-            Author::Another
-        },
+        by: author(answer.status(), answer.headers()),
     })
+}
+
+fn author(status: StatusCode, headers: &HeaderMap) -> Author {
+    if effort::from_apiserver(headers) {
+        Author::Apiserver
+    } else if effort::is_page(headers) || effort::is_down(status) {
+        Author::Another
+    } else {
+        Author::Unaudited
+    }
 }

@@ -7,8 +7,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Purpose;
+use super::condition::Condition;
 use super::error::Failure;
-use super::link::LinkState;
 
 /// A state of the link as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +54,7 @@ pub struct PurposeLabels {
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamMetrics {
     link: Family<StateLabels, Gauge>,
+    outages: Counter,
     servers: Family<ServerStateLabels, Gauge>,
     interfaces: Family<InterfaceLabels, Gauge>,
     dials: Family<ServerLabels, Counter>,
@@ -69,8 +70,13 @@ impl UpstreamMetrics {
         let own = Self::default();
         registry.register(
             "edgehold_link_state",
-            "1 for the state of the way to the cloud: online, suspect, offline",
+            "1 for the state of the way to the cloud: online, starting (no answer yet), suspect, offline",
             own.link.clone(),
+        );
+        registry.register(
+            "edgehold_link_outages",
+            "How often the cloud has gone away",
+            own.outages.clone(),
         );
         registry.register(
             "edgehold_upstream_server_state",
@@ -110,8 +116,8 @@ impl UpstreamMetrics {
         own
     }
 
-    pub(super) fn show_link(&self, now: LinkState) {
-        for state in LinkState::ALL {
+    pub(super) fn show_link(&self, now: Condition) {
+        for state in Condition::ALL {
             let labels = StateLabels {
                 state: state.as_str(),
             };
@@ -119,9 +125,13 @@ impl UpstreamMetrics {
         }
     }
 
+    pub(super) fn outage(&self) {
+        self.outages.inc();
+    }
+
     /// `None`: the server is not configured any more.
-    pub(super) fn show_server(&self, server: &str, now: Option<LinkState>) {
-        for state in LinkState::ALL {
+    pub(super) fn show_server(&self, server: &str, now: Option<Condition>) {
+        for state in Condition::ALL {
             let labels = ServerStateLabels {
                 server: server.to_owned(),
                 state: state.as_str(),

@@ -5,32 +5,36 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri, header, response};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::body::{self, Body, Holding};
 use crate::runtime::clock;
+use crate::runtime::shares::{Share, Shares};
 use crate::runtime::tasks::Tasks;
 use crate::tls::{self, ClientTls};
 
 use super::Purpose;
+use super::abandoned::ToTheEnd;
 use super::connection::{Connection, Gauges, Lease, Opening, to_http1};
 use super::dial::{Dialed, Dialer, Path, Via};
-use super::effort::{Origin, Repeat};
+use super::effort::{Effort, Origin, Repeat};
 use super::error::{Failure, UpstreamError, chain};
+use super::lane::{Lane, MAX_CONNECTIONS};
+use super::lifeline::Lifeline;
 use super::metrics::UpstreamMetrics;
 use super::settings::DialSettings;
 use super::silence::Silence;
 
 pub(super) use super::connection::SendFailed;
 
-/// At most so many connections for each purpose: 3 200 streams.
-const MAX_CONNECTIONS: usize = 32;
+/// Between two looks whether a new connection's peer has said how many streams it allows.
+const SETTLING_LOOK: Duration = Duration::from_millis(2);
 
 /// How often a request that was not processed is sent again; each time on another connection.
 const RETRIES: usize = 4;
@@ -56,16 +60,11 @@ pub(super) struct Pool {
     short: Lane,
     large: Lane,
     watch: Lane,
+    /// Connections of one request each.
+    alone: Shares,
     tasks: Tasks,
     /// Parent of the tokens of all connections that new requests may use.
     generation: Mutex<CancellationToken>,
-}
-
-struct Lane {
-    connections: Mutex<Vec<Arc<Connection>>>,
-    released: Arc<Notify>,
-    dialing: tokio::sync::Mutex<Option<(tokio::time::Instant, UpstreamError)>>,
-    gauges: Gauges,
 }
 
 impl Pool {
@@ -78,6 +77,7 @@ impl Pool {
             short: lane(Purpose::Short),
             large: lane(Purpose::Large),
             watch: lane(Purpose::Watch),
+            alone: Shares::new(MAX_CONNECTIONS),
             tasks,
             generation: Mutex::new(CancellationToken::new()),
             dialer,
@@ -110,7 +110,7 @@ impl Pool {
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let lanes = Purpose::ALL.map(|purpose| self.lane(purpose));
         let addresses = lanes.iter().flat_map(|lane| {
-            let connections = lane.connections.lock();
+            let connections = lane.connections();
             let addresses = connections.iter().filter_map(|c| c.path().address);
             addresses.collect::<Vec<_>>()
         });
@@ -121,7 +121,7 @@ impl Pool {
     pub(super) fn leave(&self, such: impl Fn(&Path) -> bool) {
         for lane in Purpose::ALL.map(|purpose| self.lane(purpose)) {
             let left: Vec<_> = {
-                let mut connections = lane.connections.lock();
+                let mut connections = lane.connections();
                 let left = connections.extract_if(.., |connection| such(connection.path()));
                 left.collect()
             };
@@ -133,7 +133,7 @@ impl Pool {
     /// knowing it. What is under way on them goes on.
     pub(super) fn forget_connections(&self) {
         for lane in Purpose::ALL.map(|purpose| self.lane(purpose)) {
-            lane.connections.lock().clear();
+            lane.connections().clear();
         }
     }
 
@@ -141,7 +141,7 @@ impl Pool {
     pub(super) fn close_idle(&self) {
         let now = clock::now();
         for lane in Purpose::ALL.map(|purpose| self.lane(purpose)) {
-            lane.connections.lock().retain(|connection| {
+            lane.connections().retain(|connection| {
                 let idle = connection.idle_since();
                 !connection.is_gone() && idle.is_none_or(|since| now < since + IDLE_TIMEOUT)
             });
@@ -150,7 +150,7 @@ impl Pool {
 
     /// Open connections and the streams on them.
     pub(super) fn usage(&self, purpose: Purpose) -> (usize, usize) {
-        let connections = self.lane(purpose).connections.lock();
+        let connections = self.lane(purpose).connections();
         (connections.len(), connections.iter().map(|c| c.streams()).sum())
     }
 
@@ -160,26 +160,42 @@ impl Pool {
     pub(super) async fn send(
         &self,
         request: Request<Body>,
-        purpose: Purpose,
+        effort: &Effort,
         repeat: Repeat,
     ) -> Result<Response<Body>, SendFailed> {
+        let asked = request.uri().clone();
+        // As it came: another server may stand below another path.
+        let unsent = |request: Request<Body>| {
+            let (mut head, body) = request.into_parts();
+            head.uri = asked.clone();
+            Request::from_parts(head, body)
+        };
         let mut request = self.addressed(request);
+        // The rest of a body does not come from a client that has gone.
+        let is_whole = request.body().is_end_stream();
         let mut retries = 0;
         loop {
-            let mut lease = match self.lease(purpose).await {
-                Ok(lease) => lease,
+            let (mut lease, share) = match self.lease(effort).await {
+                Ok(leased) => leased,
                 Err(error) => {
                     return Err(SendFailed {
                         error,
-                        unsent: Some(request),
+                        unsent: Some(unsent(request)),
                     });
                 }
             };
-            match lease.send(request, repeat).await {
+            let sending = async move { (lease.send(request, repeat).await, lease, share) };
+            let (sent, lease, share) = if is_whole {
+                ToTheEnd::new(sending, &self.tasks).await
+            } else {
+                sending.await
+            };
+            match sent {
                 Ok(response) => {
                     let origin = Origin::new(self.dialer.server(), lease.drained().clone());
+                    let held = (lease, share);
                     let mut response =
-                        response.map(|incoming| Holding::new(body::incoming(incoming), lease).boxed_unsync());
+                        response.map(|incoming| Holding::new(body::incoming(incoming), held).boxed_unsync());
                     response.extensions_mut().insert(origin);
                     return Ok(response);
                 }
@@ -189,31 +205,49 @@ impl Pool {
                     retries += 1;
                     request = unsent;
                 }
-                Err(failed) => return Err(failed),
+                Err(failed) => {
+                    return Err(SendFailed {
+                        error: failed.error,
+                        unsent: failed.unsent.map(unsent),
+                    });
+                }
             }
         }
     }
 
-    /// A new HTTP/1.1 connection of its own: for upgrades.
-    pub(super) async fn open_alone(&self) -> Result<Alone<'_>, UpstreamError> {
+    /// A new HTTP/1.1 connection of its own: for upgrades. `holder` is the one of several callers that it is for.
+    pub(super) async fn open_alone(&self, holder: Option<&str>) -> Result<Alone<'_>, UpstreamError> {
+        let share = holder.map(|holder| self.alone.try_take(holder, 1).ok_or_else(over_share));
+        let share = share.transpose()?.map(Arc::new);
         let limit = self.dialer.settings().connect_timeout;
-        let Dialed { stream, .. } =
+        let Dialed { stream, pulse, .. } =
             Box::pin(self.dialer.connect(&self.connectors.http1, limit, Via::Best)).await?;
+        let keep_alive = self.dialer.settings().keep_alive;
+        let lifeline = Lifeline::new(self.dialer.server(), pulse, keep_alive).holding(share.clone());
         let io = hyper_util::rt::TokioIo::new(stream);
         let (sender, driver) = http1::handshake(io)
             .await
             .map_err(|e| UpstreamError::unsent(Failure::Broken, chain(&e)))?;
         self.tasks.spawn("upstream-own-connection", async move {
+            let _held_until_it_ends_or_is_upgraded = share;
             if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(error = %chain(&error), "upstream connection of one request ended");
             }
         });
-        Ok(Alone { pool: self, sender })
+        Ok(Alone {
+            pool: self,
+            sender,
+            lifeline,
+        })
     }
 
     /// Asks over a new connection, the whole way as a client's request would go. The time limit is the caller's. An
     /// apiserver ends the connections of anonymous callers: it is alive when it does so too early.
-    pub(super) async fn probe(&self, request: Request<Body>, via: Via) -> Result<StatusCode, UpstreamError> {
+    pub(super) async fn probe(
+        &self,
+        request: Request<Body>,
+        via: Via,
+    ) -> Result<response::Parts, UpstreamError> {
         let mut request = self.addressed(request);
         let mut retries = 0;
         loop {
@@ -224,7 +258,7 @@ impl Pool {
             let lease = connection.try_lease(&Arc::default());
             let mut lease = lease.ok_or_else(closed_at_once)?;
             match lease.send(request, Repeat::Never).await {
-                Ok(response) => return Ok(response.status()),
+                Ok(response) => return Ok(response.into_parts().0),
                 Err(SendFailed {
                     unsent: Some(unsent), ..
                 }) if retries < RETRIES => {
@@ -241,6 +275,9 @@ impl Pool {
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
         uri.scheme = Some(Scheme::HTTPS);
         uri.authority = self.authority.clone();
+        let path = uri.path_and_query.take();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        uri.path_and_query = Some(self.dialer.server().endpoint().target(&path));
         // Scheme, authority and path together are always a URI.
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
         if let Ok(host) = HeaderValue::from_str(self.dialer.server().name()) {
@@ -257,52 +294,74 @@ impl Pool {
         }
     }
 
-    async fn lease(&self, purpose: Purpose) -> Result<Lease, UpstreamError> {
-        let lane = self.lane(purpose);
-        let asked = clock::now();
-        loop {
-            if let Some(lease) = lane.try_lease() {
-                return Ok(lease);
+    /// A stream, and the share of its lane that it takes.
+    async fn lease(&self, effort: &Effort) -> Result<(Lease, Option<Share>), UpstreamError> {
+        let (lane, server) = (self.lane(effort.purpose()), self.dialer.server());
+        let mut share = None;
+        let mut take_share = || -> Result<(), UpstreamError> {
+            // For the first of all it is known what a stream takes once it is connected.
+            if share.is_none()
+                && let (Some(holder), Some(weight)) = (effort.holder(), lane.weight())
+            {
+                share = Some(lane.take(holder, weight).ok_or_else(over_share)?);
             }
-            let released = lane.released.notified();
-            let mut last_failure = lane.dialing.lock().await;
+            Ok(())
+        };
+        let asked = clock::now();
+        let lease = loop {
+            take_share()?;
+            effort.is_with(Some(server));
             if let Some(lease) = lane.try_lease() {
-                return Ok(lease);
+                break lease;
+            }
+            effort.is_with(None);
+            let Some(turn) = lane.turn(asked).await else {
+                continue;
+            };
+            take_share()?;
+            effort.is_with(Some(server));
+            if let Some(lease) = lane.try_lease() {
+                break lease;
             }
             // Whoever waited for the dial that failed shares its failure, or each would wait in turn.
-            if let Some((_, error)) = last_failure.as_ref().filter(|(at, _)| *at >= asked) {
-                return Err(error.clone());
+            if let Some(error) = lane.failed_since(asked) {
+                return Err(error);
             }
-            if lane.connections.lock().len() >= MAX_CONNECTIONS {
-                drop(last_failure);
-                released.await;
+            if lane.is_settling() {
+                drop(turn);
+                tokio::time::sleep(SETTLING_LOOK).await;
                 continue;
+            }
+            if lane.is_full() {
+                return Err(over_share());
             }
             // Dialing is rare and its future is large: it must not be a part of every request and watch.
             match Box::pin(self.open(lane)).await {
-                Ok(lease) => return Ok(lease),
+                Ok(lease) => {
+                    take_share()?;
+                    break lease;
+                }
                 Err(error) => {
-                    *last_failure = Some((clock::now(), error.clone()));
+                    lane.failed(&error);
                     return Err(error);
                 }
             }
-        }
+        };
+        Ok((lease, share))
     }
 
     async fn open(&self, lane: &Lane) -> Result<Lease, UpstreamError> {
         let generation = self.generation.lock().clone();
         let limit = self.dialer.settings().connect_timeout;
         let connection = self
-            .establish(limit, generation.child_token(), lane.gauges.clone(), Via::Best)
+            .establish(limit, generation.child_token(), lane.gauges().clone(), Via::Best)
             .await?;
         connection.pulse().open();
         if std::ptr::eq(lane, &raw const self.watch) {
             connection.pulse().carries_watches();
         }
-        let lease = connection.try_lease(&lane.released);
-        if !generation.is_cancelled() {
-            lane.connections.lock().push(connection);
-        }
+        let lease = connection.try_lease(lane.released());
+        lane.opened(connection, !generation.is_cancelled());
         lease.ok_or_else(closed_at_once)
     }
 
@@ -327,6 +386,10 @@ impl Pool {
     }
 }
 
+fn over_share() -> UpstreamError {
+    UpstreamError::unsent(Failure::OverShare, "this caller has its share of the connections")
+}
+
 fn closed_at_once() -> UpstreamError {
     UpstreamError::unsent(Failure::Broken, "the new connection closed at once")
 }
@@ -335,6 +398,7 @@ fn closed_at_once() -> UpstreamError {
 pub(super) struct Alone<'p> {
     pool: &'p Pool,
     sender: http1::SendRequest<Body>,
+    lifeline: Lifeline,
 }
 
 impl Alone<'_> {
@@ -343,33 +407,9 @@ impl Alone<'_> {
         request: Request<Body>,
     ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
         let request = to_http1(self.pool.addressed(request));
-        self.sender
-            .send_request(request)
-            .await
-            .map_err(|e| UpstreamError::maybe_sent(Failure::Broken, chain(&e)))
-    }
-}
-
-impl Lane {
-    fn new(dialer: &Dialer, purpose: Purpose) -> Self {
-        let (metrics, server) = (dialer.metrics(), dialer.server().name());
-        Self {
-            connections: Mutex::default(),
-            released: Arc::default(),
-            dialing: tokio::sync::Mutex::default(),
-            gauges: Gauges {
-                connections: metrics.connections(server, purpose),
-                streams: metrics.streams(server, purpose),
-            },
-        }
-    }
-
-    /// A stream on the fullest connection that has room, so that the emptier ones can end.
-    fn try_lease(&self) -> Option<Lease> {
-        let mut connections = self.connections.lock();
-        connections.retain(|connection| !connection.is_gone());
-        connections
-            .iter()
-            .find_map(|connection| connection.try_lease(&self.released))
+        let sent = self.sender.send_request(request).await;
+        let mut response = sent.map_err(|e| UpstreamError::maybe_sent(Failure::Broken, chain(&e)))?;
+        response.extensions_mut().insert(self.lifeline);
+        Ok(response)
     }
 }

@@ -1,9 +1,10 @@
-//! The HTTP proxy on the way to the cloud: where it is, what it wants to be told, and what goes past it.
+//! The proxy on the way to the cloud: where it is, what it wants to be told, and what goes past it.
 //!
 //! Invariants: what it is told about itself (its credentials) shows in no log, error or `Debug`; of what goes through
 //! it, it learns the server's name and port and nothing more, for the rest is TLS.
 
 mod bypass;
+mod socks;
 mod tunnel;
 
 use std::fmt;
@@ -16,23 +17,57 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
-pub use bypass::Bypass;
-pub(super) use tunnel::tunnel;
+use tokio::net::TcpStream;
+
+use super::settings::Endpoint;
+
+use self::tunnel::tunnel;
+
+pub use self::bypass::Bypass;
+pub(super) use self::tunnel::TunnelError;
 
 /// A file with a user name and a password is never larger.
 const LARGEST_FILE: u64 = 4096;
 
-/// An HTTP proxy that makes tunnels with CONNECT (RFC 9110 section 9.3.6), reached without TLS.
+/// A proxy that is reached without TLS and leads to a server by name or address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpProxy {
+pub struct UpstreamProxy {
+    /// How it is spoken to.
+    pub scheme: ProxyScheme,
     /// Host name or IP address, without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// For `Proxy-Authorization: Basic`; `None`: it asks for none.
+    /// `None`: it asks for none.
     pub credentials: Option<Credentials>,
     /// The servers that are reached without it.
     pub bypass: Vec<Bypass>,
+}
+
+/// How a proxy is spoken to. A server's name is always looked up by the proxy, as client-go has it, so that `socks5` and
+/// `socks5h` mean the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyScheme {
+    /// CONNECT (RFC 9110 section 9.3.6), with `Proxy-Authorization: Basic`.
+    Http,
+    /// SOCKS version 5 (RFC 1928), with user name and password (RFC 1929).
+    Socks5,
+    /// The same, as some write it.
+    Socks5h,
+}
+
+impl ProxyScheme {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Socks5, Self::Socks5h];
+
+    /// As in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Socks5 => "socks5",
+            Self::Socks5h => "socks5h",
+        }
+    }
 }
 
 /// Where user name and password for the proxy come from.
@@ -48,33 +83,44 @@ pub enum Credentials {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 
-impl HttpProxy {
+impl UpstreamProxy {
     /// Whether the way to this server (its name in lower case or its address, without brackets) leads through it.
     pub fn serves(&self, host: &str, port: u16) -> bool {
         !self.bypass.iter().any(|bypass| bypass.covers(host, port))
     }
+
+    /// Makes the proxy at the other end of `tcp` lead to the server, and gives the socket back: from then on it is the
+    /// server's. `pair` is what its [`Credentials`] give.
+    pub(super) async fn lead(
+        &self,
+        tcp: TcpStream,
+        server: &Endpoint,
+        pair: Option<Secret>,
+    ) -> Result<TcpStream, TunnelError> {
+        match self.scheme {
+            ProxyScheme::Http => {
+                let authorization = pair.map(|pair| pair.basic()).transpose()?;
+                tunnel(tcp, &server.to_string(), authorization).await
+            }
+            ProxyScheme::Socks5 | ProxyScheme::Socks5h => socks::lead(tcp, server, pair).await,
+        }
+    }
 }
 
 impl Credentials {
-    /// The value of `Proxy-Authorization`. Reads the file, if it is one.
+    /// User name and password. Reads the file, if it is one.
     ///
     /// # Errors
     /// The file cannot be read or does not hold `user:password`; the path is in the message, the content is not.
-    pub(super) fn authorization(&self) -> io::Result<HeaderValue> {
-        let read;
-        let pair = match self {
-            Self::Given(Secret(pair)) => pair.as_ref(),
+    pub(super) fn pair(&self) -> io::Result<Secret> {
+        match self {
+            Self::Given(pair) => Ok(pair.clone()),
             Self::File(path) => {
                 let failed =
                     |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-                read = read_pair(path).map_err(failed)?;
-                read.as_str()
+                Ok(Secret(read_pair(path).map_err(failed)?.into()))
             }
-        };
-        let mut value =
-            HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).map_err(io::Error::other)?;
-        value.set_sensitive(true);
-        Ok(value)
+        }
     }
 }
 
@@ -102,6 +148,19 @@ impl Secret {
     pub fn pair(text: &str) -> Option<Self> {
         is_pair(text).then(|| Self(text.into()))
     }
+
+    /// The value of `Proxy-Authorization`.
+    fn basic(&self) -> Result<HeaderValue, TunnelError> {
+        let value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(self.0.as_ref())));
+        let mut value = value.map_err(|_| TunnelError::Target)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// What stands before the first colon, and what after it.
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once(':').unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -110,13 +169,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// `http://host:port`, for logs and errors.
-impl fmt::Display for HttpProxy {
+/// `scheme://host:port`, for logs and errors.
+impl fmt::Display for UpstreamProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme.as_str();
         if self.host.contains(':') {
-            write!(f, "http://[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
         } else {
-            write!(f, "http://{}:{}", self.host, self.port)
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
 }
@@ -140,7 +200,7 @@ mod tests {
         let expected = format!("Basic {}", STANDARD.encode("me:hunter2:ü"));
         let (_kept, read) = file("me:hunter2:ü\r\n".as_bytes());
         for credentials in [given, read] {
-            let value = credentials.authorization().unwrap();
+            let value = credentials.pair().unwrap().basic().unwrap();
             assert_eq!(value.to_str().unwrap(), expected);
             assert!(value.is_sensitive());
             let shown = format!("{credentials:?} {value:?}");
@@ -162,12 +222,12 @@ mod tests {
             &[b'h'; 8192],
         ] {
             let (kept, credentials) = file(content);
-            let error = credentials.authorization().unwrap_err().to_string();
+            let error = credentials.pair().unwrap_err().to_string();
             let name = kept.path().display().to_string();
             assert!(error.starts_with(&name) && !error.contains("hunter2"), "{error}");
         }
-        let error = Credentials::File("/nowhere".into()).authorization().unwrap_err();
+        let error = Credentials::File("/nowhere".into()).pair().unwrap_err();
         assert!(error.to_string().starts_with("/nowhere: "), "{error}");
-        assert!(Credentials::File("/tmp".into()).authorization().is_err());
+        assert!(Credentials::File("/tmp".into()).pair().is_err());
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -11,13 +13,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtime::clock;
 
-use super::error::Failure;
+use super::cause::Cause;
+use super::condition::{Condition, ServerReport, Trouble};
+use super::error::{Failure, UpstreamError};
 use super::health::{Company, Event, Health, Plan, Standing};
 use super::link::{LinkState, Shared};
 use super::metrics::UpstreamMetrics;
 use super::pulse::Vitals;
 use super::settings::{Endpoint, ProbeSettings};
 use super::uplink::{Choice, Seen, Trials};
+use super::ways::Ways;
+
+/// So many answers of the API without `Audit-Id`, and something takes it off.
+const UNAUDITED: u32 = 3;
+
+/// For longer than that no server is left in peace.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// One of the configured servers.
 pub(super) struct Server {
@@ -28,12 +39,20 @@ pub(super) struct Server {
     /// When the next probe is due.
     due: watch::Sender<Option<Instant>>,
     left: CancellationToken,
+    /// What failed since it was last online; means nothing while it is.
+    trouble: Mutex<Option<Trouble>>,
     /// What was last said about the way to it.
     obstacle: Mutex<Option<String>>,
     interfaces: Mutex<Interfaces>,
     /// Which of them is used.
     uplinks: watch::Sender<Choice>,
     vitals: Arc<Vitals>,
+    /// How it is probed.
+    ways: Mutex<Ways>,
+    /// Until when it wants not to be asked.
+    resting: Mutex<Option<Instant>>,
+    /// Answers of the API without `Audit-Id` one after the other, up to [`UNAUDITED`].
+    unaudited: AtomicU32,
     link: Weak<Shared>,
     metrics: UpstreamMetrics,
 }
@@ -55,10 +74,14 @@ impl Server {
             due: watch::Sender::new(health.due()),
             health: Mutex::new((health, None)),
             left: CancellationToken::new(),
+            trouble: Mutex::default(),
             obstacle: Mutex::default(),
             interfaces: Mutex::default(),
             uplinks: watch::Sender::new(Choice::new(0)),
             vitals: Arc::new(Vitals::new()),
+            ways: Mutex::new(Ways::new()),
+            resting: Mutex::default(),
+            unaudited: AtomicU32::new(0),
             link: Arc::downgrade(link),
             metrics: link.metrics.clone(),
         }
@@ -76,6 +99,11 @@ impl Server {
     /// What is heard of it.
     pub(super) fn vitals(&self) -> &Arc<Vitals> {
         &self.vitals
+    }
+
+    /// How it is probed.
+    pub(super) fn ways(&self) -> &Mutex<Ways> {
+        &self.ways
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -125,8 +153,7 @@ impl Server {
             }
             health.1 = Some(Plan { probe, company });
         }
-        let state = self.standing().state;
-        self.metrics.show_server(&self.name, Some(state));
+        self.metrics.show_server(&self.name, Some(self.condition()));
     }
 
     /// It is not configured any more.
@@ -142,17 +169,118 @@ impl Server {
         &self.left
     }
 
-    /// An apiserver answered a request there.
+    /// An apiserver answered a request there, whatever it said.
     pub(super) fn reached(&self) {
         self.signal(Event::Reached);
     }
 
+    /// An apiserver answered a request there as it should.
+    pub(super) fn served(&self) {
+        self.signal(Event::Served);
+    }
+
+    /// A request was answered there with a failure of the server's own.
+    pub(super) fn refused(&self) {
+        self.signal(Event::Refused);
+    }
+
+    /// An answer of the API carried `Audit-Id`.
+    pub(super) fn is_audited(&self) {
+        let begin_anew = |count| (1..UNAUDITED).contains(&count).then_some(0);
+        let _unchanged = self
+            .unaudited
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin_anew);
+    }
+
+    /// An answer of the API did not. That it always is so is said once.
+    pub(super) fn is_unaudited(&self) {
+        let next = |count| (count < UNAUDITED).then_some(count + 1);
+        let before = self
+            .unaudited
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        if before == Ok(UNAUDITED - 1) {
+            tracing::warn!(
+                server = %self.name,
+                "answers come without Audit-Id, so something on the way takes it off: nothing is kept of them, and nothing can \
+                 be answered offline. Let it pass the header, or see upstream.trustGateway"
+            );
+        }
+    }
+
+    /// It does not want to be asked for so long.
+    pub(super) fn is_to_rest(&self, pause: Duration) {
+        let end = clock::now() + pause.min(LONGEST_REST);
+        let mut resting = self.resting.lock();
+        *resting = resting.map_or(Some(end), |known| Some(known.max(end)));
+    }
+
+    /// Whether it wants not to be asked now.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.lock().is_some_and(|end| clock::now() < end)
+    }
+
     /// A request failed on the way there.
     pub(super) fn failed(&self, failure: Failure) {
+        self.failed_because(failure, failure.into(), "");
+    }
+
+    /// The same, and it is known why.
+    pub(super) fn failed_with(&self, error: &UpstreamError) {
+        self.failed_because(error.failure, error.cause, &error.message);
+    }
+
+    fn failed_because(&self, failure: Failure, cause: Cause, detail: &str) {
         self.metrics.failed(&self.name, failure);
         if failure.concerns_link() {
+            self.note(cause, detail);
             self.signal(Event::Failed(failure));
         }
+    }
+
+    /// Remembers why it may be about to be held for away.
+    pub(super) fn note(&self, cause: Cause, detail: &str) {
+        let news = {
+            let mut trouble = self.trouble.lock();
+            // What failed before it was last online is past.
+            let before = trouble
+                .take()
+                .filter(|_| self.standing().state != LinkState::Online);
+            let news = before.as_ref().is_some_and(|before| before.cause != cause);
+            let since = before.map_or_else(clock::wall, |before| before.since);
+            *trouble = Some(Trouble {
+                cause,
+                detail: detail.to_owned(),
+                since,
+            });
+            news
+        };
+        if news && let Some(link) = self.link.upgrade() {
+            link.judge();
+        }
+    }
+
+    /// How it is, for people.
+    pub(super) fn report(&self) -> ServerReport {
+        let standing = self.standing();
+        let trouble = self.trouble.lock().clone();
+        ServerReport {
+            name: self.name.to_string(),
+            condition: self.condition(),
+            on_trial: standing.on_trial,
+            trouble: trouble.filter(|_| standing.state != LinkState::Online),
+        }
+    }
+
+    /// In one word.
+    pub(super) fn condition(&self) -> Condition {
+        let standing = self.standing();
+        Condition::of(standing.state, standing.known)
+    }
+
+    /// An answer has not come in the time that it should take: probed, but not suspected.
+    pub(super) fn is_slow(&self) {
+        self.metrics.failed(&self.name, Failure::Timeout);
+        self.signal(Event::Slow);
     }
 
     /// Something of the node's own network, like a proxy, is in the way, or is not any more: said once.
@@ -233,7 +361,7 @@ impl Server {
 
     /// Takes a signal into account; a change is logged and published.
     pub(super) fn signal(&self, event: Event) {
-        if matches!(event, Event::Reached | Event::ProbeSucceeded) {
+        if event.is_answer() {
             self.vitals.prove();
         }
         // Answers are frequent, and almost all of them say what is known.
@@ -270,24 +398,32 @@ impl Server {
             return;
         }
         let state = standing.state.as_str();
-        self.metrics.show_server(&self.name, Some(standing.state));
+        let on_trial = standing.on_trial;
+        self.metrics
+            .show_server(&self.name, Some(Condition::of(standing.state, standing.known)));
         let next_probe = due.map(|due| due.saturating_duration_since(clock::now()));
-        if alone {
-            // The link says the same.
-            tracing::debug!(server = %self.name, state, ?event, ?next_probe, "a server's standing changed");
-        } else {
-            tracing::info!(
-                server = %self.name, state, on_trial = standing.on_trial, ?event, "a server's standing changed"
-            );
+        let trouble = self.report().trouble;
+        match trouble {
+            // Of the only one the link says the same.
+            _ if alone => {
+                tracing::debug!(server = %self.name, state, ?event, ?next_probe, "a server's standing changed");
+            }
+            Some(Trouble { cause, detail, .. }) if standing.state == LinkState::Offline => tracing::warn!(
+                server = %self.name, state, on_trial, %cause, detail, "a server's standing changed"
+            ),
+            _ => {
+                tracing::info!(server = %self.name, state, on_trial, ?event, "a server's standing changed");
+            }
         }
     }
 
-    /// Resolves when waiting for an answer has become hopeless: a probe has failed.
+    /// Resolves when waiting for an answer is not worth it any more: a probe has failed, or others have become better.
     pub(super) async fn given_up(&self) {
+        let trusted = self.is_trusted();
         let mut standings = self.standings();
-        let hopeless = |standing: &Standing| standing.state == LinkState::Offline || standing.doubtful;
+        let is_worse = |standing: &Standing| standing.is_hopeless() || (trusted && standing.on_trial);
         // What it gives is a lock on the standing: not to be held.
-        drop(standings.wait_for(hopeless).await);
+        drop(standings.wait_for(is_worse).await);
     }
 }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+
 use crate::tls::{ServerName, ServerNameError};
 
-use super::proxy::HttpProxy;
+use super::proxy::UpstreamProxy;
 
 /// The way to the cloud, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,10 @@ pub struct Settings {
     pub probe: ProbeSettings,
     /// How long a read may wait for the first byte of its answer before the cache stands in.
     pub response_timeout: Duration,
+    /// Whether answers are asked for compressed.
+    pub compression: Compression,
+    /// Which answers count as an apiserver's.
+    pub trust: Trust,
     /// How connections are made and kept.
     pub dial: DialSettings,
 }
@@ -30,7 +36,7 @@ pub struct DialSettings {
     /// When a silent connection is asked whether it is alive, and when it has failed.
     pub keep_alive: KeepAlive,
     /// What lies on the way.
-    pub proxy: Option<HttpProxy>,
+    pub proxy: Option<UpstreamProxy>,
     /// The interfaces to go out by, the preferred one first; empty: as the node's routes say.
     pub interfaces: Vec<String>,
 }
@@ -66,6 +72,27 @@ pub struct ProbeSettings {
     pub success_threshold: u32,
 }
 
+/// Whether answers to reads and watches are asked for compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// With gzip, whatever the client asks for.
+    #[default]
+    Auto,
+    /// Never, even if the client asks for it.
+    Off,
+}
+
+/// Which answers count as an apiserver's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Those with `Audit-Id`, which nobody else sends.
+    #[default]
+    Audited,
+    /// All that are in an encoding of the Kubernetes API where one is expected: what is on the way takes `Audit-Id` off, and
+    /// is trusted not to speak for an apiserver.
+    Gateway,
+}
+
 /// Which of several servers a request goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
@@ -84,8 +111,10 @@ pub struct Endpoint {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// The name that its certificate must carry: the host.
+    /// The name that its certificate must carry: the host, unless another one is given.
     pub server_name: ServerName,
+    /// What stands before every path there: empty, or like `/k8s/clusters/c-x`.
+    pub base: String,
 }
 
 impl Endpoint {
@@ -98,7 +127,33 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             server_name: host.parse()?,
+            base: String::new(),
         })
+    }
+
+    /// The same below a path: empty, or one that begins with a slash and does not end with one.
+    #[must_use]
+    pub fn below(self, base: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            ..self
+        }
+    }
+
+    /// The same with another name in its certificate.
+    #[must_use]
+    pub fn named(self, server_name: ServerName) -> Self {
+        Self { server_name, ..self }
+    }
+
+    /// Path and query of a request as they are there.
+    pub(super) fn target(&self, path_and_query: &PathAndQuery) -> PathAndQuery {
+        if self.base.is_empty() {
+            return path_and_query.clone();
+        }
+        // Two paths together are one: the base was checked with the configuration.
+        let whole = PathAndQuery::try_from(format!("{}{path_and_query}", self.base));
+        whole.unwrap_or_else(|_| path_and_query.clone())
     }
 }
 
@@ -110,5 +165,29 @@ impl fmt::Display for Endpoint {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_stands_before_path_and_query_and_in_no_name() {
+        let plain = Endpoint::new("rancher.example", 443).unwrap();
+        let below = plain.clone().below("/k8s/clusters/c-x");
+        for (asked, there) in [
+            ("/", "/k8s/clusters/c-x/"),
+            (
+                "/api/v1/pods?watch=true&x=%2F",
+                "/k8s/clusters/c-x/api/v1/pods?watch=true&x=%2F",
+            ),
+        ] {
+            let asked = PathAndQuery::from_static(asked);
+            assert_eq!(plain.target(&asked), asked);
+            assert_eq!(below.target(&asked), there);
+        }
+        assert_eq!(below.to_string(), "rancher.example:443");
+        assert_ne!(plain, below);
     }
 }

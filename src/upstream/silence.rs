@@ -5,7 +5,8 @@
 //! and to begin anew would make it worse. What becomes of it, [`verdict`] says:
 //!
 //! * The server is away: it is given up.
-//! * A probe got through quickly, so that the link is good and it is not. Watches can be resumed: it is given up. Answers
+//! * A probe got through quickly, so that the link is good and it is not. If the first one that got through was slow, there is
+//!   one more: the first may have begun when nothing did. Watches can be resumed: it is given up. Answers
 //!   cannot, and TCP may only be waiting to send again: they stay, and everything else goes elsewhere. That others get
 //!   through slowly proves nothing: on a narrow link they are what it waits for.
 //! * It was silent for [`LONGEST_FOR_WATCHES`] or [`LONGEST_FOR_ANSWERS`] times as long as makes it doubtful: it is given
@@ -135,7 +136,15 @@ impl Silence {
             }
             let doubted = clock::now();
             self.server.failed(Failure::Silent);
+            let mut is_asked_again = false;
             while self.pulse.heard() <= heard {
+                // The time of a probe that was under way while packets disappeared says nothing of how good the link is now.
+                // One more does, and is enough.
+                let vitals = self.server.vitals();
+                if !is_asked_again && vitals.proven_since(doubted) && !vitals.quick_since(doubted) {
+                    self.server.is_slow();
+                    is_asked_again = true;
+                }
                 match verdict(self.signs(heard, doubted)) {
                     Verdict::Dead => return,
                     Verdict::Overtaken => self.pulse.overtaken().cancel(),

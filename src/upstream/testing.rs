@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use super::settings::{DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy};
+use super::cause::Cause;
+use super::error::{Failure, UpstreamError};
+use super::health::Event;
+use super::link::Link;
+use super::metrics::UpstreamMetrics;
+use super::settings::{
+    Compression, DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy, Trust,
+};
 
 /// A way to these servers that one failed probe takes away, with the default times.
 pub(super) fn settings(hosts: &[&str]) -> Settings {
@@ -17,6 +24,8 @@ pub(super) fn settings(hosts: &[&str]) -> Settings {
             success_threshold: 2,
         },
         response_timeout: Duration::from_secs(5),
+        compression: Compression::Auto,
+        trust: Trust::Audited,
         dial: DialSettings {
             connect_timeout: Duration::from_secs(2),
             proxy: None,
@@ -24,4 +33,15 @@ pub(super) fn settings(hosts: &[&str]) -> Settings {
             keep_alive: KeepAlive::default(),
         },
     }
+}
+
+/// A link over `cloud:6443`, which refuses connections.
+pub(crate) fn link_away() -> Link {
+    let link = Link::new(settings(&["cloud"]), UpstreamMetrics::default());
+    for server in &link.fleet().servers {
+        let refused = UpstreamError::unsent(Failure::Connect, "cloud:6443: refused").because(Cause::Refused);
+        server.failed_with(&refused);
+        server.signal(Event::ProbeFailed);
+    }
+    link
 }

@@ -1,24 +1,28 @@
-//! Transports: the upstream connections of each configured certificate, and the default one without any.
+//! Transports: the upstream connections of each configured certificate, the default one without any, and that of callers who are not
+//! known yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, response};
 use tokio::sync::watch;
 
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{Alpn, ClientIdentity, ClientTls, Roots, TrustedTime};
 
 use super::Purpose;
 use super::dial::{Dialer, Via};
-use super::effort::{self, Effort};
-use super::error::{Failure, Sent, UpstreamError};
+use super::effort::{self, Effort, Terms};
+use super::error::{Failure, UpstreamError};
 use super::link::{Fleet, Link};
 use super::pool::{Connectors, Pool};
 use super::server::Server;
+use super::settings::Compression;
 
 /// A read that waits for a third of `responseTimeout` has its server probed, if another one could answer it: with the
 /// probe's own time limit the decision then falls before the client has waited for the whole of it.
@@ -39,9 +43,48 @@ pub struct Transport {
     turn: usize,
     /// In the order of the configuration; empty while there is no certificate or CA.
     members: ArcSwap<Vec<Member>>,
+    /// An apiserver has refused its pair, and not accepted it since.
+    refused: AtomicBool,
+}
+
+/// What an apiserver says to the pair of a configured client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pair {
+    /// It knows the user.
+    Accepted,
+    /// 401.
+    Refused,
 }
 
 impl Transport {
+    /// An apiserver has said this to its pair: said once.
+    pub fn pair_is(&self, pair: Pair) {
+        let refused = pair == Pair::Refused;
+        // Almost always what is known.
+        if self.refused.load(Ordering::Relaxed) == refused
+            || self.refused.swap(refused, Ordering::Relaxed) == refused
+        {
+            return;
+        }
+        let client = self.name();
+        match pair {
+            Pair::Refused => tracing::warn!(
+                client,
+                "the apiserver answers 401 to the certificate of a configured client: it is revoked, or by an authority \
+                 that the apiserver does not know"
+            ),
+            Pair::Accepted => tracing::info!(
+                client,
+                "the apiserver takes the certificate of a configured client again"
+            ),
+        }
+    }
+
+    /// Whether an apiserver has refused its pair, and not accepted it since.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// The common name, or `default`.
     pub fn name(&self) -> &str {
         &self.name
@@ -54,33 +97,45 @@ impl Transport {
         request: Request<Body>,
         effort: &Effort,
     ) -> Result<Response<Body>, UpstreamError> {
-        let patience = self.link.fleet().settings.response_timeout / SLOW_AFTER;
+        let fleet = self.link.fleet();
+        let terms = Terms {
+            patience: fleet.settings.response_timeout / SLOW_AFTER,
+            trust: fleet.settings.trust,
+        };
         let candidates = self.candidates()?;
         // It is large, and needed only until the head has come: it must not be a part of every stream.
-        Box::pin(effort::send(&candidates, request, effort, patience)).await
+        Box::pin(effort::send(&candidates, request, effort, terms)).await
     }
 
-    /// Sends a request on a new HTTP/1.1 connection of its own, which may then be upgraded.
+    /// Sends a request on a new HTTP/1.1 connection of its own, which may then be upgraded. `holder` is the one of several callers
+    /// of this transport that it is for.
     pub async fn send_alone(
         &self,
         request: Request<Body>,
+        holder: Option<&str>,
     ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
         let mut last = self.no_server();
         for Member { server, pool } in self.candidates()? {
-            let alone = match pool.open_alone().await {
+            let alone = match pool.open_alone(holder).await {
                 Ok(alone) => alone,
+                // Another server is not there to double a caller's share.
+                Err(error) if error.failure == Failure::OverShare => return Err(error),
                 Err(error) => {
-                    server.failed(error.failure);
+                    server.failed_with(&error);
                     last = error;
                     continue;
                 }
             };
             let sent = alone.send(request).await;
             match &sent {
-                Ok(response) if effort::from_apiserver(response.headers()) => server.reached(),
-                Ok(response) if effort::is_gateways(response) => server.failed(Failure::Gateway),
+                Ok(response) if is_from_apiserver(response.headers(), response.extensions()) => {
+                    server.reached()
+                }
+                Ok(response) if effort::is_gateways(response) => {
+                    server.failed_with(&effort::in_its_place(response.status()));
+                }
                 Ok(_) => {}
-                Err(error) => server.failed(error.failure),
+                Err(error) => server.failed_with(error),
             }
             return sent;
         }
@@ -93,7 +148,7 @@ impl Transport {
         server: &Arc<Server>,
         request: Request<Body>,
         via: Via,
-    ) -> Result<StatusCode, UpstreamError> {
+    ) -> Result<response::Parts, UpstreamError> {
         let members = self.members.load_full();
         let member = members.iter().find(|member| Arc::ptr_eq(&member.server, server));
         let member = member.ok_or_else(|| self.no_server())?;
@@ -103,6 +158,11 @@ impl Transport {
     /// How long a read may wait for the first byte of its answer before the cache stands in.
     pub fn response_timeout(&self) -> Duration {
         self.link.fleet().settings.response_timeout
+    }
+
+    /// Whether answers are asked for compressed.
+    pub fn compression(&self) -> Compression {
+        self.link.fleet().settings.compression
     }
 
     /// Open connections and streams, by purpose.
@@ -142,11 +202,7 @@ impl Transport {
             "no usable certificate or upstream CA yet for transport {}",
             self.name
         );
-        UpstreamError {
-            failure: Failure::NoCredentials,
-            sent: Sent::No,
-            message,
-        }
+        UpstreamError::unsent(Failure::NoCredentials, message)
     }
 
     /// The first server that it would use now, if nothing is held against that.
@@ -174,6 +230,7 @@ impl Transport {
 /// All transports of this node.
 pub struct Transports {
     default: Arc<Transport>,
+    strangers: Arc<Transport>,
     by_name: HashMap<String, Arc<Transport>>,
     identities: HashMap<String, IdentitySource>,
     link: Link,
@@ -200,6 +257,7 @@ impl Transports {
                 link: link.clone(),
                 turn,
                 members: ArcSwap::default(),
+                refused: AtomicBool::new(false),
             });
             let builder = Builder {
                 transport: Arc::clone(&transport),
@@ -215,6 +273,7 @@ impl Transports {
             transport
         };
         let default = spawn("default".to_owned(), None, first);
+        let strangers = spawn("strangers".to_owned(), None, first);
         let known = identities.iter().cloned().collect();
         let by_name = identities
             .into_iter()
@@ -223,6 +282,7 @@ impl Transports {
             .collect();
         Self {
             default,
+            strangers,
             by_name,
             identities: known,
             link: link.clone(),
@@ -232,6 +292,12 @@ impl Transports {
     /// The transport without client certificate.
     pub fn default_transport(&self) -> &Arc<Transport> {
         &self.default
+    }
+
+    /// The transport without client certificate of callers whom no apiserver has accepted. kube-apiserver ends the connection on
+    /// which it refuses one, or answers an anonymous one (HTTP/2): nobody else's requests may be on it.
+    pub fn strangers(&self) -> &Arc<Transport> {
+        &self.strangers
     }
 
     /// The transport of a configured common name.
@@ -251,9 +317,14 @@ impl Transports {
         self.by_name.keys().map(String::as_str)
     }
 
+    /// One transport of each identity: first without a certificate, then of each configured common name.
+    pub(super) fn identities(&self) -> impl Iterator<Item = &Arc<Transport>> {
+        std::iter::once(&self.default).chain(self.by_name.values())
+    }
+
     /// Every transport.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Transport>> {
-        std::iter::once(&self.default).chain(self.by_name.values())
+        self.identities().chain([&self.strangers])
     }
 
     pub(super) fn link(&self) -> &Link {

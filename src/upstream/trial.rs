@@ -8,7 +8,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use crate::runtime::tasks::Tasks;
 
 use super::link::Link;
-use super::probe;
+use super::probe::Scout;
 use super::server::Server;
 use super::transport::{Transport, Transports};
 use super::uplink::Seen;
@@ -16,7 +16,7 @@ use super::uplink::Seen;
 /// Follows the choice of every configured server for as long as it is configured.
 pub fn spawn(transports: &Transports, tasks: &Tasks) {
     let link = transports.link().clone();
-    let default = Arc::clone(transports.default_transport());
+    let scout = Scout::new(transports);
     let all: Vec<Arc<Transport>> = transports.iter().map(Arc::clone).collect();
     tasks.spawn_critical("uplinks", async move {
         let mut fleets = link.fleets();
@@ -28,7 +28,7 @@ pub fn spawn(transports: &Transports, tasks: &Tasks) {
             for server in &fleet.servers {
                 if !known.iter().any(|known| Arc::ptr_eq(known, server)) {
                     known.push(Arc::clone(server));
-                    followed.push(follow(Arc::clone(server), &link, &default, &all));
+                    followed.push(follow(Arc::clone(server), &link, &scout, &all));
                 }
             }
             tokio::select! {
@@ -39,7 +39,7 @@ pub fn spawn(transports: &Transports, tasks: &Tasks) {
     });
 }
 
-async fn follow(server: Arc<Server>, link: &Link, default: &Arc<Transport>, all: &[Arc<Transport>]) {
+async fn follow(server: Arc<Server>, link: &Link, scout: &Scout, all: &[Arc<Transport>]) {
     let mut choices = server.uplinks();
     let mut used = choices.borrow_and_update().current();
     loop {
@@ -62,7 +62,7 @@ async fn follow(server: Arc<Server>, link: &Link, default: &Arc<Transport>, all:
         let timeout = link.fleet().settings.probe.timeout;
         let mut seen = Seen::Bad;
         for better in 0..choice.current() {
-            let asked = tokio::time::timeout(timeout, probe::ask_over(&server, default, better)).await;
+            let asked = tokio::time::timeout(timeout, scout.ask_over(&server, better)).await;
             if asked == Ok(true) {
                 seen = Seen::Good(better);
                 break;

@@ -3,7 +3,7 @@
 //! All within one principal and one representation. A view contains every object of its scope that its selectors
 //! select, so a narrower collection is that view filtered by what the view lacks, as long as the filter can be
 //! evaluated without a schema: namespaces, labels, and equality of `metadata.name` and `metadata.namespace`.
-//! Shards are never derived from or for.
+//! Shards are never derived from or for, nor what was asked for with a parameter that is not known.
 
 use super::key::ViewKey;
 use super::selector::fields::{FieldSelector, Identity};
@@ -49,7 +49,8 @@ pub fn candidates(wanted: &ViewKey) -> Vec<Candidate> {
     };
     let labels = LabelSelector::parse(&wanted.label_selector);
     let fields = FieldSelector::parse(&wanted.field_selector);
-    let (true, Ok(labels), Ok(fields)) = (wanted.shard_selector.is_empty(), labels, fields) else {
+    let derivable = wanted.shard_selector.is_empty() && wanted.is_understood();
+    let (true, Ok(labels), Ok(fields)) = (derivable, labels, fields) else {
         return vec![exact];
     };
     let (identity, rest) = fields.split_identity();
@@ -97,16 +98,18 @@ pub struct ObjectName<'a> {
     pub name: &'a str,
 }
 
-/// Whether an object can be in the view of this key at all, as far as its name tells.
+/// Whether an object can be in the view of this key at all, as far as its name tells. One that is exists, but what a view
+/// shows that is not understood is only for who asked for it.
 pub fn may_hold(key: &ViewKey, object: &ObjectName<'_>) -> bool {
     let named = |fields: FieldSelector| is_named(&fields.split_identity().0, object);
     is_in_scope(key, object) && FieldSelector::parse(&key.field_selector).map_or(true, named)
 }
 
 /// Whether an object that is not in the view of this key does not exist, as of that view (rule V8): the object
-/// would be in it whatever its content. Its representation does not matter.
+/// would be in it whatever its content. Its representation does not matter as long as it is understood.
 pub fn proves_absence(key: &ViewKey, object: &ObjectName<'_>) -> bool {
-    if !is_in_scope(key, object) || !key.label_selector.is_empty() || !key.shard_selector.is_empty() {
+    let is_whole = key.label_selector.is_empty() && key.shard_selector.is_empty() && key.is_understood();
+    if !is_in_scope(key, object) || !is_whole {
         return false;
     }
     let Ok(fields) = FieldSelector::parse(&key.field_selector) else {
@@ -225,6 +228,32 @@ mod tests {
             ..key("ns", "a", "metadata.name=p")
         };
         assert_eq!(candidates(&wanted).len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_derived_across_an_unknown_parameter() {
+        for representation in ["json;drop=x", "json?shape=x", "json;drop=x|"] {
+            let unknown = |key| ViewKey {
+                representation: representation.to_owned(),
+                ..key
+            };
+            let wanted = unknown(key("ns", "app=a", "metadata.name=p"));
+            assert_eq!(candidates(&wanted).len(), 1, "{representation}");
+            assert_eq!(candidates(&wanted)[0].key, wanted);
+            let pod = ObjectName {
+                group: "",
+                version: "v1",
+                resource: "pods",
+                namespace: Some("ns"),
+                name: "p",
+            };
+            assert!(
+                !proves_absence(&unknown(key("", "", "")), &pod),
+                "{representation}"
+            );
+        }
+        let known = candidates(&key("ns", "app=a", "metadata.name=p"));
+        assert!(known.iter().all(|candidate| candidate.key.is_understood()));
     }
 
     #[test]

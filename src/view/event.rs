@@ -114,6 +114,11 @@ pub enum Input<P> {
         /// Where it starts.
         start: Start,
     },
+    /// Upstream has accepted this watch: of which moment the state is that it begins with has been decided.
+    StreamAnswered {
+        /// The stream.
+        stream: StreamId,
+    },
     /// ADDED, MODIFIED or DELETED.
     Event {
         /// Where it came from.
@@ -135,7 +140,12 @@ pub enum Input<P> {
         /// Where it came from.
         stream: StreamId,
     },
-    /// The stream ended, or its recording was given up (overflow, undecodable frame). What came before counts.
+    /// Something that the stream sent is not told, for want of room or because it could not be read. It goes on.
+    Missed {
+        /// Where it came from.
+        stream: StreamId,
+    },
+    /// The stream ended. What came before counts.
     StreamClosed {
         /// The stream.
         stream: StreamId,
@@ -146,6 +156,8 @@ pub enum Input<P> {
         /// The version that the store still holds, `None` if the view is lost.
         stored: Option<ResourceVersion>,
     },
+    /// Upstream has forbidden what the view holds: what is kept goes, and what was asked for before counts no more.
+    Withdrawn,
     /// Another view of this cluster saw that history was restarted.
     HistoryRestarted,
 }

@@ -57,11 +57,14 @@ pub enum HoldAction {
     End,
 }
 
+/// No watch is held for longer, whatever its client asks for: a moment that much later can still be told.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// How long a watch is held: `timeoutSeconds` where it is set, else `default` (the caller's choice in 1800..3600 s).
 pub fn timeout(timeout_seconds: Option<i64>, default: Duration) -> Duration {
     match timeout_seconds {
         None | Some(0) => default,
-        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST),
     }
 }
 

@@ -27,7 +27,7 @@ pub struct ViewKey {
     pub field_selector: String,
     /// `shardSelector`.
     pub shard_selector: String,
-    /// Encoding and shape of the answers, as the caller writes them.
+    /// Encoding and shape of the answers, as the caller writes them; with a `=` if and only if a parameter was not known.
     pub representation: String,
 }
 
@@ -44,6 +44,30 @@ impl ViewKey {
     /// Whether it selects nothing out of its scope: all objects are in it.
     pub fn is_unselected(&self) -> bool {
         self.label_selector.is_empty() && self.field_selector.is_empty() && self.shard_selector.is_empty()
+    }
+
+    /// Whether there is no object in its scope that it lacks.
+    pub fn is_complete(&self) -> bool {
+        self.is_unselected() && self.is_understood()
+    }
+
+    /// Whether all that was asked for is known. What an unknown parameter did to a collection is not: nothing follows from
+    /// such a view but what was asked for in the same way.
+    pub fn is_understood(&self) -> bool {
+        !self.representation.contains('=')
+    }
+
+    /// The path of an object of its collection; `item` is `namespace/name`, or `name`.
+    pub fn path_of(&self, item: &str) -> String {
+        let api = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
+        match item.split_once('/') {
+            Some((namespace, name)) => format!("{api}/namespaces/{namespace}/{}/{name}", self.resource),
+            None => format!("{api}/{}/{item}", self.resource),
+        }
     }
 
     /// The text: eight fields joined by `+`; a namespace begins with `=`.
@@ -147,6 +171,23 @@ mod tests {
             ..pods()
         };
         assert_eq!(invalid.clone().canonical(), invalid);
+    }
+
+    #[test]
+    fn an_unknown_parameter_shows_in_the_representation() {
+        for (representation, is_understood) in [
+            ("json", true),
+            ("json;metadata/v1", true),
+            ("json;drop=x", false),
+            ("json?shape=x", false),
+        ] {
+            let key = ViewKey {
+                representation: representation.to_owned(),
+                ..pods()
+            };
+            assert_eq!(key.is_understood(), is_understood, "{representation}");
+            assert_eq!(ViewKey::parse(&key.to_text()), Some(key));
+        }
     }
 
     proptest! {

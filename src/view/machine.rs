@@ -5,12 +5,13 @@
 //!
 //! Invariants, if the actions are carried out:
 //! * the items are S(R), the state of the filtered history at R, or S(R) with some later assignments (5.6);
-//! * an attached stream has sent everything up to its position, and its position is at most R;
+//! * of an attached stream everything after its position is told here, and its position is at most R;
 //! * R falls only when upstream proved that history restarted, that R is out of its history, or that order
 //!   cannot be known, or when the store lost what was appended.
 
 mod apply;
 mod commit;
+mod detached;
 #[cfg(test)]
 mod model;
 mod parked;
@@ -22,7 +23,10 @@ mod tests;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+pub use self::detached::Condition;
+
 use self::commit::Asked;
+use self::detached::Place;
 use self::parked::{Load, Parked};
 use super::event::{Action, Actions, Discard, InitialEnd, Input, Start, StreamId, Ticket};
 use crate::kube::version::ResourceVersion;
@@ -54,20 +58,31 @@ pub struct View<P> {
 /// What a stream is to the view.
 #[derive(Debug)]
 enum Stream<P> {
-    /// May drive the view. Has sent everything up to `position`, which is at most R.
-    Attached { position: ResourceVersion },
-    /// Opened ahead of R while a snapshot was on its way that may reach its start.
+    /// May drive the view. Everything after `position`, which is at most R, is told.
+    Attached { position: ResourceVersion, sure: Sure },
+    /// Ahead of R while a snapshot is on its way that may reach its start.
     Parked(Box<Parked<P>>),
     /// Still collecting its initial events.
     Staging(Box<Staging>),
     /// There is a hole between R and the stream: its events are only forwarded.
-    Detached { position: Option<ResourceVersion> },
+    Detached(Place),
+}
+
+/// Whether upstream has sent everything up to a stream's position, or perhaps not that much yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    Exactly,
+    AtMost,
 }
 
 #[derive(Debug)]
 struct Staging {
     asked: Asked,
     end: InitialEnd,
+    /// Upstream has answered: of which moment its state is has been decided.
+    answered: bool,
+    /// The latest version among what it has sent.
+    seen: Option<ResourceVersion>,
 }
 
 impl<P> View<P> {
@@ -100,15 +115,15 @@ impl<P> View<P> {
         self.broken
     }
 
-    /// Whether lists are on their way that may carry it on.
-    pub fn awaits_snapshot(&self) -> bool {
-        !self.tickets.is_empty()
-    }
-
     /// How many streams may drive the view.
     pub fn attached(&self) -> usize {
         let attached = |stream: &&Stream<P>| matches!(stream, Stream::Attached { .. });
         self.streams.values().filter(attached).count()
+    }
+
+    /// Whether a stream is still collecting its initial events.
+    pub fn is_staging(&self, id: StreamId) -> bool {
+        matches!(self.streams.get(&id), Some(Stream::Staging(_)))
     }
 
     /// Takes one input to the orders that follow from it.
@@ -124,6 +139,7 @@ impl<P> View<P> {
             Input::SnapshotBegun { ticket, freshness } => {
                 let asked = self.asked(freshness);
                 self.tickets.insert(ticket, asked);
+                self.park_for(ticket, freshness, &mut actions);
             }
             Input::SnapshotComplete { ticket, version } => {
                 self.snapshot_complete(ticket, version, &mut actions);
@@ -132,9 +148,16 @@ impl<P> View<P> {
                 self.discard(ticket, Discard::Incomplete, &mut actions);
             }
             Input::StreamOpened { stream, start } => self.open(stream, start, &mut actions),
+            Input::StreamAnswered { stream } => {
+                if let Some(Stream::Staging(staging)) = self.streams.get_mut(&stream) {
+                    staging.answered = true;
+                }
+            }
+            Input::Missed { stream } => self.missed(stream, &mut actions),
             Input::Gone { stream } => self.gone(stream, &mut actions),
             Input::StreamClosed { stream } => self.close(stream, &mut actions),
             Input::Broken { stored } => self.break_at(stored, &mut actions),
+            Input::Withdrawn => self.withdraw(&mut actions),
             Input::HistoryRestarted => {
                 self.leave_history(&mut actions);
                 self.version = None;
@@ -150,7 +173,12 @@ impl<P> View<P> {
             Start::At(position) => self.join(id, position),
             Start::Initial { freshness, end } => {
                 let asked = self.asked(freshness);
-                let staging = Stream::Staging(Box::new(Staging { asked, end }));
+                let staging = Stream::Staging(Box::new(Staging {
+                    asked,
+                    end,
+                    answered: false,
+                    seen: None,
+                }));
                 self.streams.insert(id, staging);
             }
         }
@@ -159,28 +187,25 @@ impl<P> View<P> {
     /// Places a stream that has sent everything up to `position` and will send everything after it (V3).
     fn join(&mut self, id: StreamId, position: ResourceVersion) {
         let stream = if self.reaches(&position) {
-            self.attached_at(id, position)
+            self.attached_at(id, position, Sure::Exactly)
         } else if self.tickets.is_empty() {
-            Stream::Detached {
-                position: Some(position),
-            }
+            Stream::Detached(Place::At(position))
         } else {
             let waiting = self.tickets.keys().copied().collect();
-            Stream::Parked(Box::new(Parked::new(position, waiting)))
+            Stream::Parked(Box::new(Parked::new(Place::At(position), waiting)))
         };
         self.streams.insert(id, stream);
     }
 
     /// A stream at a position that the view reaches. Where order is unknown, one alone may be attached.
-    fn attached_at(&mut self, id: StreamId, position: ResourceVersion) -> Stream<P> {
+    fn attached_at(&mut self, id: StreamId, position: ResourceVersion, sure: Sure) -> Stream<P> {
         if !position.is_comparable() {
             if self.driver.is_some() {
-                let position = Some(position);
-                return Stream::Detached { position };
+                return Stream::Detached(Place::At(position));
             }
             self.driver = Some(id);
         }
-        Stream::Attached { position }
+        Stream::Attached { position, sure }
     }
 
     /// Whether a stream that begins after `position` leaves no hole after R.
@@ -192,9 +217,9 @@ impl<P> View<P> {
     fn gone(&mut self, id: StreamId, actions: &mut Actions<P>) {
         let position = match self.streams.get(&id) {
             None => return,
-            Some(Stream::Attached { position }) => Some(position.clone()),
-            Some(Stream::Detached { position }) => position.clone(),
-            Some(Stream::Parked(parked)) => Some(parked.start.clone()),
+            Some(Stream::Attached { position, sure }) => (*sure == Sure::Exactly).then_some(position.clone()),
+            Some(Stream::Detached(place)) => place.position().cloned(),
+            Some(Stream::Parked(parked)) => parked.start.position().cloned(),
             Some(Stream::Staging(_)) => None,
         };
         // Only a position at or after R proves that R is out of history too: a slow client's says nothing.
@@ -204,7 +229,7 @@ impl<P> View<P> {
             self.expired = true;
         }
         self.drop_stream(id, actions);
-        self.streams.insert(id, Stream::Detached { position });
+        self.streams.insert(id, Stream::Detached(Place::Nowhere));
     }
 
     fn close(&mut self, id: StreamId, actions: &mut Actions<P>) {
@@ -222,8 +247,10 @@ impl<P> View<P> {
         self.driver = None;
         for (id, stream) in &mut self.streams {
             stream.detach_unless(|_| false);
-            if let Stream::Staging(_) = stream {
-                *stream = Stream::Detached { position: None };
+            if let Stream::Staging(staging) = stream
+                && staging.answered
+            {
+                *stream = Stream::Detached(Place::Somewhere(staging.seen.take()));
                 actions.push(Action::DropStaging {
                     stream: *id,
                     why: Discard::Incomplete,
@@ -242,18 +269,17 @@ impl<P> View<P> {
                 why: Discard::Incomplete,
             }),
             Some(Stream::Parked(parked)) => self.load.release(&parked),
-            Some(Stream::Attached { .. } | Stream::Detached { .. }) | None => {}
+            Some(Stream::Attached { .. } | Stream::Detached(_)) | None => {}
         }
     }
 }
 
 impl<P> Stream<P> {
     fn detach_unless(&mut self, keep: impl FnOnce(&ResourceVersion) -> bool) {
-        if let Self::Attached { position } = self
+        if let Self::Attached { position, .. } = self
             && !keep(position)
         {
-            let position = Some(position.clone());
-            *self = Self::Detached { position };
+            *self = Self::Detached(Place::At(position.clone()));
         }
     }
 }

@@ -59,6 +59,21 @@ impl<'a> Message<'a> {
         Self { encoding, bytes }
     }
 
+    /// The message of an object, or of a Status, in the body of an answer.
+    ///
+    /// # Errors
+    /// A protobuf body without its envelope.
+    pub fn of_body(encoding: Encoding, body: &'a [u8]) -> Result<Self, WireError> {
+        if encoding != Encoding::Protobuf {
+            return Ok(Self::new(encoding, body));
+        }
+        let unknown = body
+            .strip_prefix(&MAGIC)
+            .ok_or(WireError::Malformed("protobuf envelope"))?;
+        let raw = Self::new(encoding, unknown).message(RAW)?;
+        Ok(raw.unwrap_or(Self::new(encoding, b"")))
+    }
+
     /// How it is encoded.
     pub fn encoding(&self) -> Encoding {
         self.encoding
@@ -96,6 +111,27 @@ impl<'a> Message<'a> {
                 Encoding::Yaml => Err(WireError::Unsupported(self.encoding)),
             })
             .collect()
+    }
+
+    /// A number; `None` if there is none.
+    ///
+    /// # Errors
+    /// The bytes are not as they should be, or there are several.
+    pub fn number(&self, field: Field) -> Result<Option<i64>, WireError> {
+        if self.encoding == Encoding::Protobuf {
+            return protobuf::number(self.bytes, field);
+        }
+        let values = self.values(field)?;
+        let [value] = values.as_slice() else {
+            return match values.is_empty() {
+                true => Ok(None),
+                false => Err(WireError::Malformed("number field")),
+            };
+        };
+        match self.encoding {
+            Encoding::Cbor => cbor::number(value).map(Some),
+            _ => json::number(value).map(Some),
+        }
     }
 
     /// A message inside this one.

@@ -14,6 +14,9 @@ pub enum WireError {
     /// The bytes are not what the encoding or the Kubernetes envelope requires.
     #[error("malformed {0}")]
     Malformed(&'static str),
+    /// Packed in a way that is not known, or twice.
+    #[error("an unknown content coding")]
+    UnknownCoding,
     /// A whole document, but not a list (Table, discovery, Status, a single object).
     #[error("{kind:?} is not a list")]
     NotAList {
@@ -57,6 +60,7 @@ impl WireError {
             Self::Unsupported(_) => "unsupported",
             Self::Truncated(_) => "truncated",
             Self::Malformed(_) => "malformed",
+            Self::UnknownCoding => "unknown-coding",
             Self::NotAList { .. } => "not-a-list",
             Self::Unsplittable { .. } => "unsplittable",
             Self::Nameless => "nameless",

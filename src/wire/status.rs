@@ -47,6 +47,10 @@ pub struct StatusSummary {
     pub reason: String,
     /// For people; may be empty.
     pub message: String,
+    /// Name of the object that it is about; empty if it is about none.
+    pub name: String,
+    /// The resource of that object (`configmaps`, `deployments/scale`); may be empty.
+    pub kind: String,
 }
 
 /// A Status as the body of an answer. For YAML it is JSON, which is YAML too.
@@ -81,6 +85,8 @@ pub fn read_status(encoding: Encoding, body: &[u8]) -> Option<StatusSummary> {
                 code: fields.code.unwrap_or_default(),
                 reason: fields.reason,
                 message: fields.message,
+                name: fields.details.name,
+                kind: fields.details.kind,
             };
             (fields.types, summary)
         }
@@ -105,11 +111,26 @@ fn read_message(message: &[u8]) -> Option<StatusSummary> {
         match field {
             3 => summary.message = value.text().ok()?,
             4 => summary.reason = value.text().ok()?,
+            5 => (summary.name, summary.kind) = read_details(value.bytes().ok()?)?,
             6 => summary.code = u16::try_from(value.varint().ok()?).ok()?,
             _ => {}
         }
     }
     Some(summary)
+}
+
+/// Name and kind in a message of details.
+fn read_details(details: &[u8]) -> Option<(String, String)> {
+    let (mut name, mut kind) = (String::new(), String::new());
+    let mut fields = protobuf::Fields::of(details);
+    while let Some((field, value)) = fields.next().ok()? {
+        match field {
+            1 => name = value.text().ok()?,
+            3 => kind = value.text().ok()?,
+            _ => {}
+        }
+    }
+    Some((name, kind))
 }
 
 fn put_json(out: &mut Vec<u8>, status: &StatusFields<'_>) {

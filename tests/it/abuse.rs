@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::listener::{Front, read_to_close};
 use crate::support::{
-    DEADLINE, KUBELET, Node, Setup, TestBody, config_map, event, eventually, version, watch_from,
+    DEADLINE, KUBELET, Node, Setup, TestBody, change, config_map, event, eventually, version, watch_from,
 };
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -176,6 +176,59 @@ async fn headers_beyond_the_limit_are_refused_on_both_protocols() {
     assert!(node.api.requests().iter().all(|seen| seen.headers.len() < 20));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_for_longer_than_clocks_go_is_held_like_any_other() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let at = version(&node.kubelet().get(LIST).await.json());
+    let mut connection = node.kubelet().connect().await.unwrap();
+    let mut watches = Vec::new();
+    let forever = [
+        "9223372036854775807",
+        "9223372036854775",
+        "18446744073709551615",
+        "0",
+    ];
+    for online in [true, false] {
+        if !online {
+            node.cut().await;
+        }
+        for seconds in forever {
+            let target = format!("{}&timeoutSeconds={seconds}", watch_from(LIST, &at));
+            // What the apiserver refuses itself is not kept.
+            if let Ok(watch) = connection.lines(&target).await
+                && watch.response.status() == 200
+            {
+                watches.push(watch);
+            }
+        }
+    }
+    assert!(watches.len() >= 6, "{}", watches.len());
+    node.heal().await;
+    node.api.put(config_map("shop", "c", "1"));
+    for mut watch in watches {
+        assert_eq!(change(&mut watch).await, ("ADDED".to_owned(), "c".to_owned()));
+    }
+}
+
+/// The HTTP library's own limit; an apiserver takes 1 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_url_passes_and_one_beyond_64_kib_is_refused_alone() {
+    let node = Node::start().await;
+    let url = |length: usize| format!("/version?x={}", "x".repeat(length - "/version?x=".len()));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let client = node.kubelet().protocol(protocol);
+        assert_eq!(client.get(&url(65_500)).await.status, 200, "{protocol:?}");
+    }
+    let mut stream = node.kubelet_tls("http/1.1").await;
+    let head = format!("GET {}&y HTTP/1.1\r\nhost: edgehold\r\n\r\n", url(65_534));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 414");
+    assert_eq!(node.asked("GET", &url(65_500)), 2);
+}
+
 /// A frame of HTTP/2 (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -218,7 +271,7 @@ async fn a_client_is_told_how_much_it_may_have_under_way() {
     // Streams at once, window of a stream, and bytes of headers.
     assert_eq!(
         [3, 4, 6].map(|name| settings.get(&name).copied()),
-        [Some(2000), Some(256 << 10), Some(1 << 20)]
+        [Some(250), Some(256 << 10), Some(64 << 10)]
     );
     // Uploads that stand still fill their own windows, and 64 of them before that of the connection is full.
     let window = loop {

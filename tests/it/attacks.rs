@@ -1,13 +1,20 @@
 //! The table of attacks: each row is tried with the cloud there and away, on HTTP/1.1 and HTTP/2. docs/security.md has the
 //! same rows in words.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
 use apiserver_standin::{Client, Pki, Protocol, Rbac, Rule, ServiceAccountToken, Standin, Subject};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{DEADLINE, HIT, KUBELET, Node, config_map};
+use crate::support::{
+    DEADLINE, HIT, KUBELET, Node, Setup, change, config_map, eventually, files_below, rest, tls, version,
+    watch_from, watch_list,
+};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const PODS: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1";
@@ -333,11 +340,235 @@ async fn each_row_of_the_table_fails_safely_online_and_offline_on_both_protocols
     }
 }
 
+/// What a request without certificate may write beside a token that nobody has issued, so that the apiserver does not see it.
+const HIDING: [(&str, &str); 7] = [
+    ("authorization", ""),
+    ("AUTHORIZATION, keep-alive", ""),
+    ("host", ""),
+    ("content-type", "Content-Type: application/json\r\n"),
+    ("impersonate-user", "Impersonate-User: x\r\n"),
+    ("x-remote-user", "X-Remote-User: x\r\n"),
+    ("Upgrade, sec-websocket-protocol", "Upgrade: websocket\r\n"),
+];
+
+async fn hide(node: &Node, token: &str) {
+    let address = node.running().addresses()[0];
+    let subprotocol = format!(
+        "base64url.bearer.authorization.k8s.io.{}",
+        URL_SAFE_NO_PAD.encode(token)
+    );
+    for (named, more) in HIDING {
+        let mut stream = tls(address, node.api.ca_pem(), None, "http/1.1").await;
+        let credential = if named.contains("sec-") {
+            format!("Sec-WebSocket-Protocol: {subprotocol}, v4.channel.k8s.io")
+        } else {
+            format!("Authorization: Bearer {token}")
+        };
+        let request = format!(
+            "GET /version?hidden HTTP/1.1\r\nHost: x\r\n{credential}\r\n{more}Connection: close\r\nConnection: {named}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "{named}: the connection stays open");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{named}: {answer}");
+    }
+    let answer = hide_on_http2(address, node, token).await;
+    // RST_STREAM or GOAWAY: a request with `Connection` is malformed there (RFC 9113, section 8.2.2).
+    assert!(matches!(answer, 3 | 7), "frame of type {answer}");
+    assert_eq!(node.asked("GET", "/version?hidden"), 0);
+}
+
+/// Writes the same on HTTP/2, which no library would send; gives the type of the frame that answers.
+async fn hide_on_http2(address: std::net::SocketAddr, node: &Node, token: &str) -> u8 {
+    let mut stream = tls(address, node.api.ca_pem(), None, "h2").await;
+    let authorization = format!("Bearer {token}");
+    let mut block = Vec::new();
+    for (name, value) in [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/version?hidden"),
+        (":authority", "x"),
+        ("authorization", &authorization),
+        ("connection", "authorization"),
+    ] {
+        // A literal that is not indexed (RFC 7541, section 6.2.2), in the long form of its lengths (section 5.1).
+        block.push(0);
+        for text in [name, value] {
+            match text.len().checked_sub(127) {
+                None => block.push(u8::try_from(text.len()).unwrap()),
+                Some(mut rest) => {
+                    block.push(127);
+                    while rest >= 128 {
+                        block.push(u8::try_from(rest % 128).unwrap() | 128);
+                        rest /= 128;
+                    }
+                    block.push(u8::try_from(rest).unwrap());
+                }
+            }
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00".to_vec();
+    bytes.extend_from_slice(&u32::try_from(block.len()).unwrap().to_be_bytes()[1..]);
+    bytes.extend_from_slice(&[1, 5, 0, 0, 0, 1]);
+    bytes.extend_from_slice(&block);
+    stream.write_all(&bytes).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut head)).await;
+        read.expect("an answer").expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        // SETTINGS, PING and WINDOW_UPDATE are of the connection.
+        if !matches!(head[3], 4 | 6 | 8) {
+            return head[3];
+        }
+    }
+}
+
+/// What is answered before anybody is authenticated, or without the credential, makes nobody out of a made-up token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_made_up_token_is_proved_by_nothing() {
+    let (node, good, _) = scene().await;
+    let other_cluster = Standin::start(apiserver_standin::Options::default());
+    let forged = other_cluster.issue(&account());
+    hide(&node, &forged).await;
+    let both = [Protocol::Http1, Protocol::Http2];
+    for protocol in both {
+        let page = node
+            .token_client(&forged)
+            .header("origin", "https://evil.example");
+        let preflight = page.protocol(protocol).send("OPTIONS", LIST, "").await.unwrap();
+        assert_eq!(preflight.status, 204);
+    }
+    node.cut().await;
+    hide(&node, &forged).await;
+    for protocol in both {
+        let forger = node.token_client(&forged).protocol(protocol);
+        for target in [LIST, "/version"] {
+            let answer = forger.get(target).await;
+            assert_eq!(answer.status, 503, "{target}: {}", answer.text());
+        }
+        let owner = node.token_client(&good).protocol(protocol).get(LIST).await;
+        assert!(owner.text().contains(SECRET), "{}", owner.text());
+    }
+}
+
+/// While the cloud is away nothing is lent to the other groups of a configured name, and nothing is when it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_held_for_other_groups_does_not_go_upstream_with_the_configured_pair() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", SECRET));
+    let target = watch_from(LIST, &node.api.revision().to_string());
+    let masters = node.client(Some(&node.api.pki().client(Some(KUBELET), &["system:masters"])));
+    node.cut().await;
+    let mut held = Vec::new();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut connection = masters.clone().protocol(protocol).connect().await.unwrap();
+        let watch = connection.lines(&target).await.unwrap();
+        assert_eq!(watch.response.status(), 200, "held from its own position");
+        held.push((connection, watch));
+    }
+    node.heal().await;
+    node.api.put(config_map("shop", "b", SECRET));
+    for (_connection, watch) in &mut held {
+        let told = rest(watch).await;
+        assert!(told.iter().all(|event| event["type"] == "BOOKMARK"), "{told:?}");
+    }
+    assert_eq!(node.asked("GET", LIST), 0);
+}
+
+/// kube-apiserver ends the HTTP/2 connection on which it has answered somebody whom it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_the_apiserver_does_not_know_ends_no_connection_that_others_use() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", SECRET));
+    let pod = node.token_client(&node.api.issue(&account()));
+    let list = pod.get(LIST).await;
+    assert_eq!(list.status, 200);
+    node.api.forget_requests();
+    let target = watch_from(LIST, &version(&list.json()));
+    let mut watching = pod.connect().await.unwrap();
+    let mut watch = watching.lines(&target).await.unwrap();
+    for n in 0..20 {
+        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let forger = node.token_client(&format!("made-up-{n}")).protocol(protocol);
+        for asked in [LIST, target.as_str()] {
+            assert_eq!(forger.get(asked).await.status, 401);
+        }
+        let nobody = node.client(None).protocol(protocol);
+        assert_eq!(nobody.get(LIST).await.status, 200);
+        assert_eq!(pod.clone().protocol(protocol).get(LIST).await.status, 200);
+    }
+    let user = "system:serviceaccount:shop:default";
+    let its_own = node.api.requests().into_iter();
+    let its_own = its_own.filter(|seen| seen.user.as_deref() == Some(user));
+    let connections = its_own.map(|seen| (seen.target, seen.connection_id));
+    let connections: BTreeSet<(String, u64)> = connections.collect();
+    assert_eq!(connections.len(), 2, "one of each purpose: {connections:?}");
+    node.api.put(config_map("shop", "b", SECRET));
+    assert_eq!(change(&mut watch).await.1, "b");
+}
+
+/// The whole of it is 401 of the apiserver: no view, no folder, no limit of its own for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn made_up_tokens_leave_nothing_behind_and_share_one_limit() {
+    const READS: usize = 30;
+    let setup = Setup {
+        default_limits: Some("{qps: 0.001, burst: 30}"),
+        ..Setup::default()
+    };
+    let node = Node::with(apiserver_standin::Options::default(), setup).await;
+    node.api.put(config_map("shop", "a", SECRET));
+    let good = node.api.issue(&account());
+    assert_eq!(node.token_client(&good).get(LIST).await.status, 200);
+    node.settle().await;
+    let other_cluster = Standin::start(apiserver_standin::Options::default());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    // Whose files there are; edgehold writes its own whenever it has something to note.
+    let owners = || -> BTreeSet<PathBuf> {
+        let files = files_below(&node.cache_dir()).into_iter();
+        files.filter_map(|file| Some(file.parent()?.to_owned())).collect()
+    };
+    let (before, known) = (tasks(), owners());
+    let mut over = 0;
+    for n in 0..2 * READS + 20 {
+        let made_up = other_cluster.issue(&ServiceAccountToken {
+            uid: Some(format!("made-up-{n}")),
+            ..account()
+        });
+        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let target = [LIST, &watch_list(LIST)][n / 2 % 2].to_owned();
+        match node
+            .token_client(&made_up)
+            .protocol(protocol)
+            .get(&target)
+            .await
+            .status
+        {
+            429 => over += 1,
+            status => assert_eq!(status, 401, "{n}"),
+        }
+    }
+    // Half of them were watches, which are not counted; the good one was a stranger too at first.
+    assert_eq!(over, READS / 3 + 1);
+    eventually("nothing runs for them", || async { tasks() < before + READS }).await;
+    node.settle().await;
+    assert_eq!(owners(), known);
+    assert_eq!(
+        node.token_client(&good).get(LIST).await.status,
+        200,
+        "nobody else's limit"
+    );
+}
+
 /// Spellings of a path that mean the same to somebody on the way, or nothing at all.
-const SPELLINGS: [&str; 12] = [
+const SPELLINGS: [&str; 11] = [
     "/api/v1//namespaces/shop/secrets",
     "//api/v1/namespaces/shop/secrets",
-    "/api/v1/namespaces/shop/secrets/",
     "/api/v1/namespaces/shop/%73ecrets",
     "/api/v1/namespaces/shop%2Fsecrets",
     "/api/v1/namespaces/x/../shop/secrets",
@@ -585,5 +816,63 @@ async fn neither_an_absolute_target_nor_any_host_sends_a_request_elsewhere() {
             "{}: {hosts:?}",
             seen.target
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_headers_of_strangers_are_bounded_and_leave_room_for_others() {
+    const HEADERS: usize = 56 << 10;
+    const ASKED: &str = "/api/v1/namespaces/shop/secrets";
+    let node = Node::start().await;
+    let stranger = node.client(None);
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let large = |size: usize| {
+            let filler = "x".repeat(size / 2);
+            let stranger = stranger.clone().protocol(protocol);
+            stranger.header("x-one", &filler).header("x-other", &filler)
+        };
+        let refused = large(80 << 10).send("GET", ASKED, "").await;
+        assert!(refused.is_err() || refused.unwrap().status == 431, "{protocol:?}");
+        // Late ones of the round before have a name or a query.
+        assert!(node.api.requests().iter().all(|seen| seen.target != ASKED));
+
+        node.api.fault(apiserver_standin::Fault::Stall.on(ASKED));
+        let mut asking = tokio::task::JoinSet::new();
+        for n in 0..360 {
+            let (client, kind) = (large(HEADERS), ["/", "?"][n % 2]);
+            asking.spawn(async move {
+                // What is admitted is not answered. So many handshakes at once are too many where they are slow.
+                loop {
+                    match client.send("GET", &format!("{ASKED}{kind}{n}"), "").await {
+                        Ok(answer) => return answer.status == 429,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    }
+                }
+            });
+        }
+        // Half of 32 MiB is 272 of these, with what else is kept of each; the rest hears at once that there is no room.
+        let mut over = 0;
+        while over < 40 {
+            let ended = tokio::time::timeout(6 * DEADLINE, asking.join_next()).await;
+            over += usize::from(ended.unwrap().expect("more are over").unwrap());
+        }
+        for client in [
+            node.kubelet(),
+            node.token_client(&node.api.service_account_token("shop", "default")),
+        ] {
+            let answer = client
+                .protocol(protocol)
+                .header("x-other", &"x".repeat(50 << 10))
+                .get("/version")
+                .await;
+            assert_eq!(answer.status, 200, "{protocol:?}");
+        }
+        asking.shutdown().await;
+        node.api.clear_faults();
+        eventually("there is room again", || async {
+            large(HEADERS).get("/version").await.status == 200
+        })
+        .await;
+        node.api.forget_requests();
     }
 }

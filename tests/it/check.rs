@@ -6,7 +6,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use apiserver_standin::{Existing, Fault, Options, Pair, Pki, Standin, Validity, secrets};
+use apiserver_standin::{
+    Existing, Fault, Options, Pair, Pki, Rbac, Rule, Standin, Subject, Validity, secrets,
+};
 use edgehold::cli::{self, Exit};
 use tokio::io::AsyncWriteExt as _;
 
@@ -17,6 +19,8 @@ const KUBELET: &str = "system:node:edge-1";
 struct Files {
     dir: tempfile::TempDir,
     pki: Pki,
+    /// To listen on; whichever is free, unless a test is about it.
+    port: u16,
 }
 
 impl Files {
@@ -27,6 +31,7 @@ impl Files {
         let files = Self {
             dir,
             pki: pki.clone(),
+            port: 0,
         };
         kubelet(files.path(), &pki.client(Some(KUBELET), &["system:nodes"]));
         files
@@ -39,13 +44,16 @@ impl Files {
     /// What `check` answers, with the paths shortened.
     fn check(&self, servers: &[String], options: &[&str]) -> (Exit, Vec<String>) {
         let at = self.path().display().to_string();
+        let port = self.port;
         let text = format!(
             "apiVersion: edgehold/v1alpha1
 kind: ProxyConfiguration
 listen:
-  addresses: [\"127.0.0.1:51003\", \"127.0.0.2:51003\"]
+  addresses: [\"127.0.0.1:{port}\", \"127.0.0.2:{port}\"]
   tls: {{certFile: {at}/server.crt, keyFile: {at}/server.key, clientCAFile: {at}/ca.crt}}
 upstream: {{servers: {servers:?}, caFile: {at}/ca.crt, connectTimeout: 4s, probe: {{timeout: 4s}}}}
+admin: {{address: \"unix:{at}/admin.sock\"}}
+cache: {{path: {at}/cache}}
 clients:
   - {{commonName: \"{KUBELET}\", certFile: {at}/kubelet.pem, keyFile: {at}/kubelet.pem}}
 "
@@ -77,11 +85,21 @@ clients:
         let mut line: Vec<OsString> = vec!["edgehold".into(), "check".into()];
         line.extend(["--config".into(), config.into()]);
         line.extend(options.iter().map(OsString::from));
-        let exit = cli::execute(line, |_| unreachable!(), &mut out, &mut err);
+        // It has a runtime of its own, which a thread of a test's cannot have.
+        let exit = std::thread::scope(|scope| {
+            let running = scope.spawn(|| cli::execute(line, |_| unreachable!(), &mut out, &mut err));
+            running.join().unwrap()
+        });
         secrets::search("what a command printed", &[out.as_slice(), &err].concat());
         let out = String::from_utf8(out).unwrap().replace(&at, "");
         assert_eq!(err.len(), 0, "{out}");
-        assert!(out.starts_with("/config.yaml: ok\n"), "{out}");
+        let head = match out.matches("\nproblem: ").count() {
+            0 => "/config.yaml: ok\n".to_owned(),
+            1 => "/config.yaml: 1 problem\n".to_owned(),
+            count => format!("/config.yaml: {count} problems\n"),
+        };
+        assert!(out.starts_with(&head), "{out}");
+        assert_eq!(exit == Exit::Ok, head.contains("ok"), "{out}");
         assert!(!out.contains("PRIVATE"), "{out}");
         (exit, out.lines().map(str::to_owned).collect())
     }
@@ -187,16 +205,18 @@ fn a_list_of_revoked_certificates_is_counted_and_one_that_is_overdue_or_none_is_
 
 #[test]
 fn an_address_for_pods_that_nothing_listens_at_is_warned_about() {
-    let files = Files::of(&Pki::new());
+    let mut files = Files::of(&Pki::new());
+    files.port = 51003;
     let check = |in_cluster: &str| {
         fs::write(
             files.path().join("more.yaml"),
             format!("inCluster: {in_cluster}\n"),
         )
         .unwrap();
-        let (exit, lines) = files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
-        assert_eq!(exit, Exit::Ok, "{lines:?}");
-        lines
+        // Another test run may have the port at this moment.
+        files
+            .check(&["https://203.0.113.10:6443".into()], &["--offline"])
+            .1
     };
     let lines = check(&format!(
         "{{address: \"127.0.0.2:51003\", serviceFor: [\"{KUBELET}\"]}}"
@@ -366,6 +386,46 @@ async fn what_answers_but_is_no_apiserver_that_is_ready_is_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_does_to_answers_is_said() {
+    let api = Standin::start(Options::default());
+    let files = Files::of(api.pki());
+    for path in ["/readyz", "/version"] {
+        api.fault(Fault::GatewayPage(404).on(path));
+    }
+    let (exit, lines) = files.ask(&[api.url()]);
+    assert_eq!(
+        (exit, problems(&lines)),
+        (Exit::Ok, vec![]),
+        "only the API gets through"
+    );
+    assert!(
+        lines.contains(&format!("  {}: accepts {KUBELET}", api.url())),
+        "{lines:?}"
+    );
+    api.clear_faults();
+
+    api.fault(Fault::Unaudited);
+    let (exit, lines) = files.ask(&[api.url()]);
+    assert_eq!(exit, Exit::Unreachable, "{lines:?}");
+    let found = problems(&lines);
+    assert!(one(&found).contains("without Audit-Id"), "{found:?}");
+    assert!(found[0].contains("upstream.trustGateway"), "{found:?}");
+
+    let demanding = Standin::start(Options {
+        cluster: Some(api.cluster()),
+        demand_certificate: true,
+        ..Options::default()
+    });
+    let (exit, lines) = files.ask(&[demanding.url()]);
+    assert_eq!((exit, problems(&lines)), (Exit::Ok, vec![]), "{lines:?}");
+    let said = format!(
+        "  {}: reached, for clients with a certificate alone",
+        demanding.url()
+    );
+    assert!(lines.iter().any(|line| line.starts_with(&said)), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn interfaces_are_tried_and_one_that_leads_there_is_enough() {
     let api = Standin::start(Options::default());
     let files = Files::of(api.pki());
@@ -453,9 +513,200 @@ async fn what_is_not_there_yet_is_not_asked_for() {
     assert!(api.requests().iter().all(|seen| seen.target == "/readyz"));
     fs::remove_file(files.path().join("ca.crt")).unwrap();
     let (exit, lines) = files.ask(&[api.url()]);
-    assert_eq!((exit, problems(&lines)), (Exit::Ok, vec![]), "{lines:?}");
+    assert_eq!(exit, Exit::Certificate, "{lines:?}");
+    assert_eq!(
+        problems(&lines),
+        [
+            "listen.tls.clientCAFile: /ca.crt: missing: no client gets a connection until it is there; is it spelt right?",
+            "upstream.caFile: /ca.crt: missing: no server is believed until it is there; is it spelt right?",
+        ]
+    );
     assert!(
         lines.contains(&"  servers not asked: /ca.crt cannot be used".to_owned()),
         "{lines:?}"
     );
+}
+
+#[test]
+fn what_run_would_fail_on_check_fails_on() {
+    let mut files = Files::of(&Pki::new());
+    let taken = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    files.port = taken.local_addr().unwrap().port();
+    let (exit, lines) = files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+    assert_eq!((exit, exit.code()), (Exit::Failed, 1), "{lines:?}");
+    let said = format!(
+        "listen.addresses: cannot listen on 127.0.0.2:{0}: Address already in use (os error 98); `ss -ltnp 'sport = :{0}'` says who has it",
+        files.port
+    );
+    assert!(problems(&lines).contains(&said), "{lines:?}");
+
+    files.port = 0;
+    fs::write(files.path().join("cache"), "").unwrap();
+    let (exit, lines) = files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+    assert_eq!(exit, Exit::Failed);
+    assert_eq!(
+        one(&problems(&lines)),
+        "cache.path: /cache cannot hold the store: it is not a directory"
+    );
+    fs::remove_file(files.path().join("cache")).unwrap();
+    let (_, lines) = files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+    assert_eq!(problems(&lines), Vec::<String>::new());
+    assert!(!files.path().join("cache").exists(), "nothing is made");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_to_is_a_problem() {
+    let files = Files::of(&Pki::new());
+    fs::create_dir(files.path().join("cache")).unwrap();
+    let offline = || files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+    assert_eq!(offline().0, Exit::Ok);
+    // /proc takes no file, whoever asks.
+    fs::remove_dir(files.path().join("cache")).unwrap();
+    let config = files.path().join("unwritable.yaml");
+    let text = fs::read_to_string(files.path().join("config.yaml")).unwrap();
+    let at = files.path().display();
+    fs::write(
+        &config,
+        text.replace(&format!("{at}/cache"), "/proc/edgehold/cache"),
+    )
+    .unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let line = [
+        "edgehold",
+        "check",
+        "--offline",
+        "-o",
+        "json",
+        "--config",
+        config.to_str().unwrap(),
+    ];
+    let exit = cli::execute(line.map(OsString::from), |_| unreachable!(), &mut out, &mut err);
+    assert_eq!((exit, err.len()), (Exit::Failed, 0));
+    let said: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(
+        (
+            &said["kind"],
+            &said["ok"],
+            &said["exitCode"],
+            &said["problems"][0]["kind"]
+        ),
+        (&"CheckReport".into(), &false.into(), &1.into(), &"start".into()),
+        "{said}"
+    );
+    let message = said["problems"][0]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("cache.path: cannot make /proc/edgehold/cache: ")
+            && message.ends_with("what is read would be in memory only, and gone at a restart"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_serving_certificate_that_is_misspelt_or_no_file_is_a_problem() {
+    let found = wrong(|_, dir| fs::rename(dir.join("server.crt"), dir.join("sever.crt")).unwrap());
+    assert_eq!(
+        one(&found),
+        "listen.tls.certFile: /server.crt: missing: no client gets a connection until it is there; is it spelt right?"
+    );
+    let found = wrong(|_, dir| {
+        fs::remove_file(dir.join("server.key")).unwrap();
+        fs::create_dir(dir.join("server.key")).unwrap();
+    });
+    assert_eq!(
+        one(&found),
+        "listen.tls.keyFile: /server.key: not a file; name a PEM file"
+    );
+}
+
+#[test]
+fn wrong_usage_and_swapped_files_are_called_what_they_are() {
+    let found = wrong(|pki, dir| {
+        let server = pki.server(&["localhost"]);
+        kubelet(dir, &server);
+    });
+    assert!(
+        found
+            .iter()
+            .any(|problem| problem.contains("its extended key usage does not allow clients (clientAuth)")),
+        "{found:?}"
+    );
+    assert!(
+        !found
+            .iter()
+            .any(|problem| problem.contains("not by an authority")),
+        "{found:?}"
+    );
+    let found = wrong(|_, dir| {
+        fs::rename(dir.join("server.crt"), dir.join("cert")).unwrap();
+        fs::rename(dir.join("server.key"), dir.join("server.crt")).unwrap();
+        fs::rename(dir.join("cert"), dir.join("server.key")).unwrap();
+    });
+    assert!(
+        one(&found).contains("it is a private key: are certFile and keyFile swapped"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_warned_about() {
+    let files = Files::of(&Pki::new());
+    let ending = |seconds: i64| {
+        let pair = files
+            .pki
+            .client_valid(Some(KUBELET), &["system:nodes"], Validity::for_seconds(seconds));
+        kubelet(files.path(), &pair);
+        let (exit, lines) = files.check(&["https://203.0.113.10:6443".into()], &["--offline"]);
+        assert_eq!(exit, Exit::Ok, "{lines:?}");
+        let said = lines.iter().find(|line| line.contains(" left: it expires at "));
+        said.cloned().unwrap_or_default()
+    };
+    const DAY: i64 = 86_400;
+    assert_eq!(ending(40 * DAY), "");
+    for (seconds, said) in [
+        (30 * DAY - 600, "29 days are left"),
+        (DAY + 600, "1 day is left"),
+        (3600, "less than a day is left"),
+    ] {
+        let found = ending(seconds);
+        assert!(
+            found.starts_with(&format!("warning: clients[0].certFile: {said}")),
+            "{found}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_lacks_is_named_with_the_field_that_needs_it() {
+    let api = Standin::start(Options::default());
+    let files = Files::of(api.pki());
+    fs::write(
+        files.path().join("more.yaml"),
+        format!("offline: {{issuer: {{commonName: \"{KUBELET}\"}}}}\n"),
+    )
+    .unwrap();
+    let rights = || {
+        tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                scope
+                    .spawn(|| files.check(&[api.url()], &["--rights"]))
+                    .join()
+                    .unwrap()
+            })
+        })
+    };
+    let (exit, lines) = rights();
+    assert_eq!(exit, Exit::Ok, "{lines:?}");
+    assert!(
+        lines.contains(&format!("  rights: {KUBELET} may get /openid/v1/jwks")),
+        "{lines:?}"
+    );
+    // As every cluster lets everybody who has a name.
+    let reviews = Rule::allow(Subject::Everyone, &["create"], &["selfsubjectaccessreviews"]);
+    api.set_rbac(Rbac::deny_all().with(reviews));
+    let (exit, lines) = rights();
+    assert_eq!((exit, exit.code()), (Exit::Rights, 77), "{lines:?}");
+    let said = format!(
+        "offline.issuer (ClusterRole system:service-account-issuer-discovery): {KUBELET} may not get /openid/v1/jwks; RBAC must allow it"
+    );
+    assert!(problems(&lines).contains(&said), "{lines:?}");
 }

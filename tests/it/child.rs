@@ -153,6 +153,16 @@ impl Child {
         Client::new(self.process().address, self.api.ca_pem(), Some(&self.pair))
     }
 
+    /// A client of edgehold without a certificate.
+    pub fn stranger(&self) -> Client {
+        Client::new(self.process().address, self.api.ca_pem(), None)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.process().address
+    }
+
     /// The same client, straight to the cloud.
     pub fn direct(&self) -> Client {
         Client::new(self.api.addr(), self.api.ca_pem(), Some(&self.pair))
@@ -181,6 +191,21 @@ impl Child {
             anonymous: field("RssAnon:"),
             threads: field("Threads:"),
         }
+    }
+
+    /// Its open descriptors now.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.process().child.id());
+        std::fs::read_dir(&path)
+            .unwrap_or_else(|error| panic!("{path}: {error}"))
+            .count()
+    }
+
+    /// Files in its cache.
+    pub fn logs(&self) -> usize {
+        let owners = std::fs::read_dir(self.dir.path().join("cache")).expect("a cache");
+        let of_owner = owners.filter_map(|owner| std::fs::read_dir(owner.ok()?.path()).ok());
+        of_owner.map(Iterator::count).sum()
     }
 
     /// Sets the peak of [`Memory`] to what is resident now.
@@ -241,10 +266,12 @@ fn follow(stderr: ChildStderr) -> watch::Receiver<Vec<String>> {
 async fn waited(log: &mut watch::Receiver<Vec<String>>, wanted: impl Fn(&str) -> bool) -> String {
     let mut other = log.clone();
     let found = other.wait_for(|lines| lines.iter().any(|line| wanted(line)));
-    let found = tokio::time::timeout(PATIENCE, found).await;
-    assert!(matches!(found, Ok(Ok(_))), "not in the log: {:#?}", log.borrow());
-    let lines = log.borrow_and_update();
-    lines.iter().find(|line| wanted(line)).cloned().unwrap()
+    // One look: while a line waits to be written, a second one would wait for that, and the line for the first.
+    let found = match tokio::time::timeout(PATIENCE, found).await {
+        Ok(Ok(lines)) => lines.iter().find(|line| wanted(line)).cloned(),
+        _ => None,
+    };
+    found.unwrap_or_else(|| panic!("not in the log: {:#?}", log.borrow()))
 }
 
 /// Processor time of a process (`self` or an id), in steps of 10 ms.

@@ -84,6 +84,9 @@ fn every_shell_gets_a_script_with_every_command_and_others_are_refused() {
             "install",
             "uninstall",
             "version",
+            "status",
+            "certs",
+            "cache",
             "offline",
             "dry-run",
         ] {
@@ -93,6 +96,28 @@ fn every_shell_gets_a_script_with_every_command_and_others_are_refused() {
     let (code, out, err) = edgehold(&["completions", "csh"]);
     assert_eq!((code, out.as_str()), (64, ""));
     assert!(err.contains("bash, zsh, fish"), "{err}");
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command() {
+    let (code, page, err) = edgehold(&["man"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        page.contains(".TH edgehold 1") && page.contains("Exit codes"),
+        "{page}"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display().to_string();
+    assert_eq!(edgehold(&["man", "--directory", &path]).0, 0);
+    for command in ["check", "install", "run", "status", "cache-ls"] {
+        let page = std::fs::read_to_string(directory.path().join(format!("edgehold-{command}.1"))).unwrap();
+        assert!(
+            page.contains("edgehold") && page.contains("\\-\\-help"),
+            "{command}: {page}"
+        );
+    }
+    let (code, _, err) = edgehold(&["man", "--directory", "/dev/null"]);
+    assert!(code == 1 && err.contains("/dev/null"), "{code} {err}");
 }
 
 #[test]
@@ -263,8 +288,12 @@ async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let mut connection = client.clone().protocol(protocol).connect().await.unwrap();
         let asking = connection.send("GET", LIST, "");
+        let before = node.asked("GET", LIST);
         let stopping = async {
-            node.api.wait_for(|seen| seen.target == LIST).await;
+            eventually("this request is under way", || async {
+                node.asked("GET", LIST) > before
+            })
+            .await;
             process.signal("TERM");
             process.logged(&["stopping"]).await;
             eventually("nobody listens any more", || async {
@@ -284,6 +313,57 @@ async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
     assert_eq!(status.code(), Some(0), "{}", process.log());
 }
 
+/// Whatever the cloud has carried out is answered, whichever of the two comes first: the answer or the end of the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_to_a_write_is_lost_at_a_stop() {
+    const ROUNDS: usize = 10;
+    const WRITES: usize = 4;
+    let node = stopped_node().await;
+    node.api.fault(Fault::Delay(Duration::from_millis(150)).on(LIST));
+    let sent = || {
+        let all = node.api.requests();
+        all.iter().filter(|seen| seen.method == "POST").count()
+    };
+    for round in 0..ROUNDS {
+        let before = sent();
+        let protocol = [Protocol::Http2, Protocol::Http1][round % 2];
+        let mut process = Process::run(&node.write_config());
+        let client = kubelet(&node, process.address().await)
+            .protocol(protocol)
+            .header("content-type", "application/json");
+        eventually("edgehold has found the cloud", || async {
+            client.get("/version").await.status == 200
+        })
+        .await;
+        let writes = (0..WRITES).map(|n| {
+            let client = client.clone();
+            async move {
+                let name = format!("r{round}-{n}");
+                let object = config_map("shop", &name, "1").to_string();
+                let answer = client.send("POST", LIST, object).await;
+                (name, answer)
+            }
+        });
+        let stopping = async {
+            eventually("a write is under way", || async { sent() > before }).await;
+            process.signal("TERM");
+        };
+        let (answers, ()) = tokio::join!(futures_util::future::join_all(writes), stopping);
+        let status = process.end_within(Duration::from_secs(8)).await;
+        assert_eq!(status.code(), Some(0), "{}", process.log());
+        for (name, answer) in answers {
+            let there = node.api.get("ConfigMap", "shop", &name).is_some();
+            let answered = answer.as_ref().is_ok_and(|answer| answer.status == 201);
+            assert_eq!(
+                there,
+                answered,
+                "round {round}, {name}: {answer:?}; {}",
+                process.log()
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_no_terminal_reads_has_no_colours_and_no_secrets() {
     let node = stopped_node().await;
@@ -295,7 +375,14 @@ async fn a_log_that_no_terminal_reads_has_no_colours_and_no_secrets() {
     let address = process.address().await;
     let client = Client::new(address, node.api.ca_pem(), None).token(&token);
     assert_eq!(client.get(LIST).await.status, 200);
-    process.logged(&["request", LIST]).await;
+    let words = [
+        "request client=\"default\" verb=\"list\" resource=\"configmaps\"",
+        LIST,
+        "route=\"read\"",
+        "took=",
+        "audit_id=",
+    ];
+    process.logged(&words).await;
     let log = process.log();
     assert!(!log.contains('\u{1b}'), "{log:?}");
     assert!(!log.contains(&token) && !log.contains("sauerkraut"), "{log}");

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edgehold::cli::{self, Exit};
-use edgehold::config::{self, CacheStore, Config, Encryption, LogFormat, LogLevel};
+use edgehold::config::{self, CacheStore, Compression, Config, Encryption, LogFormat, LogLevel};
+use edgehold::upstream::Trust;
 
 /// Every line a test may replace stands alone.
 const BASE: &str = "\
@@ -56,24 +57,27 @@ upstream:
   connectTimeout: 2s
   responseTimeout: 5s
   strategy: roundRobin
+  tlsServerName: kubernetes.default.svc
+  compression: off
+  trustGateway: true
   probe: {interval: 5s, timeout: 2s, failureThreshold: 2, successThreshold: 3}
   keepAlive: {interval: 3s, timeout: 2s}
 clients:
   - commonName: system:node:edge-1
     certFile: /n.pem
     keyFile: /n.pem
-    limits: {qps: 100, burst: 200, inFlight: 40}
+    limits: {qps: 100, burst: 200, inFlight: 40, watches: 400}
     priority: 200
   - commonName: edgehold:edge-1
     secretRef: {namespace: edge, name: edge-1, client: system:node:edge-1}
-defaultClient: {limits: {qps: 0.5, burst: 100, inFlight: 10}}
+defaultClient: {limits: {qps: 0.5, burst: 100, inFlight: 10, watches: 200}}
 certificates: {reloadInterval: 30m, retryInterval: 1s}
 cache: {store: kv, path: /var/lib/edgehold, maxSize: 1GiB, sync: interval, encryption: {keyFile: /etc/edgehold/cache.key, credential: key}}
 inCluster:
   address: 169.254.20.11:51003
   serviceFor: [\"system:node:edge-1\"]
   endpointsFor: [\"system:serviceaccount:kube-system:kube-proxy\"]
-admin: {address: \"127.0.0.1:51004\"}
+admin: {address: \"127.0.0.1:51004\", tokenFile: /etc/edgehold/admin.token}
 offline: {expiry: strict, reviews: 5m, issuer: {tokenFile: /token, refreshInterval: 1h, audiences: [\"https://k\"]}}
 log: {format: json, level: debug}
 ";
@@ -289,8 +293,8 @@ const LATER_MISTAKES: &str = r#"
 + https://203.0.113.10:6443
 = upstream.servers[1]: `203.0.113.10:6443` is given twice
 - http://proxy:3128
-+ socks5://proxy:3128
-= upstream.proxyURL: `socks5://proxy:3128` does not start with http://
++ socks4://proxy:3128
+= upstream.proxyURL: `socks4://proxy:3128` does not start with http://
 - http://proxy:3128
 + https://me:hunter2@proxy:3128
 = upstream.proxyURL: is a proxy that is spoken to over TLS, which is not supported
@@ -330,6 +334,9 @@ const LATER_MISTAKES: &str = r#"
 - inFlight: 40
 + inFlight: 0
 = clients[0].limits.inFlight: `0` is not a whole number above zero
+- watches: 400
++ watches: many
+= clients[0].limits.watches: `many` is not a number
 - priority: 200
 + priority: 1.5
 = clients[0].priority: `1.5` is not a whole number from -1000 to 1000
@@ -348,6 +355,12 @@ const LATER_MISTAKES: &str = r#"
 - 127.0.0.1:51004
 + unix:admin.sock
 = admin.address: `admin.sock` is not an absolute path
+- 127.0.0.1:51004
++ 127.0.0.1:51003
+= admin.address: is one of listen.addresses
+- /etc/edgehold/admin.token
++ admin.token
+= admin.tokenFile: `admin.token` is not an absolute path
 "#;
 
 struct Mistake {
@@ -433,18 +446,24 @@ fn limits_are_read() {
         )
         .replace(
             "    keyFile: /pki/proxy.key",
-            "    keyFile: /pki/proxy.key\n    limits: {qps: 0.5, burst: 7, inFlight: 3}\n    priority: -5",
+            "    keyFile: /pki/proxy.key\n    limits: {qps: 0.5, burst: 7, inFlight: 3, watches: 9}\n    priority: -5",
         ),
     );
     assert_eq!(config.clients[0].limits, None);
     let limits = config.clients[1].limits.unwrap();
-    assert_eq!((limits.qps, limits.burst, limits.in_flight), (0.5, 7, Some(3)));
+    assert_eq!(
+        (limits.qps, limits.burst, limits.in_flight, limits.watches),
+        (0.5, 7, Some(3), Some(9))
+    );
     assert_eq!(
         (config.clients[0].priority, config.clients[1].priority),
         (None, Some(-5))
     );
     let default = config.default_limits.unwrap();
-    assert_eq!((default.burst, default.in_flight), (100, None));
+    assert_eq!(
+        (default.burst, default.in_flight, default.watches),
+        (100, None, None)
+    );
 }
 
 #[test]
@@ -452,10 +471,9 @@ fn what_comes_later_is_checked_and_refused_by_name() {
     assert_eq!(
         problems(EVERYTHING),
         [
-            "c.yaml:31:16: cache.store: `kv` is not supported yet; use `file`",
-            "c.yaml:31:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
+            "c.yaml:34:16: cache.store: `kv` is not supported yet; use `file`",
+            "c.yaml:34:88: cache.encryption: has both keyFile and credential; write {keyFile: /etc/edgehold/cache.key} or \
              {credential: edgehold-cache-key}",
-            "c.yaml:36:1: admin: the admin listener is not supported yet; remove it",
         ]
     );
     let later = problems(EVERYTHING).len();
@@ -475,6 +493,7 @@ fn good_values_arrive_typed() {
     let config = good(BASE);
     assert_eq!(config.upstream.servers.len(), 1);
     assert_eq!(config.upstream.servers[0].to_string(), "203.0.113.10:6443");
+    assert_eq!(config.upstream.compression, Compression::Auto);
     let names: Vec<&str> = config.clients.iter().map(|client| &*client.common_name).collect();
     assert_eq!(names, ["system:node:edge-1", "system:kube-proxy"]);
     assert_eq!(config.clients[1].key_file, Path::new("/pki/proxy.key"));
@@ -488,7 +507,7 @@ fn good_values_arrive_typed() {
         )
         .replace(
             "connectTimeout: 2s",
-            "connectTimeout: 1m30s\n  responseTimeout: \"500ms\"",
+            "connectTimeout: 1m30s\n  responseTimeout: \"500ms\"\n  compression: off\n  trustGateway: true\n  tlsServerName: kubernetes.default.svc",
         )
         .replace(
             "defaultClient: {}",
@@ -506,6 +525,12 @@ fn good_values_arrive_typed() {
     assert_eq!(config.listen.addresses.len(), 3);
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(90));
     assert_eq!(config.upstream.response_timeout, Duration::from_millis(500));
+    assert_eq!(config.upstream.compression, Compression::Off);
+    assert_eq!(config.upstream.trust, Trust::Gateway);
+    assert_eq!(
+        config.upstream.tls_server_name.as_deref(),
+        Some("kubernetes.default.svc")
+    );
     assert_eq!(config.certificates.reload_interval, Duration::from_secs(1800));
     assert_eq!(config.certificates.retry_interval, Duration::from_millis(10));
 }
@@ -614,6 +639,7 @@ fn the_reference_names_every_field() {
         "listen.dummyInterface.removeOnExit",
         "upstream.servers",
         "upstream.strategy",
+        "upstream.tlsServerName",
         "upstream.caFile",
         "upstream.caConfigMapRef.namespace",
         "upstream.caConfigMapRef.name",
@@ -625,6 +651,8 @@ fn the_reference_names_every_field() {
         "upstream.interfaces",
         "upstream.connectTimeout",
         "upstream.responseTimeout",
+        "upstream.compression",
+        "upstream.trustGateway",
         "upstream.probe.interval",
         "upstream.probe.timeout",
         "upstream.probe.failureThreshold",
@@ -640,10 +668,12 @@ fn the_reference_names_every_field() {
         "clients[].limits.qps",
         "clients[].limits.burst",
         "clients[].limits.inFlight",
+        "clients[].limits.watches",
         "clients[].priority",
         "defaultClient.limits.qps",
         "defaultClient.limits.burst",
         "defaultClient.limits.inFlight",
+        "defaultClient.limits.watches",
         "certificates.reloadInterval",
         "certificates.retryInterval",
         "cache.store",
@@ -663,6 +693,7 @@ fn the_reference_names_every_field() {
         "inCluster.serviceFor",
         "inCluster.endpointsFor",
         "admin.address",
+        "admin.tokenFile",
         "log.format",
         "log.level",
     ];
@@ -712,8 +743,8 @@ fn check_names_the_proxy_and_not_its_password() {
             &format!("upstream:\n  proxyURL: \"{url}\"\n{more}"),
         );
         let file = written(&text);
-        let (exit, out, err) = edgehold(&["check", "--offline", "--config", file.path().to_str().unwrap()]);
-        assert_eq!((exit, &*err), (Exit::Ok, ""));
+        let (_, out, err) = edgehold(&["check", "--offline", "--config", file.path().to_str().unwrap()]);
+        assert_eq!(err, "");
         for line in expected
             .iter()
             .map(String::as_str)
@@ -753,29 +784,34 @@ fn written(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn check_says_what_a_good_file_means_and_warns_of_missing_files() {
+fn check_says_what_a_good_file_means_and_which_files_are_missing() {
     let present = written("not read");
-    let file = written(&with(
+    let cache = tempfile::tempdir().unwrap();
+    let text = with(
         "/pki/node.pem\n    keyFile: /pki/node.pem",
         &format!("{}\n    keyFile: /", present.path().display()),
-    ));
+    );
+    let at = cache.path().display().to_string();
+    let text = format!("{text}admin: {{address: \"unix:{at}/admin.sock\"}}\n");
+    let text = text.replace("/var/lib/edgehold", &at);
+    let file = written(&text.replace("127.0.0.1:51003", "127.0.0.1:0"));
     let path = file.path().to_str().unwrap();
     let (exit, out, err) = edgehold(&["check", "--offline", "--config", path]);
-    assert_eq!((exit, exit.code(), &*err), (Exit::Ok, 0, ""));
+    assert_eq!((exit, exit.code(), &*err), (Exit::Certificate, 65, ""));
     let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines[0], format!("{path}: ok"));
+    assert_eq!(lines[0], format!("{path}: 5 problems"), "{out}");
     let found = format!("    certFile     {} (found)", present.path().display());
     for line in [
-        "  listen on 127.0.0.1:51003",
+        "  listen on 127.0.0.1:0",
         "  forward to https://203.0.113.10:6443",
         "    caFile       /pki/ca.crt (missing)",
         "  client system:node:edge-1",
         &found,
         "    keyFile      / (not a file)",
         "  client system:kube-proxy",
-        "  cache in /var/lib/edgehold, at most 1 GiB",
-        "warning: listen.tls.keyFile: /pki/server.key: missing; normal on a new node, it is picked up when it appears",
-        "warning: clients[0].keyFile: /: not a file; name a PEM file",
+        &format!("  cache in {}, at most 1 GiB", cache.path().display()),
+        "problem: listen.tls.keyFile: /pki/server.key: missing: no client gets a connection until it is there; is it spelt right?",
+        "problem: clients[0].keyFile: /: not a file; name a PEM file",
         "warning: clients[1].certFile: /pki/proxy.crt: missing; normal on a new node, it is picked up when it appears",
     ] {
         assert!(lines.contains(&line), "{line:?} is not in\n{out}");
@@ -843,25 +879,24 @@ fn a_wrong_command_line_exits_64_and_help_and_version_0() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_a_failure() {
-    struct Closed;
+fn an_answer_that_cannot_be_written_is_a_failure_unless_its_reader_has_had_enough() {
+    struct Closed(std::io::ErrorKind);
     impl std::io::Write for Closed {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
+            Err(self.0.into())
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
     }
-    for args in [
-        &["version"][..],
-        &["--help"],
-        &["check", "--offline", "--config", "examples/minimal.yaml"],
-    ] {
-        let args = std::iter::once("edgehold")
-            .chain(args.iter().copied())
-            .map(OsString::from);
-        let exit = cli::execute(args, |_| Ok(()), &mut Closed, &mut Vec::new());
-        assert_eq!(exit, Exit::Failed);
+    use std::io::ErrorKind::{BrokenPipe, StorageFull};
+    for args in [&["version"][..], &["--help"], &["help"], &["help", "check"]] {
+        for (kind, expected) in [(BrokenPipe, Exit::Ok), (StorageFull, Exit::Failed)] {
+            let args = std::iter::once("edgehold")
+                .chain(args.iter().copied())
+                .map(OsString::from);
+            let exit = cli::execute(args, |_| Ok(()), &mut Closed(kind), &mut Vec::new());
+            assert_eq!(exit, expected, "{kind}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    DEADLINE, Node, Setup, config_map, ends_initial, offline_list, told, version, watch_from,
+    DEADLINE, Dice, Node, Setup, config_map, ends_initial, offline_list, told, version, watch_from,
 };
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -24,46 +24,6 @@ const ROUNDS: usize = 10;
 
 /// How long a client waits before it tries again.
 const BACKOFF: Duration = Duration::from_millis(50);
-
-/// Numbers that follow from a seed (xorshift64*).
-struct Dice {
-    seed: u64,
-    state: u64,
-}
-
-impl Dice {
-    fn from_environment() -> Self {
-        let fixed = std::env::var("EDGEHOLD_SEED").ok();
-        let fresh = || {
-            let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap();
-            u64::from(now.subsec_nanos()) ^ now.as_secs()
-        };
-        let seed = fixed.map_or_else(fresh, |seed| seed.parse().expect("EDGEHOLD_SEED is a number"));
-        Self {
-            seed,
-            state: seed.wrapping_mul(2).wrapping_add(1),
-        }
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        (self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
-
-impl Drop for Dice {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("EDGEHOLD_SEED={}", self.seed);
-        }
-    }
-}
 
 /// The version of every object by its name.
 type State = BTreeMap<String, u64>;

@@ -77,6 +77,8 @@ fn unknown(document: &Value) -> Vec<String> {
     match (field(document, "apiVersion"), field(document, "kind")) {
         ("v1", "Pod") => fits::<core::Pod>(document),
         ("v1", "Namespace") => fits::<core::Namespace>(document),
+        ("v1", "ServiceAccount") => fits::<core::ServiceAccount>(document),
+        ("apps/v1", "Deployment") => fits::<apps::Deployment>(document),
         ("apps/v1", "DaemonSet") => fits::<apps::DaemonSet>(document),
         ("rbac.authorization.k8s.io/v1", "Role") => fits::<rbac::Role>(document),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => fits::<rbac::ClusterRole>(document),
@@ -141,6 +143,24 @@ fn the_unit_is_the_one_that_install_writes() {
     assert_eq!(read("systemd/edgehold.service"), written);
 }
 
+#[test]
+fn every_way_to_run_it_has_the_ceiling_of_the_unit() {
+    let unit = unit::text(Path::new("/usr/local/bin/edgehold"), &[]);
+    let max = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("MemoryMax="))
+        .unwrap();
+    for path in ["static-pod/edgehold.yaml", "daemonset/base/daemonset.yaml"] {
+        for document in documents(&read(path)) {
+            let pod = document
+                .pointer("/spec/template/spec")
+                .unwrap_or(&document["spec"]);
+            let limit = &pod["containers"][0]["resources"]["limits"]["memory"];
+            assert_eq!(limit, &Value::from(format!("{max}i")), "{path}");
+        }
+    }
+}
+
 /// What the containers of a pod see of the host and of ConfigMaps: mount points, and whether they may write there.
 fn mounts(pod: &Value) -> BTreeMap<PathBuf, bool> {
     let volumes: BTreeSet<&str> = pod["volumes"]
@@ -197,7 +217,8 @@ fn every_file_that_a_configuration_names_is_mounted_and_only_the_cache_can_be_wr
             .filter(|(_, writable)| **writable)
             .map(|(mount, _)| mount)
             .collect();
-        assert_eq!(writable, [&config.cache.path]);
+        let socket = Path::new("/run/edgehold").to_owned();
+        assert_eq!(writable, [&socket, &config.cache.path]);
         let container = &pod["containers"][0];
         assert_eq!(
             container["args"],
@@ -241,8 +262,12 @@ fn kustomizations_name_files_that_are_there_and_this_version() {
             env!("CARGO_PKG_VERSION")
         );
     }
-    let pod = read("static-pod/edgehold.yaml");
-    assert!(pod.contains(concat!("image: edgehold:", env!("CARGO_PKG_VERSION"), "\n")));
+    for pod in ["static-pod/edgehold.yaml", "csr/approver.yaml"] {
+        assert!(
+            read(pod).contains(concat!("image: edgehold:", env!("CARGO_PKG_VERSION"), "\n")),
+            "{pod}"
+        );
+    }
 }
 
 #[test]

@@ -161,6 +161,8 @@ async fn what_is_no_apiserver_cannot_tell_the_time() {
     node.api.skew_date(5 * YEAR);
     for target in [
         "/apis/metrics.k8s.io/v1beta1/nodes",
+        "/apis/metrics.k8s.io/v1beta1",
+        "/openapi/v3/apis/metrics.k8s.io/v1beta1",
         "/api/v1/namespaces/shop/pods/web/proxy/",
         "/api/v1/namespaces/shop/pods/web/log",
     ] {
@@ -200,6 +202,46 @@ async fn a_connection_that_outlives_its_certificate_gets_nothing_from_the_cache(
         assert_eq!(answer.status, *expected, "{protocol:?}: {}", answer.text());
     }
     assert_no_handshake(&kubelet(&node, soon), "expired before the last contact").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_on_an_open_connection_is_refused_from_then_on() {
+    let node = Node::start().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let soon = Validity {
+        from: -50 * MINUTE,
+        until: 10 * MINUTE,
+    };
+    let mut open = Vec::new();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for (validity, expected) in [(soon, 401), (Validity::GOOD, 200)] {
+            let connection = kubelet(&node, validity).protocol(protocol).connect().await;
+            let mut connection = connection.unwrap();
+            assert_eq!(connection.send("GET", LIST, "").await.unwrap().status, 200);
+            open.push((protocol, connection, expected));
+        }
+    }
+    node.api.skew_date(30 * MINUTE);
+    node.client(None).get("/version").await;
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    for (protocol, connection, expected) in &mut open {
+        node.api.forget_requests();
+        let answer = connection.send("GET", LIST, "").await.unwrap();
+        assert_eq!(answer.status, *expected, "{protocol:?}: {}", answer.text());
+        let write = connection
+            .send("DELETE", &format!("{LIST}/none"), "")
+            .await
+            .unwrap();
+        // What exists not is found out by whoever may ask.
+        let expected_of_write = if *expected == 200 { 404 } else { 401 };
+        assert_eq!(write.status, expected_of_write, "{protocol:?}: {}", write.text());
+        if *expected == 401 {
+            assert_eq!(node.asked("GET", LIST) + node.asked("DELETE", LIST), 0);
+            // A kubelet that is told so here would end itself.
+            let request = connection.send("POST", requests, "{}").await.unwrap();
+            assert_eq!(request.status, 503, "{}", request.text());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use apiserver_standin::{Existing, Fault, Options, Standin};
 use edgehold::runtime::clock;
 use edgehold::upstream::LinkState;
 
-use crate::support::{KUBELET, Node, Setup, change, config_map, event, eventually, names, watch_from};
+use crate::support::{KUBELET, Node, STALE, Setup, change, config_map, event, eventually, names, watch_from};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -243,10 +243,7 @@ async fn the_cache_answers_only_when_no_server_is_left() {
     two.live().await;
     two.second.fault(Fault::Refuse(Existing::Cut));
     let answer = two.node.kubelet().get(LIST).await;
-    assert_eq!(
-        (answer.status, answer.header("cache-status")),
-        (200, "edgehold; hit; detail=offline")
-    );
+    assert_eq!((answer.status, answer.header("cache-status")), (200, STALE));
     two.node.wait_link(LinkState::Offline).await;
     two.second.clear_faults();
     two.node.wait_link(LinkState::Online).await;
@@ -292,4 +289,53 @@ async fn the_metrics_say_how_each_server_is_and_what_failed() {
     ] {
         assert!(text.contains(&line), "{line}\nnot in\n{text}");
     }
+}
+
+/// Reads until the second server answers them, and then no other.
+async fn moves_over(two: &Two, what: &str) {
+    eventually(&format!("only the next server is asked: {what}"), || async {
+        let before = two.seen(LIST).0;
+        let answer = two.node.kubelet().get(LIST).await;
+        (answer.status, answer.header("cache-status")) == (200, "") && two.seen(LIST).0 == before
+    })
+    .await;
+    let before = two.seen(LIST).0;
+    for _ in 0..5 {
+        assert_eq!(two.live().await, ["a"], "{what}");
+    }
+    assert_eq!(two.seen(LIST).0, before, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_whatever_it_is_asked_is_left_for_the_next() {
+    // With and without a `/readyz` that says what is the matter.
+    for (fault, prefix) in [
+        (Fault::Status(500), ""),
+        (Fault::Status(500), "/api"),
+        (Fault::Status(503), ""),
+        (Fault::Status(503), "/api"),
+        (Fault::Status(429), ""),
+        (Fault::GatewayPage(500), "/api"),
+    ] {
+        let two = Two::start().await;
+        assert_eq!(two.live().await, ["a"]);
+        two.node.api.fault(fault.on(prefix));
+        moves_over(&two, &format!("{fault:?} {prefix:?}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_too_much_to_do_rests_for_as_long_as_it_says() {
+    let two = Two::start().await;
+    assert_eq!(two.live().await, ["a"]);
+    two.node.api.fault(Fault::Status(429).on(LIST).times(1));
+    let refused = two.node.kubelet().get(LIST).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+    assert_eq!(two.live().await, ["a"]);
+    assert_eq!(two.seen(LIST), (2, 1), "it is left in peace");
+    eventually("it is asked again", || async {
+        two.live().await;
+        two.seen(LIST).0 > 2
+    })
+    .await;
 }

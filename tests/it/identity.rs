@@ -305,7 +305,9 @@ async fn among_many_callers_no_token_ever_meets_a_certificate() {
         .api
         .requests()
         .into_iter()
-        .filter(|seen| seen.token.is_some());
+        .filter(|seen| seen.token.is_some())
+        // edgehold's own lists are for the views of watches, with the credentials of those.
+        .filter(|seen| seen.is_watch() || !seen.target.starts_with(LIST) || seen.target.contains("limit="));
     assert_eq!(
         with_token.count(),
         6 * 3,
@@ -430,6 +432,8 @@ async fn a_token_that_is_not_a_service_accounts_stands_for_itself() {
     let node = node().await;
     node.api.add_token("static-1", "alice", &["dev"]);
     node.api.add_token("static-2", "alice", &["dev"]);
+    let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    node.api.fault(Fault::Status(403).on(reviews));
     assert_eq!(node.token_client("static-1").get(LIST).await.status, 200);
     assert_eq!(node.token_client("static-2").get("/version").await.status, 200);
     node.cut().await;
@@ -463,6 +467,9 @@ async fn what_a_pod_behind_the_apiserver_says_of_its_callers_costs_them_nothing(
     for (target, counts) in [
         ("/api/v1/namespaces/shop/pods/web/proxy/metrics", false),
         ("/api/v1/namespaces/shop/services/web/proxy/", false),
+        ("/apis/metrics.k8s.io/v1beta1/nodes", false),
+        ("/apis/metrics.k8s.io/v1beta1", false),
+        ("/openapi/v3/apis/metrics.k8s.io/v1beta1", false),
         ("/version?own", true),
     ] {
         node.api.fault(Fault::Status(401).on(target));

@@ -8,6 +8,7 @@ use crate::support::{
     DEADLINE, HIT, METADATA, Node, PROTOBUF, Setup, TABLE, ends_initial, event, eventually, is_on_disk,
     offline_list, version, watch_from, watch_list,
 };
+use crate::websocket::Watch;
 
 const OURS: &str = "169.254.20.11";
 const THEIRS: &str = "10.255.255.1";
@@ -161,6 +162,15 @@ async fn a_watch_shows_the_local_endpoint_before_during_and_after_an_outage() {
     let deleted = event(&mut watch).await;
     assert_eq!(deleted["type"], "DELETED");
     assert_ours(&deleted["object"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_over_websocket_shows_it_too() {
+    let node = node().await;
+    let mut watch = Watch::open(kube_proxy(&node), &watch_list(SLICES)).await;
+    assert_ours(&watch.event().await["object"]);
+    let other = watch.event().await;
+    assert_eq!(other["object"]["endpoints"][0]["addresses"], json!([THEIRS]));
 }
 
 /// The initial event of `kubernetes`, once all initial events have come.

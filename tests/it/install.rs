@@ -117,13 +117,25 @@ fn uninstall_leaves_every_byte_and_mode_as_it_was() {
 fn the_cache_goes_only_when_asked() {
     let node = Scratch::joined();
     node.done(&["install"]);
-    node.write("var/lib/edgehold/view.log", "x", 0o600);
+    let view = format!("var/lib/edgehold/{0}/{0}.log", "0".repeat(32));
+    for path in ["var/lib/edgehold/lock", "var/lib/edgehold/mine/photo.log", &view] {
+        node.write(path, "x", 0o600);
+    }
     let said = node.done(&["uninstall"]);
     assert!(
         said.contains("the cache stays in /var/lib/edgehold: remove it with --purge"),
         "{said}"
     );
-    assert!(node.at("var/lib/edgehold/view.log").exists());
+    assert!(node.at(&view).exists());
+    node.done(&["uninstall", "--purge"]);
+    assert!(!node.at(&view).exists() && !node.at("var/lib/edgehold/lock").exists());
+    assert!(
+        node.at("var/lib/edgehold/mine/photo.log").exists(),
+        "no part of the cache"
+    );
+
+    node.write("var/lib/edgehold/lock", "x", 0o600);
+    std::fs::remove_dir_all(node.at("var/lib/edgehold/mine")).unwrap();
     node.done(&["uninstall", "--purge"]);
     assert!(!node.at("var/lib/edgehold").exists());
 }

@@ -139,7 +139,9 @@ async fn kubectl_is_told_how_old_an_offline_answer_is() {
     let warning = String::from_utf8_lossy(&offline.stderr).into_owned();
     assert!(offline.status.success(), "{warning}");
     assert!(
-        warning.contains("Warning: the cloud cannot be reached: this is what edgehold knew ")
+        warning.contains("Warning: the cloud cannot be reached (")
+            && warning.contains(": connection refused, since ")
+            && warning.contains("): this is what edgehold knew ")
             && warning.contains("s ago"),
         "{warning}"
     );

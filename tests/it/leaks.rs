@@ -12,6 +12,7 @@ use std::sync::Once;
 
 use apiserver_standin::Rbac;
 use apiserver_standin::secrets::{self, search};
+use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -33,12 +34,25 @@ pub fn watch_log() {
     });
 }
 
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The warnings in the log of this process, of all its tests, that contain all of these words.
+pub fn warnings(words: &[&str]) -> usize {
+    let warnings = WARNINGS.lock();
+    let said = |line: &&String| words.iter().all(|word| line.contains(word));
+    warnings.iter().filter(said).count()
+}
+
 #[derive(Clone, Copy)]
 struct Lines;
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         search("the log", line);
+        let text = String::from_utf8_lossy(line);
+        if text.contains(" WARN ") {
+            WARNINGS.lock().push(text.into_owned());
+        }
         if std::env::var_os(SHOW).is_some() {
             io::stderr().write_all(line)?;
         }

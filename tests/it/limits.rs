@@ -1,8 +1,9 @@
 //! Limits: each client has its own, and what is over it is asked to come again.
 
 use apiserver_standin::{Fault, Options, Protocol};
+use edgehold::upstream::Purpose;
 
-use crate::support::{Node, Setup, config_map, eventually};
+use crate::support::{KUBELET, Node, Setup, config_map, eventually};
 
 const OBJECT: &str = "/api/v1/namespaces/shop/configmaps/a";
 
@@ -10,7 +11,7 @@ const OBJECT: &str = "/api/v1/namespaces/shop/configmaps/a";
 async fn a_client_over_its_limit_gets_429_and_others_are_not_touched() {
     let setup = Setup {
         kubelet_limits: Some("{qps: 0.001, burst: 2}"),
-        default_limits: Some("{qps: 0.001, burst: 1}"),
+        default_limits: Some("{qps: 0.001, burst: 2}"),
         ..Setup::default()
     };
     let node = Node::with(Options::default(), setup).await;
@@ -48,13 +49,19 @@ async fn a_client_over_its_limit_gets_429_and_others_are_not_touched() {
     }
     for name in ["one", "two"] {
         let account = node.token_client(&node.api.service_account_token("shop", name));
-        assert_eq!(account.get("/version").await.status, 200);
+        // With the first it is a stranger.
+        for _ in 0..3 {
+            assert_eq!(account.get("/version").await.status, 200);
+        }
         assert_eq!(
             account.get("/version").await.status,
             429,
             "each account has its own bucket"
         );
     }
+    let third = node.token_client(&node.api.service_account_token("shop", "three"));
+    let status = third.get("/version").await.status;
+    assert_eq!(status, 429, "all strangers of one source have one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,4 +132,44 @@ async fn a_request_that_the_cloud_leaves_unanswered_counts_until_its_client_goes
         account.get("/version").await.status == 200
     })
     .await;
+}
+
+/// client-go of 1.38 spreads the requests of one client over a pool of connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_several_connections_is_one_client() {
+    let setup = Setup {
+        kubelet_limits: Some("{qps: 0.001, burst: 3}"),
+        default_limits: Some("{qps: 0.001, burst: 3}"),
+        ..Setup::default()
+    };
+    let node = Node::with(Options::default(), setup).await;
+    node.api.put(config_map("shop", "a", "1"));
+    let account = node.token_client(&node.api.service_account_token("shop", "default"));
+    // Until an apiserver has accepted its token it is nobody, and counts as its address does.
+    assert_eq!(account.get(OBJECT).await.status, 200);
+    for client in [node.kubelet(), account] {
+        let mut pool = Vec::new();
+        for protocol in [Protocol::Http2, Protocol::Http2, Protocol::Http1] {
+            pool.push(client.clone().protocol(protocol).connect().await.unwrap());
+        }
+        for expected in [200, 429] {
+            for connection in &mut pool {
+                let answer = connection.send("GET", OBJECT, "").await.unwrap();
+                assert_eq!(answer.status, expected);
+            }
+        }
+        let mut watches = Vec::new();
+        for connection in &mut pool {
+            let watch = connection.lines("/api/v1/configmaps?watch=true").await.unwrap();
+            assert_eq!(watch.response.status(), 200);
+            watches.push(watch);
+        }
+    }
+    let transports = node.running().proxy().transports();
+    for transport in [transports.named(KUBELET).unwrap(), transports.default_transport()] {
+        let usage = transport.usage();
+        for purpose in [Purpose::Short, Purpose::Watch] {
+            assert_eq!(usage[&purpose].0, 1, "one connection to the cloud");
+        }
+    }
 }

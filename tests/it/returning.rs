@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use apiserver_standin::{Lines, Options, Protocol, Seen};
 use edgehold::runtime::clock;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 
 use crate::scripted::{Scripted, Step, chunk, head};
-use crate::support::{KUBELET, Node, Setup, config_map, event, eventually, tls, version, watch_from};
+use crate::support::{KUBELET, Node, Setup, config_map, event, eventually, version, watch_from};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -82,7 +80,7 @@ async fn a_returning_watch_comes_again_no_sooner_than_it_is_told() {
             vec![Step::Send(head()), Step::Send(chunk(&frame)), Step::Wait]
         }
     };
-    let node = Scripted::start(script).await;
+    let node = Scripted::of_watches(script).await;
     let mut connection = node.client().connect().await.unwrap();
     let mut watch = connection.lines(&watch_from(LIST, "11")).await.unwrap();
     event(&mut watch).await;
@@ -110,21 +108,10 @@ async fn large_lists_wait_for_each_other_and_identical_ones_are_asked_for_once()
     assert_eq!(proxy.get(HUGE).await.status, 200);
     let asked = || node.asked("GET", HUGE);
     let before = asked();
-    // Four that are not read, by a client with a small window.
-    let (address, pair) = (node.running().addresses()[0], node.pair("kube-proxy"));
-    let stream = tls(address, node.api.ca_pem(), Some(&pair), "h2").await;
-    let mut small = http2::Builder::new(TokioExecutor::new());
-    small.initial_stream_window_size(65_535);
-    let (mut sender, driver) = small.handshake(TokioIo::new(stream)).await.unwrap();
-    #[allow(clippy::disallowed_methods)] // a test's own task
-    tokio::spawn(driver);
+    let pair = node.pair("kube-proxy");
     let mut unread = Vec::new();
     for _ in 0..4 {
-        let request = http::Request::get(format!("https://edgehold{HUGE}"));
-        let request = request
-            .body(http_body_util::Empty::<bytes::Bytes>::new())
-            .unwrap();
-        unread.push(sender.send_request(request).await.unwrap());
+        unread.push(node.unread(&pair, HUGE).await);
     }
     assert_eq!(asked() - before, 4);
     let waiting = (0..8).map(|n| {

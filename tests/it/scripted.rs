@@ -69,10 +69,25 @@ impl Scripted {
         }
     }
 
+    /// The same for a script of watches: there is nothing that could be listed.
+    pub async fn of_watches(script: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        let nothing = "HTTP/1.1 404 Not Found\r\nAudit-Id: 1\r\nContent-Length: 0\r\n\r\n";
+        let script = move |target: &str| match target.contains("watch=true") {
+            true => script(target),
+            false => vec![Step::Send(nothing.into())],
+        };
+        Self::start(script).await
+    }
+
     /// A client of edgehold with the kubelet's certificate.
     pub fn client(&self) -> Client {
         let address: SocketAddr = self.running.as_ref().unwrap().addresses()[0];
         Client::new(address, self.node.api.ca_pem(), Some(&self.node.pair("kubelet")))
+    }
+
+    /// What edgehold counts.
+    pub fn metrics(&self) -> String {
+        self.running.as_ref().unwrap().metrics_text().unwrap()
     }
 
     /// Closes every connection in the middle of whatever it says, and refuses new ones. Returns when edgehold knows.

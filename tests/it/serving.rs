@@ -143,7 +143,7 @@ async fn a_node_without_certificate_serves_from_the_moment_its_request_is_approv
         0o600
     );
     assert!(!key.exists(), "the key is in one place");
-    assert_eq!(counted(&node, "issued"), 1);
+    eventually("it is counted", || async { counted(&node, "issued") == 1 }).await;
 
     // A start without the cloud serves with it, and nobody asks for another.
     assert_eq!(node.kubelet().get("/version").await.status, 200);

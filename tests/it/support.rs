@@ -165,12 +165,14 @@ impl Node {
             "apiVersion: edgehold/v1alpha1\nkind: ProxyConfiguration\nlisten:\n  addresses: {addresses:?}\n  tls: \
              {{certFile: {}, keyFile: {}, clientCAFile: {}}}\nupstream:\n  servers: [\"https://{}\"]\n  caFile: {}\n  \
              connectTimeout: {connect_timeout}\n  responseTimeout: {response_timeout}\n  probe: {{interval: \
-             {probe_interval}, timeout: {probe_timeout}}}\ncache: {{store: file, path: {}}}\nclients:\n",
+             {probe_interval}, timeout: {probe_timeout}}}\nadmin: {{address: \"unix:{}\"}}\n\
+             cache: {{store: file, path: {}}}\nclients:\n",
             file("serving.crt"),
             file("serving.key"),
             file("ca.crt"),
             self.api.addr(),
             file("ca.crt"),
+            file("admin.sock"),
             file("cache"),
         );
         for (name, pair) in [(KUBELET, "kubelet"), ("system:kube-proxy", "kube-proxy")] {
@@ -458,6 +460,18 @@ pub type TestBody = UnsyncBoxBody<bytes::Bytes, std::convert::Infallible>;
 
 /// A bare TLS connection to `address`, for tests that write and read bytes themselves.
 pub async fn tls(address: SocketAddr, ca_pem: &str, pair: Option<&Pair>, alpn: &str) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    shake(stream, ca_pem, pair, alpn).await.unwrap()
+}
+
+/// The same on a connection that is there.
+pub async fn shake(
+    stream: TcpStream,
+    ca_pem: &str,
+    pair: Option<&Pair>,
+    alpn: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(cert.unwrap()).unwrap();
@@ -472,13 +486,8 @@ pub async fn tls(address: SocketAddr, ca_pem: &str, pair: Option<&Pair>, alpn: &
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let name = ServerName::IpAddress(address.ip().into());
-    TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap()
+    let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 impl Node {
@@ -486,6 +495,22 @@ impl Node {
     pub async fn kubelet_tls(&self, alpn: &str) -> TlsStream<TcpStream> {
         let address = self.running().addresses()[0];
         tls(address, self.api.ca_pem(), Some(&self.pair("kubelet")), alpn).await
+    }
+
+    /// An answer on a connection of its own with a small window, which is not read.
+    #[allow(clippy::disallowed_methods)] // a test's own task
+    pub async fn unread(&self, pair: &Pair, target: &str) -> http::Response<hyper::body::Incoming> {
+        let address = self.running().addresses()[0];
+        let stream = tls(address, self.api.ca_pem(), Some(pair), "h2").await;
+        let mut small = http2::Builder::new(TokioExecutor::new());
+        small.initial_stream_window_size(65_535);
+        let (mut sender, driver) = small.handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(driver);
+        let request = http::Request::get(format!("https://edgehold{target}"));
+        let request = request
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        sender.send_request(request).await.unwrap()
     }
 
     /// One HTTP/2 connection to edgehold with the kubelet's certificate, for any number of requests at once.
@@ -508,8 +533,11 @@ impl Node {
     }
 }
 
-/// What every answer from the cache carries.
+/// What every answer from the cache carries while the cloud is away.
 pub const HIT: &str = "edgehold; hit; detail=offline";
+
+/// What one carries while the cloud may be there.
+pub const STALE: &str = "edgehold; hit; detail=stale";
 
 /// `Accept` of a client that wants protobuf and nothing else.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -566,4 +594,62 @@ pub fn write_secret(path: &Path, content: &str) {
         .mode(0o600)
         .open(path);
     std::io::Write::write_all(&mut opened.unwrap(), content.as_bytes()).unwrap();
+}
+
+/// Numbers that follow from a seed (xorshift64*).
+pub struct Dice {
+    /// To be told when the test fails.
+    seed: Option<u64>,
+    state: u64,
+}
+
+impl Dice {
+    /// From `EDGEHOLD_SEED`, or one that is new each time; it is printed when the test fails.
+    pub fn from_environment() -> Self {
+        let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Self::from_environment_or(u64::from(now.subsec_nanos()) ^ now.as_secs())
+    }
+
+    /// From `EDGEHOLD_SEED`, or this one.
+    pub fn from_environment_or(seed: u64) -> Self {
+        let asked = std::env::var("EDGEHOLD_SEED").ok();
+        let seed = asked.map_or(seed, |seed| seed.parse().expect("EDGEHOLD_SEED is a number"));
+        let mut dice = Self::new(seed);
+        dice.seed = Some(seed);
+        dice
+    }
+
+    /// From this one, which others have given.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed: None,
+            state: seed.wrapping_mul(2).wrapping_add(1),
+        }
+    }
+
+    /// Below a limit.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        (self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+    }
+
+    /// One of several.
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::try_from(self.below(of.len() as u64)).unwrap()]
+    }
+
+    /// True so many times in a hundred.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+impl Drop for Dice {
+    fn drop(&mut self) {
+        if let Some(seed) = self.seed.filter(|_| std::thread::panicking()) {
+            eprintln!("EDGEHOLD_SEED={seed}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Upgrades: exec, attach and port-forward over WebSocket and SPDY, byte for byte, and their refusals.
 
-use apiserver_standin::{Client, Fault, Protocol, Rbac, Rule, Subject, read};
+use apiserver_standin::{Client, Fault, Options, Protocol, Rbac, Rule, Subject, read};
+use edgehold::upstream::LinkState;
 use http::Response;
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
@@ -8,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{DEADLINE, KUBELET, Node};
+use crate::support::{DEADLINE, KUBELET, Node, Setup};
 
 const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdin=true";
 
@@ -241,6 +242,26 @@ async fn offline_an_upgrade_is_refused_with_503_and_back_online_it_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_without_a_credential_opens_no_connection_to_the_cloud() {
+    let node = node().await;
+    let nobody = [
+        upgrading(node.client(None), "websocket"),
+        upgrading(node.client(None), "SPDY/3.1").header("x-remote-user", KUBELET),
+    ];
+    for client in &nobody {
+        for target in [EXEC, "/api/v1/namespaces/n/pods/p/portforward"] {
+            let refused = read(open(client, "POST", target).await).await.unwrap();
+            assert_eq!((refused.status, &refused.json()["kind"]), (401, &json!("Status")));
+        }
+    }
+    assert_eq!(node.asked("POST", "/api/v1/namespaces/n/pods/p/"), 0);
+    node.cut().await;
+    for client in &nobody {
+        assert_eq!(open(client, "POST", EXEC).await.status(), 503);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_asked_for_over_http2_is_a_clean_error_and_harms_no_other_stream() {
     let node = node().await;
     let mut connection = node.kubelet().connect().await.unwrap();
@@ -257,4 +278,26 @@ async fn an_upgrade_asked_for_over_http2_is_a_clean_error_and_harms_no_other_str
         line.await.unwrap().unwrap().unwrap().into_data().unwrap(),
         "still here\n"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_connection_ends_when_the_cloud_is_known_to_be_away() {
+    let setup = Setup {
+        response_timeout: "200ms",
+        connect_timeout: "300ms",
+        probe_timeout: "300ms",
+        ..Setup::default()
+    };
+    let node = Node::with(Options::default(), setup).await;
+    node.api.put(
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "n", "name": "p"}, "spec": {}}),
+    );
+    let mut stream = upgraded(open(&websocket(&node), "GET", EXEC).await).await;
+    node.api.fault(Fault::BlackHole);
+    let kubelet = node.kubelet();
+    let asking = kubelet.send("GET", "/version", "");
+    let mut byte = [0];
+    let (_, read) = tokio::join!(asking, tokio::time::timeout(DEADLINE, stream.read(&mut byte)));
+    assert!(matches!(read, Ok(Ok(0) | Err(_))), "{read:?}");
+    assert_eq!(*node.running().link().borrow(), LinkState::Offline);
 }

@@ -236,13 +236,13 @@ async fn a_legacy_watch_path_is_the_same_watch_live_held_and_resumed() {
 }
 
 /// The frames of a protobuf watch.
-struct Frames {
+pub struct Frames {
     body: Incoming,
     reader: FrameReader,
 }
 
 impl Frames {
-    async fn open(connection: &mut Connection, target: &str) -> Self {
+    pub async fn open(connection: &mut Connection, target: &str) -> Self {
         let response = connection.open("GET", target, "").await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(
@@ -256,7 +256,7 @@ impl Frames {
     }
 
     /// Type, name and version of the next event; `None` at a clean end.
-    async fn next(&mut self) -> Option<(String, String, String)> {
+    pub async fn next(&mut self) -> Option<(String, String, String)> {
         loop {
             if let Some(frame) = self.reader.next().unwrap() {
                 return Some(match read_event(Encoding::Protobuf, &frame).unwrap() {
@@ -368,7 +368,7 @@ fn frame(change: &str, name: &str, version: u32) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_20_and_21_a_frame_that_is_cut_in_the_middle_never_reaches_the_client() {
-    let node = Scripted::start(|target| {
+    let node = Scripted::of_watches(|target| {
         let half = frame("ADDED", "c", 13);
         let mut steps = vec![Step::Send(head())];
         if target.contains("resourceVersion=11") {
@@ -414,7 +414,7 @@ async fn rows_20_and_21_a_frame_that_is_cut_in_the_middle_never_reaches_the_clie
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_has_its_own_line_also_where_upstreams_line_break_was_cut_off() {
-    let node = Scripted::start(|target| {
+    let node = Scripted::of_watches(|target| {
         let piece = if target.contains("resourceVersion=11") {
             frame("ADDED", "b", 12)
         } else {
@@ -494,9 +494,6 @@ async fn a_live_watch_goes_through_several_cuts_and_nothing_is_lost_or_doubled()
             "the rest of the client's time, not {left} s"
         );
     }
-    node.cut().await;
-    let answer = node.kubelet().get(LIST).await;
-    assert_eq!(answer.status, 503, "a watch alone is no view: {}", answer.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -514,100 +511,6 @@ async fn a_watch_that_upstream_has_forgotten_during_the_outage_is_told_410() {
     let events = rest(&mut watch).await;
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0]["object"]["code"], 410);
-}
-
-/// The version of the next change; a bookmark may come before it.
-async fn next_version(watch: &mut Lines) -> String {
-    loop {
-        let (change, _, version) = told(&event(watch).await);
-        if change != "BOOKMARK" {
-            return version;
-        }
-    }
-}
-
-/// A node whose kubelet has listed `a`, and has seen `b` and the change of `a` somewhere else: what edgehold has is behind
-/// it, as after a kill of edgehold alone. Gives the client's position.
-async fn node_behind() -> (Node, String) {
-    let node = Node::start().await;
-    put(&node, "a", "1");
-    node.kubelet().get(LIST).await;
-    node.settle().await;
-    put(&node, "b", "1");
-    let position = put(&node, "a", "2");
-    (node, position)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_view_behind_its_client_is_carried_on_when_the_client_watches_and_it_hears_nothing_twice() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
-        let (node, position) = node_behind().await;
-        let client = node.kubelet().protocol(protocol);
-        let mut connection = client.connect().await.unwrap();
-        let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
-        let last = put(&node, "c", "1");
-        assert_eq!(next_version(&mut watch).await, last);
-        node.cut().await;
-        let list = offline_list(&node.kubelet(), LIST).await;
-        assert_eq!(names(&list), ["a", "b", "c"]);
-        assert_eq!(list["items"][0]["data"]["k"], "2");
-        // It goes on in the same stream.
-        let after = put(&node, "d", "1");
-        node.heal().await;
-        assert_eq!(next_version(&mut watch).await, after);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_view_behind_a_watch_that_began_offline_is_carried_on_when_the_cloud_is_back() {
-    let (node, position) = node_behind().await;
-    node.cut().await;
-    let mut connection = node.kubelet().connect().await.unwrap();
-    let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
-    node.heal().await;
-    let last = put(&node, "c", "1");
-    assert_eq!(change(&mut watch).await, ("ADDED".to_owned(), "c".to_owned()));
-    node.cut().await;
-    let list = offline_list(&node.kubelet(), LIST).await;
-    assert_eq!(
-        (
-            names(&list),
-            list["metadata"]["resourceVersion"].as_str().unwrap()
-        ),
-        (
-            vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
-            last.as_str()
-        )
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_does_not_wait_for_a_view_that_has_much_to_make_up_for() {
-    let (node, _) = node_behind().await;
-    put(&node, "large", &"x".repeat(70_000));
-    let position = put(&node, "a", "3");
-    let mut connection = node.kubelet().connect().await.unwrap();
-    let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
-    let last = put(&node, "c", "1");
-    assert_eq!(next_version(&mut watch).await, last);
-    let own = format!("resourceVersion={position}");
-    let asked = node.api.requests();
-    let watches: Vec<_> = asked.iter().filter(|seen| seen.is_watch()).collect();
-    assert_eq!(watches.len(), 2);
-    assert!(watches[1].target.contains(&own), "{}", watches[1].target);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_whose_view_upstream_has_forgotten_watches_from_its_own_position() {
-    let (node, position) = node_behind().await;
-    node.api.compact();
-    let mut connection = node.kubelet().connect().await.unwrap();
-    let mut watch = open(&mut connection, &watch_from(LIST, &position)).await;
-    let last = put(&node, "c", "1");
-    assert_eq!(next_version(&mut watch).await, last);
-    node.cut().await;
-    let list = offline_list(&node.kubelet(), LIST).await;
-    assert_eq!(names(&list), ["a"], "older, but whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -821,15 +724,13 @@ async fn clients_of_one_view_resume_each_at_its_own_position() {
     node.cut().await;
     let list = offline_list(&node.kubelet(), LIST).await;
     assert_eq!(names(&list), ["a", "b", "c", "d", "e", "f"]);
-    let foreign = proxy.get(LIST).await;
-    assert_eq!(foreign.status, 503, "a watch alone is no view");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_breaks_as_soon_as_it_is_open_is_not_tried_in_a_loop() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);
-    let node = Scripted::start(move |_| {
+    let node = Scripted::of_watches(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
         // Ends inside a frame each time.
         vec![Step::Send(head()), Step::Send(chunk("{\"type\":"))]
@@ -841,4 +742,27 @@ async fn a_watch_that_breaks_as_soon_as_it_is_open_is_not_tried_in_a_loop() {
     assert!(rest(&mut watch).await.is_empty());
     let tries = tries.load(Ordering::Relaxed);
     assert!((2..=4).contains(&tries), "{tries} tries in three seconds");
+}
+
+/// As kr8s does it, without a pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_for_what_is_gone_asks_ever_more_slowly_and_nobody_else_does() {
+    let node = Node::start().await;
+    let at = put(&node, "a", "1");
+    let now = put(&node, "b", "1");
+    node.api.compact();
+    let gone = watch_from(LIST, &at);
+    let mut connection = node.kubelet().connect().await.unwrap();
+    let started = clock::now();
+    for _ in 0..5 {
+        let mut watch = open(&mut connection, &gone).await;
+        assert_eq!(rest(&mut watch).await[0]["object"]["code"], 410);
+    }
+    let pauses = [100, 200, 400, 800].map(Duration::from_millis);
+    assert!(clock::now() - started >= pauses.iter().sum::<Duration>());
+    assert_eq!(node.asked("GET", &gone), 5, "each is asked");
+
+    let mut other = open(&mut connection, &watch_from(LIST, &now)).await;
+    put(&node, "c", "1");
+    assert_eq!(change(&mut other).await, ("ADDED".into(), "c".into()));
 }

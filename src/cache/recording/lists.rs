@@ -1,7 +1,9 @@
 //! Recording lists: a ticket with the view, a staging that nobody sees, and one commit at the end of the last page.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
 
 use crate::kube::media::{Representation, Shape};
 use crate::kube::request::ResourceRequest;
@@ -12,16 +14,17 @@ use crate::store::{Staging, Store, StoreError};
 use crate::view::event::{Freshness, Input, Ticket};
 use crate::view::pages::{Answer as PageAnswer, Chain, Outcome, Request as PageRequest};
 use crate::wire::WireError;
+use crate::wire::coding::Coding;
 use crate::wire::collection::Collection;
 use crate::wire::list::{ListHead, ListReader};
 
 use super::pages::{PageTurn, page_key};
-use super::receive;
+use super::{Start, receive};
 use crate::cache::collection::Received;
-use crate::cache::decode::{Coding, Decoded};
+use crate::cache::decode::Decoded;
 use crate::cache::query::{Query, view_key};
 use crate::cache::source::SourceError;
-use crate::cache::tee::{Handover, tee};
+use crate::cache::tee::{Handover, tee_with};
 use crate::cache::{Cache, ViewHandle};
 
 /// A list under way.
@@ -46,6 +49,8 @@ pub(super) struct OpenTicket {
     view: ViewHandle,
     ticket: Ticket,
     settled: bool,
+    /// To be told when the view has heard of the end.
+    heard: Option<oneshot::Sender<()>>,
 }
 
 /// What is received of a chain between two pages.
@@ -73,6 +78,13 @@ enum Unkept {
     NotResumable,
 }
 
+impl Unkept {
+    /// Whether the disk is at fault: it is full, for example.
+    fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Source(SourceError::Spool(_)))
+    }
+}
+
 impl OpenTicket {
     pub(super) fn begin(cache: &Cache, view: ViewHandle, freshness: Freshness) -> Self {
         let ticket = Ticket(cache.next_number());
@@ -81,6 +93,7 @@ impl OpenTicket {
             view,
             ticket,
             settled: false,
+            heard: None,
         }
     }
 
@@ -90,32 +103,51 @@ impl OpenTicket {
 
     fn settle(&mut self, received: Received) {
         self.settled = true;
-        let ticket = self.ticket;
-        self.view.post(move |view| view.received(ticket, received));
+        let (ticket, heard) = (self.ticket, self.heard.take());
+        self.view.post(move |view| {
+            view.received(ticket, received);
+            tell(heard);
+        });
     }
 }
 
 impl Drop for OpenTicket {
     fn drop(&mut self) {
         if !self.settled {
-            let ticket = self.ticket;
-            self.view
-                .post(move |view| view.input(Input::SnapshotFailed { ticket }));
+            let (ticket, heard) = (self.ticket, self.heard.take());
+            self.view.post(move |view| {
+                view.input(Input::SnapshotFailed { ticket });
+                tell(heard);
+            });
         }
     }
 }
 
-pub(super) fn open_list(cache: &Cache, query: &Query, resource: &ResourceRequest) -> Option<OpenList> {
+fn tell(heard: Option<oneshot::Sender<()>>) {
+    if let Some(heard) = heard {
+        let _nobody_waits = heard.send(());
+    }
+}
+
+pub(super) fn open_list(
+    cache: &Cache,
+    query: &Query,
+    resource: &ResourceRequest,
+    start: Start,
+) -> Option<OpenList> {
     let foreseen = query.representations().into_iter().next()?;
     let page_key = page_key(query, resource);
     let turn = cache.page_turns().begin(&page_key, cache.next_number());
     let token = &resource.options.continue_token;
     let part = if token.is_empty() {
-        let freshness = match resource.options.resource_version {
-            None => Freshness::Latest,
-            Some(_) => Freshness::Cached,
+        let freshness = match (&resource.options.resource_version, start) {
+            (None, Start::Foreseen) => Freshness::Latest,
+            (Some(_), _) | (_, Start::Late) => Freshness::Cached,
         };
         let view = cache.view(&query.owner, &view_key(resource, &foreseen));
+        if view.is_stuck() {
+            return None;
+        }
         Part::First(OpenTicket::begin(cache, view, freshness))
     } else {
         Part::Next(token.clone())
@@ -123,18 +155,40 @@ pub(super) fn open_list(cache: &Cache, query: &Query, resource: &ResourceRequest
     Some(OpenList { part, page_key, turn })
 }
 
+/// The same for a list that makes this view whole, asked for on its own account; `settled` is told when the view has
+/// taken it, or will not.
+pub(super) fn open_list_for(
+    cache: &Cache,
+    query: &Query,
+    resource: &ResourceRequest,
+    view: ViewHandle,
+    settled: oneshot::Sender<()>,
+) -> OpenList {
+    let page_key = page_key(query, resource);
+    let turn = cache.page_turns().begin(&page_key, cache.next_number());
+    let mut ticket = OpenTicket::begin(cache, view, Freshness::Latest);
+    ticket.heard = Some(settled);
+    OpenList {
+        part: Part::First(ticket),
+        page_key,
+        turn,
+    }
+}
+
+/// Keeps what is received of a list; the body waits no longer than this for the disk, in all.
 pub(super) fn keep_list(
     cache: Cache,
     list: OpenList,
     view: ViewHandle,
     representation: Representation,
     coding: Coding,
-    body: Body,
+    (body, patience): (Body, Duration),
 ) -> Body {
     let seen = clock::wall();
     let recorder = move |handover: Handover| {
         let own = cache.clone();
-        receive(&cache, handover, move |source| {
+        let owner = view.id().owner.clone();
+        receive(&cache, &owner, handover, move |source, _under_way| {
             let received = receive_list(
                 &own,
                 list,
@@ -143,12 +197,16 @@ pub(super) fn keep_list(
                 seen,
                 Decoded::new(source, coding),
             );
-            if let Err(error) = received {
-                tracing::debug!(view = %view.id(), %error, "a list was not kept");
+            match received {
+                Ok(()) => {}
+                Err(error) if error.is_of_disk() => {
+                    tracing::warn!(view = %view.id(), %error, "a list could not be recorded");
+                }
+                Err(error) => tracing::debug!(view = %view.id(), %error, "a list was not kept"),
             }
         });
     };
-    tee(body, Box::new(recorder))
+    tee_with(body, Box::new(recorder), patience)
 }
 
 /// Receives one page (of which there is mostly one), and settles the ticket when it was the last.

@@ -4,25 +4,27 @@ use std::collections::BTreeSet;
 
 use http::{StatusCode, header, response};
 
-use crate::cache::decode::{Coding, Decoded};
+use crate::cache::decode::Decoded;
+use crate::cache::objects::{Asked, Moment, Removed};
 use crate::cache::query::{Query, Target, view_key};
 use crate::cache::source::Source;
 use crate::cache::tee::{Handover, tee};
-use crate::cache::{Cache, collection};
+use crate::cache::{Cache, UnderWay};
 use crate::kube::media::{Encoding, Representation};
 use crate::kube::request::ResourceRequest;
 use crate::runtime::body::Body;
-use crate::runtime::clock;
 use crate::view::derive;
 use crate::view::key::ViewKey;
+use crate::view::newest::Outcome;
 use crate::wire;
+use crate::wire::coding::Coding;
 
 use super::LARGEST_OBJECT;
 
-/// 404 and 403 count once their body proves to be a Status.
+/// 404 and 403 count once their body proves to be a Status, and 404 only if that says which object there is not.
 pub(super) fn refused(
     cache: Cache,
-    query: Query,
+    (query, asked): (Query, Option<Asked>),
     head: &response::Parts,
     coding: Coding,
     body: Body,
@@ -33,51 +35,104 @@ pub(super) fn refused(
         .and_then(|value| value.to_str().ok())
         .and_then(Encoding::of_content_type);
     let Some(encoding) = encoding else { return body };
-    let (code, seen) = (head.status, clock::wall());
+    let code = head.status;
     let recorder = move |handover: Handover| {
         let Handover::Whole(chunks) = handover else { return };
-        let owner = cache.owner(&query.owner);
-        let objects = owner.objects.clone();
-        objects.post(move |objects| {
-            let whole = Decoded::new(Source::whole(chunks), coding).collect(LARGEST_OBJECT);
-            let Ok(Some(body)) = whole else { return };
-            if wire::status::read_status(encoding, &body).is_none_or(|status| status.code != code.as_u16()) {
-                return;
+        let recorded = Moment(cache.next_number());
+        let whole = Decoded::new(Source::whole(chunks), coding).collect(LARGEST_OBJECT);
+        let Ok(Some(body)) = whole else { return };
+        let status = wire::status::read_status(encoding, &body);
+        let Some(status) = status.filter(|status| status.code == code.as_u16()) else {
+            return;
+        };
+        let Some(under_way) = cache.under_way(&query.owner) else {
+            return overrun(&cache, &query, code);
+        };
+        match (query.target, asked) {
+            // Since 1.38 a path that is not served is answered with a Status too, which names no object.
+            (Target::Object { .. }, _) if code == StatusCode::NOT_FOUND && status.name.is_empty() => {}
+            (Target::Object { path, resource, .. }, Some(asked)) if code == StatusCode::NOT_FOUND => {
+                let removed = Removed {
+                    path,
+                    outcome: Outcome::Gone,
+                    uid: String::new(),
+                    asked,
+                    recorded,
+                };
+                cache.record_removals((&query.owner, &resource), vec![removed], under_way);
             }
-            let done = match &query.target {
-                Target::Object { path, .. } if code == StatusCode::NOT_FOUND => objects.absent(path, seen),
-                Target::Object { path, .. } => objects.withdrawn(path),
-                Target::Collection(resource) if code == StatusCode::FORBIDDEN => {
-                    withdraw_views(&cache, &query.owner, resource);
-                    Ok(())
-                }
-                Target::Document(name) if code == StatusCode::FORBIDDEN => {
-                    cache.forget_documents(&query.owner, std::slice::from_ref(name))
-                }
-                Target::Document(_) | Target::Collection(_) => Ok(()),
-            };
-            if let Err(error) = done {
-                tracing::error!(owner = %query.owner, %error, "a refusal could not be recorded");
+            (Target::Object { path, .. }, _) => {
+                let objects = cache.owner(&query.owner).objects.clone();
+                objects.post(move |objects| {
+                    let _until_done = under_way;
+                    objects.withdraw(&path, recorded);
+                });
             }
-        });
+            (Target::Collection(resource), _) if code == StatusCode::FORBIDDEN => {
+                withdraw_views(&cache, &query.owner, &resource, under_way);
+            }
+            (Target::Document(name), _) if code == StatusCode::FORBIDDEN => {
+                forget_documents(&cache, query.owner, under_way, move |kept| kept == name);
+            }
+            (Target::Document(_) | Target::Collection(_), _) => {}
+        }
     };
     tee(body, Box::new(recorder))
 }
 
-/// Withdraws a collection and every wider one that it could be answered from: who may not read the part may not read
-/// the whole, because authorizers only ever add rights.
-fn withdraw_views(cache: &Cache, owner: &str, resource: &ResourceRequest) {
-    let keys: BTreeSet<ViewKey> = Representation::all()
-        .flat_map(|representation| derive::candidates(&view_key(resource, &representation)))
+/// Too much waits for the disk to note a refusal: what it may take away is not told any more.
+fn overrun(cache: &Cache, query: &Query, code: StatusCode) {
+    match &query.target {
+        Target::Collection(resource) if code == StatusCode::FORBIDDEN => {
+            let is_withdrawn = withdrawn(resource);
+            for (_, view) in cache.views_where(&query.owner, is_withdrawn) {
+                view.withdraw();
+            }
+            cache.forget_single_answers(&query.owner);
+        }
+        Target::Collection(_) => {}
+        Target::Object { .. } | Target::Document(_) => cache.forget_single_answers(&query.owner),
+    }
+}
+
+/// Tells a collection and every wider one that it could be answered from, in whatever form: who may not read the part
+/// may not read the whole, because authorizers only ever add rights, and they do not look at the form.
+fn withdrawn(resource: &ResourceRequest) -> impl Fn(&ViewKey) -> bool + use<> {
+    let formless = |key: ViewKey| ViewKey {
+        representation: String::new(),
+        ..key
+    };
+    let refused = formless(view_key(resource, &Representation::full(Encoding::Json)));
+    let wider: BTreeSet<ViewKey> = derive::candidates(&refused)
+        .into_iter()
         .map(|candidate| candidate.key)
         .collect();
-    for key in &keys {
-        if let Some(view) = cache.existing_view(owner, key) {
-            view.post(collection::StoredView::withdraw);
+    move |key| wider.contains(&formless(key.clone()))
+}
+
+/// Withdraws them, and the documents of the same names.
+fn withdraw_views(cache: &Cache, owner: &str, resource: &ResourceRequest, under_way: UnderWay) {
+    let is_withdrawn = withdrawn(resource);
+    for (_, view) in cache.views_where(owner, &is_withdrawn) {
+        view.withdraw();
+    }
+    forget_documents(cache, owner.to_owned(), under_way, move |name| {
+        ViewKey::parse(name).is_some_and(|key| is_withdrawn(&key))
+    });
+}
+
+/// On the strand of the objects: it touches the disk.
+fn forget_documents(
+    cache: &Cache,
+    owner: String,
+    under_way: UnderWay,
+    is_one: impl Fn(&str) -> bool + Send + 'static,
+) {
+    let own = cache.clone();
+    cache.owner(&owner).objects.post(move |_| {
+        let _until_done = under_way;
+        if let Err(error) = own.forget_documents(&owner, is_one) {
+            tracing::error!(%owner, %error, "withdrawn data could not be removed from disk");
         }
-    }
-    let names: Vec<String> = keys.iter().map(ViewKey::to_text).collect();
-    if let Err(error) = cache.forget_documents(owner, &names) {
-        tracing::error!(%owner, %error, "withdrawn data could not be removed from disk");
-    }
+    });
 }

@@ -4,8 +4,8 @@ use form_urlencoded::parse;
 use http::header::{self, HeaderMap};
 
 use crate::identity::PodReference;
-use crate::kube::media::{Encoding, Offer, Shape, negotiate};
-use crate::kube::request::{ResourceRequest, Verb, is_plain_path};
+use crate::kube::media::{Encoding, Offer, Representation, negotiate};
+use crate::kube::request::{ResourceRequest, Verb, plain_path};
 use crate::wire::token::read_token_request;
 
 /// Bytes of a request that are looked at; kubelet's are a few hundred, and a review carries a token.
@@ -19,6 +19,7 @@ pub(super) struct Account {
 }
 
 /// A request whose answer may be given again.
+#[derive(Clone)]
 pub struct Ask {
     pub(super) about: About,
     /// What two requests for the same have in common, and others not. May hold a token: never shown, only hashed.
@@ -27,6 +28,7 @@ pub struct Ask {
     pub(super) wanted: Option<Encoding>,
 }
 
+#[derive(Clone)]
 pub(super) enum About {
     Token { account: Account, pod: PodReference },
     Review,
@@ -40,18 +42,21 @@ pub fn may_be_asked_again(resource: &ResourceRequest, path: &str) -> bool {
 fn is_token_request(resource: &ResourceRequest, path: &str) -> bool {
     let ResourceRequest { namespace, name, .. } = resource;
     resource.verb == Verb::Create
-        && is_plain_path(path)
+        && plain_path(path).as_deref() == Some(path)
         // No other way to write it means the same beyond doubt.
         && path == format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token")
 }
 
-/// What kubelet asks about the callers of its own API.
+/// What kubelet asks about the callers of its own API, and any client about itself.
 fn is_review(resource: &ResourceRequest, path: &str) -> bool {
     resource.verb == Verb::Create
         && matches!(
             path,
             "/apis/authentication.k8s.io/v1/tokenreviews"
                 | "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+                | "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+                | "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+                | "/apis/authentication.k8s.io/v1/selfsubjectreviews"
         )
 }
 
@@ -73,7 +78,8 @@ impl Ask {
         let text = |name| headers.get(name)?.to_str().ok();
         let content_type = text(header::CONTENT_TYPE).unwrap_or("application/json");
         let encoding = Encoding::of_content_type(content_type)?;
-        let wanted = negotiate(text(header::ACCEPT), Offer::All).filter(|form| form.shape == Shape::Full);
+        let wanted = negotiate(text(header::ACCEPT), Offer::All)
+            .filter(|form| *form == Representation::full(form.encoding));
         let (about, identity) = if is_token_request(resource, path) {
             let spec = read_token_request(encoding, body).ok()?.spec;
             let bound = spec.bound.as_ref()?;

@@ -30,7 +30,7 @@ const MOST: usize = 4096;
 pub(super) enum Subject {
     /// A token, its pod, and its own expiry in seconds since 1970.
     Token { pod: PodReference, exp: u64 },
-    /// A TokenReview or SubjectAccessReview.
+    /// A TokenReview or SubjectAccessReview, or a client's question about itself.
     Review,
 }
 

@@ -4,7 +4,6 @@
 //! or a pair that is not there yet) nothing is: a missing file has its own warning. What comes from objects of the
 //! cluster is left to a running edgehold.
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +13,9 @@ use http::StatusCode;
 use crate::config::{Client, Config};
 use crate::tls::{Alpn, ClientTls, PairInfo, PairPaths, Roots, TlsConnectErrorKind, TrustedTime};
 use crate::upstream::look::{self, Answered, Author, Obstacle, Patience, Stage};
-use crate::upstream::{Endpoint, HttpProxy};
+use crate::upstream::{Endpoint, Trust, UpstreamProxy};
+
+use super::{Fault, Report};
 
 /// Somebody waits for it, whatever is configured.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -25,27 +26,8 @@ const READY: &str = "/readyz";
 /// Everybody who has a name may read it.
 const VERSION: &str = "/version";
 
-/// Lines for a person, and what is wrong.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Report {
-    pub(super) lines: Vec<String>,
-    pub(super) certificates: Vec<String>,
-    pub(super) unreachable: Vec<String>,
-}
-
-/// Asks every server, as nobody and as each client whose pair is there.
-///
-/// # Errors
-/// No runtime: the machine is out of descriptors or threads.
-pub(super) fn look(config: &Config) -> io::Result<Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let report = runtime.block_on(ask(config));
-    // A name that is still looked up holds a thread.
-    runtime.shutdown_background();
-    Ok(report)
-}
+/// What a gateway lets through that lets nothing else through.
+const API: &str = "/api";
 
 /// What one server said.
 struct Seen {
@@ -56,9 +38,12 @@ struct Seen {
     before: Vec<(String, Obstacle)>,
     nobody: Result<Answered, Obstacle>,
     clients: Vec<(String, Result<Answered, Obstacle>)>,
+    /// It gives no connection to who shows no certificate, whatever is asked for.
+    only_certificates: bool,
 }
 
-async fn ask(config: &Config) -> Report {
+/// Asks every server, as nobody and as each client whose pair is there.
+pub(super) async fn ask(config: &Config) -> Report {
     let mut report = Report::default();
     let time = TrustedTime::new();
     let ca = &config.upstream.ca_file;
@@ -75,7 +60,7 @@ async fn ask(config: &Config) -> Report {
         Ok(tls) => tls,
         Err(error) => {
             let problem = format!("upstream.caFile: {}: {error}", ca.display());
-            report.certificates.push(problem);
+            report.problem(Fault::Certificate, problem);
             return report;
         }
     };
@@ -93,7 +78,8 @@ async fn ask(config: &Config) -> Report {
     };
     let looks = config.upstream.servers.iter().filter_map(|server| {
         // Checked when the configuration was read.
-        let endpoint = Endpoint::new(&server.host, server.port).ok()?;
+        let server_name = config.upstream.tls_server_name.as_deref();
+        let endpoint = server.endpoint(server_name).ok()?;
         let way = Way {
             endpoint,
             proxy: config.upstream.proxy.as_ref(),
@@ -103,13 +89,13 @@ async fn ask(config: &Config) -> Report {
         Some(one(server.original.clone(), way, &nobody, &clients))
     });
     for seen in join_all(looks).await {
-        report.add(&seen, ca);
+        report.add(&seen, ca, config.upstream.trust);
     }
     report
 }
 
 /// The pair of a client, if it is one of this machine's files, whole, and the client's own: no other is ever shown.
-fn own_pair(client: &Client) -> Option<PairInfo> {
+pub(super) fn own_pair(client: &Client) -> Option<PairInfo> {
     if client.secret_ref.is_some() {
         return None;
     }
@@ -124,7 +110,7 @@ fn own_pair(client: &Client) -> Option<PairInfo> {
 /// The way to one server.
 struct Way<'c> {
     endpoint: Endpoint,
-    proxy: Option<&'c HttpProxy>,
+    proxy: Option<&'c UpstreamProxy>,
     interfaces: &'c [String],
     patience: Patience,
 }
@@ -136,7 +122,15 @@ impl<'c> Way<'c> {
             proxy: self.proxy,
             interface,
         };
-        look::look(way, tls, path, self.patience).await
+        let seen = look::look(way, tls, path, self.patience).await;
+        let is_kept_away = |seen: &Answered| seen.by == Author::Another && !seen.status.is_server_error();
+        if !seen.as_ref().is_ok_and(is_kept_away) {
+            return seen;
+        }
+        match look::look(way, tls, API, self.patience).await {
+            Ok(answered) if answered.by != Author::Another => Ok(answered),
+            _ => seen,
+        }
     }
 
     /// Looks over every interface at once, and gives the first that leads there, else the last, with what is wrong with those before.
@@ -165,22 +159,38 @@ impl<'c> Way<'c> {
 }
 
 async fn one(server: String, way: Way<'_>, nobody: &ClientTls, clients: &[(&str, ClientTls)]) -> Seen {
-    let (interface, before, nobody) = way.first(nobody).await;
+    let anonymous = nobody;
+    let (interface, before, nobody) = way.first(anonymous).await;
     let shown = clients.iter().map(|(name, tls)| {
         let looking = way.look(interface.map(String::as_str), tls, VERSION);
         async { ((*name).to_owned(), looking.await) }
     });
+    let clients = join_all(shown).await;
+    let is_accepted = |(_, shown): &(String, Result<Answered, Obstacle>)| {
+        shown
+            .as_ref()
+            .is_ok_and(|answered| answered.by != Author::Another)
+    };
+    let is_refused = |seen: &Result<Answered, Obstacle>| match seen {
+        Err(Obstacle::Broken(_)) => true,
+        Err(obstacle @ Obstacle::Tls(_)) => !is_its_certificate(obstacle),
+        _ => false,
+    };
+    let only_certificates = is_refused(&nobody)
+        && clients.iter().any(is_accepted)
+        && is_refused(&way.look(interface.map(String::as_str), anonymous, API).await);
     Seen {
         server,
         interface: interface.cloned(),
         before,
         nobody,
-        clients: join_all(shown).await,
+        clients,
+        only_certificates,
     }
 }
 
 impl Report {
-    fn add(&mut self, seen: &Seen, ca: &Path) {
+    fn add(&mut self, seen: &Seen, ca: &Path, trust: Trust) {
         let server = &seen.server;
         let over = |interface: &String| format!(" over {interface}");
         let way = seen.interface.as_ref().map(over).unwrap_or_default();
@@ -195,52 +205,60 @@ impl Report {
         if seen.nobody.is_ok() {
             self.lines.extend(preferred);
         } else {
-            self.unreachable.extend(preferred);
+            for away in preferred {
+                self.problem(Fault::Unreachable, away);
+            }
         }
         match &seen.nobody {
-            Ok(answered) => match state(*answered) {
+            Ok(answered) => match state(*answered, trust) {
                 Ok(state) => self.lines.push(format!("{server}: reached{way}, {state}")),
-                Err(wrong) => self.unreachable.push(format!("{server}: {wrong}")),
+                Err(wrong) => self.problem(Fault::Unreachable, format!("{server}: {wrong}")),
             },
             Err(obstacle) if is_its_certificate(obstacle) => {
                 let hint = format!(
                     "upstream.caFile ({}) must be its authority and the URL one of its names",
                     ca.display()
                 );
-                self.certificates.push(format!("{server}: {obstacle}; {hint}"));
+                self.problem(Fault::Certificate, format!("{server}: {obstacle}; {hint}"));
                 return;
             }
+            Err(_) if seen.only_certificates => {
+                self.lines.push(format!(
+                    "{server}: reached{way}, for clients with a certificate alone; tokens of pods cannot go there"
+                ));
+            }
             Err(obstacle) => {
-                self.unreachable
-                    .push(format!("{server}{way}: {obstacle}; {}", hint(obstacle)));
+                self.problem(
+                    Fault::Unreachable,
+                    format!("{server}{way}: {obstacle}; {}", hint(obstacle)),
+                );
                 return;
             }
         }
         for (name, shown) in &seen.clients {
-            self.client(server, name, shown);
+            self.client(server, name, shown, trust);
         }
     }
 
     /// What a server that can be reached says to a client's certificate.
-    fn client(&mut self, server: &str, name: &str, shown: &Result<Answered, Obstacle>) {
+    fn client(&mut self, server: &str, name: &str, shown: &Result<Answered, Obstacle>, trust: Trust) {
         let refused = "the cluster must trust its authority (--client-ca-file of the kube-apiserver)";
         match shown {
             Ok(Answered {
                 status: StatusCode::UNAUTHORIZED,
                 ..
-            }) => self.certificates.push(format!(
+            }) => self.problem(Fault::Certificate, format!(
                 "{server}: does not know the certificate of {name} (401); {refused}, and it must not have expired"
             )),
-            Ok(Answered {
-                by: Author::Apiserver,
-                ..
-            }) => self.lines.push(format!("{server}: accepts {name}")),
+            Ok(answered) if counts(*answered, trust) => {
+                self.lines.push(format!("{server}: accepts {name}"));
+            }
             // Said of the server already.
             Ok(_) => {}
-            Err(obstacle @ (Obstacle::Tls(_) | Obstacle::Broken(_))) => self.certificates.push(format!(
+            Err(obstacle @ (Obstacle::Tls(_) | Obstacle::Broken(_))) => self.problem(Fault::Certificate, format!(
                 "{server}: gives no connection to the certificate of {name}: {obstacle}; {refused}"
             )),
-            Err(obstacle) => self.unreachable.push(format!(
+            Err(obstacle) => self.problem(Fault::Unreachable, format!(
                 "{server}: with the certificate of {name}: {obstacle}; {}",
                 hint(obstacle)
             )),
@@ -248,10 +266,25 @@ impl Report {
     }
 }
 
+/// Whether an answer is an apiserver's, or is taken for one.
+fn counts(answered: Answered, trust: Trust) -> bool {
+    match answered.by {
+        Author::Apiserver => true,
+        Author::Unaudited => trust == Trust::Gateway,
+        Author::Another => false,
+    }
+}
+
 /// What an answer to nobody says of a server.
-fn state(answered: Answered) -> Result<&'static str, String> {
+fn state(answered: Answered, trust: Trust) -> Result<&'static str, String> {
     let status = answered.status;
     match (answered.by, status) {
+        (Author::Unaudited, _) if trust == Trust::Audited => Err(
+            "answers like a kube-apiserver, but without Audit-Id, so nothing would be kept: let what is on the way \
+             pass that header, or see upstream.trustGateway"
+                .to_owned(),
+        ),
+        (Author::Unaudited, status) if status.is_success() => Ok("ready; without Audit-Id, which is trusted"),
         (Author::Another, _) => Err(format!(
             "answers {}, but not as a kube-apiserver does (no Audit-Id); the URL must lead to one",
             status.as_u16()

@@ -3,17 +3,22 @@
 //! Files that are missing or cannot be opened are reported with their paths; here is what is in the others.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
 use crate::tls::{
     CertificateInfo, LoadError, PairInfo, PairPaths, RevocationLists, Roots, ServerName, Validity,
 };
 
+/// From here on the end of a certificate is spoken of; the log does so at 30, 7 and 1 days.
+const SOON: Duration = Duration::from_secs(30 * 86_400);
+
 /// Lines for a person, and what is wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgement {
     pub(super) lines: Vec<String>,
+    /// What will be wrong before long.
+    pub(super) warnings: Vec<String>,
     pub(super) problems: Vec<String>,
 }
 
@@ -72,10 +77,16 @@ pub(super) fn client(config: &Config, index: usize, wall: SystemTime) -> Judgeme
     if let Ok(roots) = Roots::load(authority)
         && let Err(error) = pair.is_client_of(&roots, wall)
     {
-        judgement.problems.push(format!(
-            "{field}: {path}: not by an authority in {}; a local client that shows it gets no connection: {error}",
-            authority.display()
-        ));
+        judgement.problems.push(match error.is_about_purpose() {
+            true => format!(
+                "{field}: {path}: its extended key usage does not allow clients (clientAuth); neither edgehold nor the \
+                 apiserver takes it from one"
+            ),
+            false => format!(
+                "{field}: {path}: not by an authority in {}; a local client that shows it gets no connection: {error}",
+                authority.display()
+            ),
+        });
     }
     judgement
 }
@@ -149,12 +160,28 @@ impl Judgement {
         );
         self.lines.push(format!("  valid        {start} to {end}"));
         match leaf.validity(wall) {
-            Validity::Valid => {}
+            Validity::Valid => {
+                let left = leaf.not_after.duration_since(wall).unwrap_or_default();
+                if left <= SOON {
+                    self.warnings.push(format!(
+                        "{field}: {} left: it expires at {end}; look at what renews it",
+                        days(left)
+                    ));
+                }
+            }
             Validity::Expired => self.problems.push(format!("{field}: it expired at {end}")),
             Validity::NotYetValid => {
                 self.problems
                     .push(format!("{field}: it is valid from {start} only; check the clock"));
             }
         }
+    }
+}
+
+fn days(left: Duration) -> String {
+    match left.as_secs() / 86_400 {
+        0 => "less than a day is".to_owned(),
+        1 => "1 day is".to_owned(),
+        days => format!("{days} days are"),
     }
 }

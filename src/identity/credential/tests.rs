@@ -263,6 +263,43 @@ fn stripping_removes_every_token_and_nothing_else() {
 }
 
 #[test]
+fn a_subprotocol_token_says_the_same_in_authorization() {
+    let sent = |protocols: &str, more: &[(&'static str, &str)]| {
+        let mut all = headers(more);
+        all.insert(SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
+        all
+    };
+    let with_token = format!("base64.binary.k8s.io,{}", subprotocol("t"));
+    let mut moved = sent(&with_token, &[]);
+    assert_eq!(token_to_authorization(&mut moved), Moved::Token);
+    assert_eq!(moved[AUTHORIZATION], "Bearer t");
+    assert!(moved[AUTHORIZATION].is_sensitive());
+    assert_eq!(moved[SEC_WEBSOCKET_PROTOCOL], "base64.binary.k8s.io");
+
+    let mut none = sent("base64.binary.k8s.io", &[("authorization", "Bearer a")]);
+    let before = none.clone();
+    assert_eq!(token_to_authorization(&mut none), Moved::None);
+    assert_eq!(none, before);
+
+    let two = format!("a,{},{}", subprotocol("t"), subprotocol("u"));
+    let broken = "a,base64url.bearer.authorization.k8s.io.?";
+    for (protocols, more) in [
+        // An apiserver tries both.
+        (with_token.as_str(), &[("authorization", "Bearer a")][..]),
+        (&with_token, &[("authorization", "Basic a")]),
+        (&two, &[]),
+        (broken, &[]),
+        // It refuses one without another beside it.
+        (&subprotocol("t"), &[]),
+    ] {
+        let mut kept = sent(protocols, more);
+        let before = kept.clone();
+        assert_eq!(token_to_authorization(&mut kept), Moved::Ambiguous, "{protocols}");
+        assert_eq!(kept, before);
+    }
+}
+
+#[test]
 fn a_token_is_never_shown() {
     let credential = read(None, &[("authorization", "Bearer secret-token")]);
     assert_eq!(format!("{credential:?}"), "Bearer(BearerToken(redacted))");
@@ -297,6 +334,10 @@ proptest! {
     fn the_token_read_is_the_token_sent(token in "[!-~]{1,60}", pad in " {0,3}") {
         let value = format!("{pad}Bearer {token}{pad}");
         prop_assert_eq!(read(None, &[("authorization", &value)]), bearer(&token));
-        prop_assert_eq!(read_websocket(&format!("a, {}", subprotocol(&token)), &[]), bearer(&token));
+        let protocols = format!("a, {}", subprotocol(&token));
+        prop_assert_eq!(read_websocket(&protocols, &[]), bearer(&token));
+        let mut moved = headers(&[("sec-websocket-protocol", &protocols)]);
+        prop_assert_eq!(token_to_authorization(&mut moved), Moved::Token);
+        prop_assert_eq!(Credential::read(None, &moved, &|_| true), bearer(&token));
     }
 }

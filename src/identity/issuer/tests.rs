@@ -430,6 +430,18 @@ fn what_a_token_is_bound_to_must_be_a_pod_or_nothing() {
     );
     let secret = with("/kubernetes.io/secret", json!({"name": "s", "uid": "x"}));
     assert_eq!(verify(&secret), Err(Unverified::Unverifiable));
+    // Of 1.37, and whatever comes after it.
+    for kind in [
+        "validatingwebhookconfiguration",
+        "mutatingwebhookconfiguration",
+        "lease",
+    ] {
+        let bound = with(
+            &format!("/kubernetes.io/{kind}"),
+            json!({"name": "w", "uid": "x"}),
+        );
+        assert_eq!(verify(&bound), Err(Unverified::Unverifiable), "{kind}");
+    }
     let mut unbound = without("/kubernetes.io/pod");
     unbound["kubernetes.io"].as_object_mut().unwrap().remove("node");
     assert_eq!(verify(&unbound).unwrap().pod, None);

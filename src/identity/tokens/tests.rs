@@ -70,7 +70,7 @@ fn cni() -> Principal {
 fn both_forms_of_service_account_tokens_are_read_once_accepted() {
     for (claims, exp) in [(bound(), Some(1_700_003_607)), (legacy(), None)] {
         let mut memory = memory();
-        let accepted = memory.accepted(&jwt(&claims), at(1_700_000_100));
+        let accepted = memory.accepted(&jwt(&claims), None, at(1_700_000_100));
         assert_eq!(accepted.principal, cni());
         let record = memory.lookup(&jwt(&claims)).unwrap();
         assert_eq!(
@@ -87,14 +87,18 @@ fn with_whatever_algorithm_it_is_signed() {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let header = json!({"alg": algorithm, "kid": "k"});
         let token = token(&format!("{}.{}.c2ln", part(&header), part(&bound())));
-        assert_eq!(memory().accepted(&token, at(1)).principal, cni(), "{algorithm}");
+        assert_eq!(
+            memory().accepted(&token, None, at(1)).principal,
+            cni(),
+            "{algorithm}"
+        );
     }
 }
 
 #[test]
 fn a_token_never_accepted_is_unknown_whatever_it_claims() {
     let mut memory = memory();
-    memory.accepted(&jwt(&bound()), at(1));
+    memory.accepted(&jwt(&bound()), None, at(1));
     let forged = jwt_signed(&bound(), "Zm9yZ2Vk");
     assert_eq!(memory.lookup(&forged), None);
     assert_eq!(
@@ -109,8 +113,8 @@ fn a_token_never_accepted_is_unknown_whatever_it_claims() {
 fn a_token_that_is_no_service_account_stands_for_itself() {
     let mut memory = memory();
     let (a, b) = (
-        memory.accepted(&token("abcdef.0123456789abcdef"), at(1)),
-        memory.accepted(&token("other"), at(1)),
+        memory.accepted(&token("abcdef.0123456789abcdef"), None, at(1)),
+        memory.accepted(&token("other"), None, at(1)),
     );
     assert_ne!(a.principal, b.principal);
     assert!(a.principal.key().starts_with("token:"));
@@ -151,7 +155,7 @@ fn claims_out_of_the_ordinary_are_the_token_itself() {
         json!({"sub": "system:serviceaccount:kube-system:cni", "exp": 5}),
         json!([]),
     ] {
-        let accepted = memory().accepted(&jwt(&claims), at(1));
+        let accepted = memory().accepted(&jwt(&claims), None, at(1));
         assert!(
             accepted.principal.key().starts_with("token:"),
             "{claims} is {}",
@@ -171,7 +175,7 @@ fn the_expiry_of_any_jwt_is_read_and_a_strange_one_is_none() {
     ] {
         let mut memory = memory();
         let token = jwt(&json!({"sub": "user", "exp": exp}));
-        memory.accepted(&token, at(1));
+        memory.accepted(&token, None, at(1));
         assert_eq!(memory.lookup(&token).unwrap().exp, expected, "{exp}");
     }
 }
@@ -209,7 +213,7 @@ fn a_token_is_written_when_new_and_then_at_most_hourly() {
     let token = jwt(&bound());
     let changed = |memory: &mut TokenMemory, now| {
         memory
-            .accepted(&token, at(now))
+            .accepted(&token, None, at(now))
             .changed
             .map(|(_, r)| r.accepted_at)
     };
@@ -228,8 +232,8 @@ fn a_token_is_written_when_new_and_then_at_most_hourly() {
 fn a_forgotten_token_is_unknown_and_others_stay() {
     let mut memory = memory();
     let (a, b) = (token("a"), token("b"));
-    let hash = memory.accepted(&a, at(1)).changed.unwrap().0;
-    memory.accepted(&b, at(1));
+    let hash = memory.accepted(&a, None, at(1)).changed.unwrap().0;
+    memory.accepted(&b, None, at(1));
     assert_eq!(memory.forget(&a), Some(hash));
     assert_eq!(memory.forget(&a), None);
     assert_eq!(memory.lookup(&a), None);
@@ -237,9 +241,32 @@ fn a_forgotten_token_is_unknown_and_others_stay() {
 }
 
 #[test]
+fn whose_a_new_token_is_may_be_said_and_stays_so() {
+    let owner = |name: &str| -> Principal {
+        PrincipalKind::User {
+            name: name.to_owned(),
+            uid: "1".to_owned(),
+            groups: vec!["a".to_owned(), "b".to_owned()],
+            extra: BTreeMap::from([("scopes".to_owned(), vec!["read".to_owned()])]),
+        }
+        .into()
+    };
+    let (mut memory, opaque) = (memory(), token("opaque"));
+    let accepted = memory.accepted(&opaque, Some(owner("alice")), at(1));
+    assert_eq!(accepted.principal, owner("alice"));
+    for said in [None, Some(owner("bob"))] {
+        assert_eq!(memory.accepted(&opaque, said, at(2)).principal, owner("alice"));
+    }
+    assert_eq!(memory.candidate(&opaque), owner("alice"));
+    let (_, record) = accepted.changed.unwrap();
+    let text = serde_json::to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<TokenRecord>(&text).unwrap(), record);
+}
+
+#[test]
 fn what_was_written_is_known_after_a_restart_under_the_same_key_only() {
     let token = jwt(&bound());
-    let (hash, record) = memory().accepted(&token, at(1)).changed.unwrap();
+    let (hash, record) = memory().accepted(&token, None, at(1)).changed.unwrap();
     let text = serde_json::to_string(&(hash, &record)).unwrap();
     assert!(!text.contains(std::str::from_utf8(token.as_bytes()).unwrap()));
     let (hash, record): (TokenHash, TokenRecord) = serde_json::from_str(&text).unwrap();
@@ -272,21 +299,26 @@ fn when_full_the_longest_unused_goes_and_the_clock_does_not_matter() {
     memory.restore(stored(2), old);
     for number in 0..CAPACITY - 2 {
         assert_eq!(
-            memory.accepted(&token(&format!("t{number}")), at(5)).evicted,
+            memory
+                .accepted(&token(&format!("t{number}")), None, at(5))
+                .evicted,
             None
         );
     }
     assert_eq!(memory.len(), CAPACITY);
-    memory.accepted(&token("t0"), at(5));
+    memory.accepted(&token("t0"), None, at(5));
     assert_eq!(
-        memory.accepted(&token("new-1"), at(5)).evicted,
+        memory.accepted(&token("new-1"), None, at(5)).evicted,
         Some(stored(2)),
         "restored, the older"
     );
-    assert_eq!(memory.accepted(&token("new-2"), at(5)).evicted, Some(stored(1)));
+    assert_eq!(
+        memory.accepted(&token("new-2"), None, at(5)).evicted,
+        Some(stored(1))
+    );
     let t1 = memory.hash(&token("t1"));
     assert_eq!(
-        memory.accepted(&token("new-3"), at(5)).evicted,
+        memory.accepted(&token("new-3"), None, at(5)).evicted,
         Some(t1),
         "t0 was used since"
     );
@@ -316,7 +348,7 @@ proptest! {
     /// Whatever bytes come in the place of a token, no service account that it does not fully name comes out.
     #[test]
     fn garbage_is_the_token_itself(text in "[!-~]{1,200}") {
-        let accepted = memory().accepted(&token(&text), at(1));
+        let accepted = memory().accepted(&token(&text), None, at(1));
         prop_assert!(accepted.principal.key().starts_with("token:"));
     }
 
@@ -326,7 +358,7 @@ proptest! {
         claims in proptest::collection::vec(any::<u8>(), 0..100),
     ) {
         let text = format!("{}.{}.x", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let accepted = memory().accepted(&token(&text), at(1));
+        let accepted = memory().accepted(&token(&text), None, at(1));
         prop_assert!(accepted.principal.key().starts_with("token:"));
     }
 
@@ -350,8 +382,8 @@ proptest! {
 fn a_refused_token_stays_refused_however_its_signature_is_written_until_it_is_accepted() {
     let mut memory = memory();
     let token = jwt(&bound());
-    memory.accepted(&token, at(1));
-    assert_eq!(memory.accepted(&token, at(2)).was_refused, None);
+    memory.accepted(&token, None, at(1));
+    assert_eq!(memory.accepted(&token, None, at(2)).was_refused, None);
     assert!(!memory.is_refused(&token));
     let (stored, evicted) = memory.distrust(&token, Signature::Good);
     assert!(stored.is_some() && evicted.is_none());
@@ -363,8 +395,26 @@ fn a_refused_token_stays_refused_however_its_signature_is_written_until_it_is_ac
     let mut restarted = self::memory();
     restarted.restore_refusal(stored.unwrap(), Signature::Good);
     assert!(restarted.is_refused(&token));
-    assert_eq!(restarted.accepted(&token, at(3)).was_refused, stored);
+    assert_eq!(restarted.accepted(&token, None, at(3)).was_refused, stored);
     assert!(!restarted.is_refused(&token));
+}
+
+#[test]
+fn one_account_with_many_tokens_pushes_out_its_own() {
+    let mut memory = memory();
+    let account = json!({"namespace": "kube-system", "serviceaccount": {"name": "other", "uid": "o"}});
+    let other = with(bound(), "sub", json!("system:serviceaccount:kube-system:other"));
+    let other = jwt(&with(other, "kubernetes.io", account));
+    memory.accepted(&other, None, at(1));
+    let numbered = |n: usize| jwt(&with(bound(), "jti", json!(n)));
+    for n in 0..CAPACITY_OF_ONE {
+        assert_eq!(memory.accepted(&numbered(n), None, at(2)).evicted, None, "{n}");
+    }
+    memory.accepted(&numbered(0), None, at(3));
+    let evicted = memory.accepted(&numbered(CAPACITY_OF_ONE), None, at(4)).evicted;
+    assert_eq!(evicted, Some(memory.hash(&numbered(1))), "not used for longest");
+    assert_eq!(memory.len(), CAPACITY_OF_ONE + 1);
+    assert!(memory.lookup(&other).is_some());
 }
 
 #[test]
@@ -384,19 +434,19 @@ fn refusals_are_bounded_and_the_oldest_goes() {
     }
     assert!(!memory.is_refused(&invented(0)) && memory.is_refused(&invented(1)));
     assert!(memory.is_refused(&numbered(1)));
-    assert!(memory.accepted(&invented(1), at(1)).was_refused.is_some());
+    assert!(memory.accepted(&invented(1), None, at(1)).was_refused.is_some());
     assert!(!memory.is_refused(&invented(1)));
 }
 
 #[test]
 fn the_pod_of_a_bound_token_is_remembered() {
     let mut memory = memory();
-    memory.accepted(&jwt(&bound()), at(1));
+    memory.accepted(&jwt(&bound()), None, at(1));
     let pod = memory.lookup(&jwt(&bound())).unwrap().pod.clone().unwrap();
     assert_eq!(
         (&*pod.namespace, &*pod.name, &*pod.uid),
         ("kube-system", "cni-1", "pod-uid")
     );
-    memory.accepted(&jwt(&legacy()), at(1));
+    memory.accepted(&jwt(&legacy()), None, at(1));
     assert_eq!(memory.lookup(&jwt(&legacy())).unwrap().pod, None);
 }

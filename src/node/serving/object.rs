@@ -8,7 +8,7 @@ use super::ServingConfig;
 use crate::node::client::text;
 
 /// The collection.
-pub(super) const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+pub(in crate::node) const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
 /// What has become of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http::{Extensions, HeaderMap, Method, Response, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -60,6 +60,7 @@ pub(in super::super) type Follower = oneshot::Sender<Shared>;
 #[derive(Clone)]
 pub(in super::super) struct Shared {
     headers: HeaderMap,
+    extensions: Extensions,
     chunks: VecDeque<Bytes>,
 }
 
@@ -72,6 +73,7 @@ impl Shared {
         };
         let mut response = Response::new(body.boxed_unsync());
         *response.headers_mut() = self.headers;
+        *response.extensions_mut() = self.extensions;
         response
     }
 }
@@ -108,6 +110,7 @@ pub(in super::super) async fn share(
     if matches!(then, Then::End) {
         let shared = Shared {
             headers: head.headers.clone(),
+            extensions: head.extensions.clone(),
             chunks: chunks.clone(),
         };
         tracing::debug!(

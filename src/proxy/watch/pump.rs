@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use crate::cache::{HeldStart, WatchRecording};
+use crate::cache::{Followed, HeldStart, WatchRecording};
 use crate::kube::media::Encoding;
 use crate::kube::options::ListOptions;
 use crate::kube::request::RequestInfo;
@@ -16,13 +16,14 @@ use crate::kube::version::ResourceVersion;
 use crate::runtime::body::{self, Body, Feeder, ReaderGone};
 use crate::runtime::tasks::Tasks;
 use crate::runtime::{clock, jitter};
-use crate::upstream::{Effort, LinkState, Origin, Purpose};
+use crate::upstream::{LinkState, Origin};
 use crate::view::hold::{self, Bookmarks, Hold, HoldAction, HoldEvent};
 use crate::wire::collection::Collection;
 use crate::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
 
 use super::super::exchange::Exchange;
-use super::fill::{self, Seen};
+use super::heal::{self, Healing};
+use super::open::{Late, Live, Opened, Opening};
 use super::target::resumed;
 
 /// Between two bookmarks of a held watch, jittered up to a quarter more.
@@ -34,15 +35,12 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Between two tries to re-open a watch that upstream refuses although the link is up, jittered up to a quarter more.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A view is not filled with more: the client's own events would wait behind it.
-const LARGEST_FILL: usize = 64 * 1024;
-
 /// No refusal keeps a watch away for longer, whatever it says.
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
 /// The client's side of a watch.
 pub(super) struct Stream {
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
     options: ListOptions,
     encoding: Encoding,
     feeder: Feeder,
@@ -59,7 +57,7 @@ impl Stream {
         };
         (
             Self {
-                exchange,
+                exchange: Arc::new(exchange),
                 options,
                 encoding,
                 feeder,
@@ -72,16 +70,6 @@ impl Stream {
     pub(super) fn tasks(&self) -> Tasks {
         self.exchange.proxy.tasks.clone()
     }
-}
-
-/// Upstream's side of a live watch.
-pub(super) struct Live {
-    pub(super) body: Body,
-    pub(super) recording: Option<WatchRecording>,
-    /// Of this very stream.
-    pub(super) origin: Option<Origin>,
-    /// It began before the client's position, which is this: what comes up to it is only recorded.
-    pub(super) until: Option<ResourceVersion>,
 }
 
 /// Where the client stands.
@@ -102,17 +90,6 @@ pub(super) struct Pump {
     spoke: bool,
     /// Upstream is not re-opened before.
     not_before: Option<Instant>,
-    filling: Filling,
-    /// Bytes of events that were recorded and that the client has seen before.
-    filled: usize,
-}
-
-/// Whether upstream is asked from where the view stands, if that is before the client's position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Filling {
-    Tried,
-    /// Upstream has forgotten what is between, or it is too much.
-    GivenUp,
 }
 
 /// Why a live phase ended.
@@ -153,8 +130,6 @@ impl Pump {
             owes_line_break: false,
             spoke: false,
             not_before: None,
-            filling: Filling::Tried,
-            filled: 0,
         }
     }
 
@@ -168,7 +143,7 @@ impl Pump {
         self.not_before = Some(clock::now() + wait);
         let speaks = start.sends_initial();
         let cache = self.stream.exchange.proxy.cache.clone();
-        if !start.send_initial(&cache, &self.stream.feeder).await {
+        if !Box::pin(start.send_initial(&cache, &self.stream.feeder)).await {
             return;
         }
         self.spoke = speaks;
@@ -203,12 +178,13 @@ impl Pump {
             mut body,
             mut recording,
             origin,
-            mut until,
         } = live;
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
             return Ended::Garbled;
         };
         let leaving = self.stream.exchange.tether.leaving().clone();
+        let mut view = recording.as_ref().map(WatchRecording::followed);
+        let mut _healing: Option<Healing> = None;
         loop {
             let replaced = async {
                 match &origin {
@@ -221,6 +197,10 @@ impl Pump {
                 () = self.stream.feeder.closed() => return Ended::ClientGone,
                 () = replaced => return Ended::Broken,
                 () = leaving.cancelled() => return Ended::Broken,
+                view = lost(view.as_mut()) => {
+                    _healing = Some(heal::begin(&self.stream.exchange, view));
+                    continue;
+                }
             };
             match frame {
                 None if frames.pending() == 0 => return Ended::Cleanly,
@@ -236,53 +216,18 @@ impl Pump {
                 match frames.next() {
                     Ok(None) => break,
                     Ok(Some(frame)) => {
-                        if let Some(position) = &until {
-                            match self.fill(&frame, position, recording.as_mut()).await {
-                                Seen::Before => continue,
-                                Seen::After => until = None,
-                                Seen::Forgotten => return Ended::Broken,
-                            }
-                        }
                         if let Err(ReaderGone) = self.deliver(frame, recording.as_mut()).await {
                             return Ended::ClientGone;
                         }
                     }
                     Err(error) => {
+                        self.stream.exchange.proxy.metrics.unreadable(&error);
                         tracing::debug!(%error, "upstream sent what is no watch event");
                         return Ended::Garbled;
                     }
                 }
             }
         }
-    }
-
-    /// Records a frame that the client, which stands at `position`, has seen before.
-    async fn fill(
-        &mut self,
-        frame: &Bytes,
-        position: &ResourceVersion,
-        recording: Option<&mut WatchRecording>,
-    ) -> Seen {
-        let Ok(event) = read_event(self.stream.encoding, frame) else {
-            return Seen::After;
-        };
-        self.filled += frame.len();
-        let seen = match fill::seen(&event, position) {
-            // What the client waits for comes after it.
-            Seen::Before if self.filled > LARGEST_FILL => Seen::Forgotten,
-            seen => seen,
-        };
-        if seen == Seen::Forgotten {
-            self.filling = Filling::GivenUp;
-            // Nothing is wrong with upstream: the client's own watch is opened at once.
-            self.not_before = None;
-        }
-        if seen != Seen::After
-            && let Some(recording) = recording
-        {
-            recording.event(&event, frame.len()).await;
-        }
-        seen
     }
 
     /// Records one frame and passes it on.
@@ -294,6 +239,12 @@ impl Pump {
         match read_event(self.stream.encoding, &frame) {
             Ok(event) => {
                 self.position.see(&event);
+                if let WatchEvent::Error(status) = &event
+                    && status.code == StatusCode::GONE.as_u16()
+                    && !self.spoke
+                {
+                    self.stream.exchange.proxy.gone.told(&self.stream.exchange);
+                }
                 if self.form.is_none() {
                     self.form = match &event {
                         WatchEvent::Item { object, .. } => Some(Collection::from_object(object)),
@@ -311,7 +262,7 @@ impl Pump {
                 tracing::debug!(%error, "a watch event is passed on but not understood");
                 self.position.lose();
                 if let Some(recording) = recording {
-                    recording.give_up();
+                    recording.miss("an event cannot be read");
                 }
             }
         }
@@ -331,7 +282,8 @@ impl Pump {
         {
             return Held::ClientGone;
         }
-        let (mut held, end) = self.begin_hold().await;
+        // It looks into the cache, for which a live watch must not have room either.
+        let (mut held, end) = Box::pin(self.begin_hold()).await;
         let proxy = Arc::clone(&self.stream.exchange.proxy);
         let mut link = proxy.link.subscribe();
         let leaving = self.stream.exchange.tether.leaving().clone();
@@ -386,7 +338,6 @@ impl Pump {
                         ending = true;
                         event = HoldEvent::End;
                     }
-                    Reopened::Unfilled => self.filling = Filling::GivenUp,
                     Reopened::Failed(wait) => retry_at = clock::now() + wait,
                 }
             }
@@ -432,84 +383,42 @@ impl Pump {
             .options
             .timeout_seconds
             .map(|_| end.saturating_duration_since(clock::now()));
-        let Some(mut target) = resumed(original, position, left) else {
+        let Some(target) = resumed(original, position, left) else {
             return Reopened::Refused;
         };
-        let mut query = exchange.recorded_query_for(&target);
-        let from = match self.filling {
-            Filling::Tried => fill::start(exchange, query.as_ref()).await,
-            Filling::GivenUp => None,
-        };
-        let from = from.and_then(|from| resumed(original, &from, left));
-        let until = from.is_some().then(|| position.clone());
-        if let Some(from) = from {
-            query = exchange.recorded_query_for(&from);
-            target = from;
+        if exchange.upstream().is_err() {
+            // The client hears why when it asks again.
+            return Reopened::Refused;
         }
-        let recording = query
-            .as_ref()
-            .and_then(|query| exchange.proxy.cache.record_watch(query));
-        let request = exchange.request_for(Some(target), body::empty());
-        let (transport, effort) = (&exchange.caller.transport, Effort::read(Purpose::Watch));
-        let sending = transport.send(request, &effort);
-        let response = match tokio::time::timeout(transport.response_timeout(), sending).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                exchange.failed(&error);
-                return Reopened::Failed(retry_after(None));
+        match Opening::at(exchange, target).in_time().await {
+            Ok(Opened::Live(answered)) if answered.encoding == self.stream.encoding => {
+                tracing::debug!(?position, "a held watch is live again");
+                Reopened::Live(answered.live)
             }
-            Err(_) => {
-                effort.timed_out();
-                return Reopened::Failed(retry_after(None));
-            }
-        };
-        self.reopened(response, query.as_ref(), recording, until)
-    }
-
-    fn reopened(
-        &self,
-        response: Response<Body>,
-        query: Option<&crate::cache::Query>,
-        recording: Option<WatchRecording>,
-        until: Option<ResourceVersion>,
-    ) -> Reopened {
-        let exchange = &self.stream.exchange;
-        let (mut head, body) = response.into_parts();
-        exchange.noted(&head);
-        let origin = head.extensions.remove();
-        let content_type = head
-            .headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let encoding = content_type.and_then(Encoding::of_content_type);
-        let plain = !head.headers.contains_key(header::CONTENT_ENCODING);
-        match head.status {
-            StatusCode::OK if encoding == Some(self.stream.encoding) && plain => {
-                let recording = query.and_then(|query| {
-                    exchange
-                        .proxy
-                        .cache
-                        .confirm_watch(query, recording, content_type.unwrap_or_default())
-                });
-                tracing::debug!(position = ?self.position.known, "a held watch is live again");
-                Reopened::Live(Live {
-                    body,
-                    recording,
-                    origin,
-                    until,
-                })
-            }
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            Ok(Opened::Refused(head, _)) if is_for_now(head.status) => {
                 Reopened::Failed(retry_after(Some(&head.headers)))
             }
-            _ if until.is_some() => Reopened::Unfilled,
             // 401, 403, 410 and the like: the client hears it when it asks again.
-            _ => Reopened::Refused,
+            Ok(Opened::Refused(..) | Opened::Live(_)) => Reopened::Refused,
+            // The cloud is there: a stream that is not live would be taken for one that is.
+            Ok(Opened::Failed(error)) if error.failure.is_for_want_of_room() => Reopened::Refused,
+            Ok(Opened::Failed(_)) | Err(Late) => Reopened::Failed(retry_after(None)),
         }
     }
 
     fn elapsed(&self) -> Duration {
         clock::now() - self.stream.opened
+    }
+}
+
+/// Waits until the view of this watch is lost.
+async fn lost(view: Option<&mut Followed>) -> &Followed {
+    match view {
+        Some(view) => {
+            view.lost().await;
+            view
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -524,10 +433,13 @@ fn broken(origin: Option<&Origin>, why: &str) -> Ended {
 enum Reopened {
     Live(Live),
     Refused,
-    /// Not from where the view stands: to be tried from the client's position.
-    Unfilled,
     /// To be tried again after so long.
     Failed(Duration),
+}
+
+/// Whether a refusal says nothing about the watch.
+fn is_for_now(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// How long to wait after a refusal: as long as it says (wire contract 6.2), and no less than our own interval.

@@ -104,16 +104,10 @@ impl Planner<'_> {
                 "name the cluster's authorities there instead: edgehold always verifies",
             );
         }
-        if let Some(name) = &current.tls_server_name {
-            self.problem(
-                format!("{path} has tls-server-name {name}, which edgehold's certificate is not for"),
-                "use a server URL whose host is in the apiserver's certificate",
-            );
-        }
         if let Some(Err(error)) = current.proxy_url.as_deref().map(Proxy::parse) {
             self.problem(
                 format!("{path} has {error}"),
-                "name an HTTP proxy there: what goes through it is TLS from end to end",
+                "name such a proxy there: what goes through it is TLS from end to end",
             );
         }
         match (&current.authority, file.trusts()) {

@@ -30,7 +30,9 @@ impl Planner<'_> {
         }
         let wanted = self.wanted_configuration();
         let Some(wanted) = wanted else {
-            if self.facts.config.is_none() || !keep {
+            // What keeps them from being read has been said.
+            let name_us = self.facts.kubeconfigs.iter().any(|file| file.is_at(&self.local));
+            if name_us && (self.facts.config.is_none() || !keep) {
                 self.problem(
                     format!(
                         "where the apiserver is cannot be learned: the kubeconfigs name {} already",
@@ -180,6 +182,7 @@ impl Planner<'_> {
         Some(Configuration {
             address: self.facts.address,
             server: original.server,
+            tls_server_name: original.tls_server_name,
             // Any other kind is a problem that was reported.
             proxy: original.proxy_url.and_then(|url| Proxy::parse(&url).ok()),
             client_ca: client_ca.unwrap_or_else(|| upstream_ca.clone()),
@@ -212,7 +215,7 @@ impl Planner<'_> {
         let addresses: String = listened.map(|ip| format!(" --address {ip}")).collect();
         self.plan.notes.push(format!(
             "the certificate from the cluster waits for an approval, from where kubectl is (docs/serving-certificate.md): \
-             kubectl get csr, then examples/deploy/csr/approve.sh{addresses} NAME, or kubectl certificate approve NAME"
+             kubectl get csr, then edgehold approve{addresses} NAME, or kubectl certificate approve NAME"
         ));
         Some(kubelet.common_name.clone())
     }
@@ -239,8 +242,10 @@ impl Planner<'_> {
             .iter()
             .find(|file| file.role == Role::Kubelet);
         match kubelet.map(|file| &file.identity) {
-            // Its token is passed on.
-            Some(Identity::None) => self.found("  kubelet shows no certificate: its token is passed on"),
+            Some(Identity::None) => {
+                let plugin = kubelet.and_then(|file| file.current.as_ref().ok()?.plugin.as_deref());
+                self.kubelet_without_certificate(plugin);
+            }
             Some(identity) => clients.extend(self.client(Role::Kubelet, identity)),
             None => {
                 clients.extend(self.kubelet_to_come(paths::KUBELET_PAIR.into(), paths::KUBELET_PAIR.into()))
@@ -258,6 +263,22 @@ impl Planner<'_> {
             );
         }
         clients
+    }
+
+    /// Its token is passed on.
+    fn kubelet_without_certificate(&mut self, plugin: Option<&str>) {
+        let Some(plugin) = plugin else {
+            return self.found("  kubelet shows no certificate: its token is passed on");
+        };
+        self.found(format!(
+            "  kubelet shows no certificate: the tokens that it gets from {plugin} are passed on"
+        ));
+        self.plan.notes.push(format!(
+            "While the cloud is away kubelet is answered as long as it shows a token from {plugin} that the cluster has accepted before, \
+             from all that it has read with any of them if the cluster answers SelfSubjectReviews; with a token that the cluster has \
+             not seen only its watches that are held go on. Give kubelet a client certificate (rotateCertificates) if the node must \
+             start while the cloud is away."
+        ));
     }
 
     fn client(&mut self, role: Role, identity: &Identity) -> Option<Client> {

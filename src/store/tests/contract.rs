@@ -372,6 +372,24 @@ fn keys_come_in_the_order_of_their_bytes() {
 }
 
 #[test]
+fn the_keys_of_a_log_are_walked_in_order_also_of_one_that_was_replaced() {
+    on_both(|store| {
+        let names: Vec<String> = (0..600).map(|n| format!("ns/{n:04}")).collect();
+        let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+        let log = replace(store, &pods(), &all, "1").unwrap();
+        let keys = |log: &dyn Log| -> Vec<String> {
+            let keys = keys_of(log).map(|key| String::from_utf8(key.into()).unwrap());
+            keys.collect()
+        };
+        assert_eq!(keys(&*log), names);
+        let next = replace(store, &pods(), &all[..2], "2").unwrap();
+        assert_eq!(keys(&*log), names);
+        assert_eq!(keys(&*next), names[..2]);
+        assert_eq!(log.get(b"ns/0599").unwrap().unwrap(), "v");
+    });
+}
+
+#[test]
 fn a_snapshot_knows_the_lengths_and_reads_every_size_of_value() {
     on_both(|store| {
         let sizes = [0, 1, 100, 255 << 10, 256 << 10, 300 << 10, 0, 17 << 20, 5];
@@ -499,21 +517,28 @@ fn the_quota_removes_the_longest_unused_and_never_a_protected_log() {
         let b = store.load(&id("b")).unwrap().unwrap();
         a.get(b"k").unwrap();
         let one = store.stats().bytes / 4;
-        let removed = store.enforce(
-            Quota {
-                max_bytes: one * 2 + 50,
-            },
-            &|log| log.name == "c",
-        );
+        let worth = |log: &LogId| {
+            if log.name == "c" {
+                Worth::Always
+            } else {
+                Worth::Spare
+            }
+        };
+        let quota = |max_bytes| Quota {
+            max_bytes,
+            max_idle: usize::MAX,
+        };
+        let removed = store.enforce(quota(one * 2 + 50), &worth);
         assert_eq!(removed, [id("d"), id("b")]);
         assert!(matches!(
             b.append(Change::Progress, "2", at(2)),
             Err(StoreError::Removed)
         ));
-        let removed = store.enforce(Quota { max_bytes: 0 }, &|log| log.name == "c");
+        let removed = store.enforce(quota(0), &worth);
         assert_eq!(removed, [id("a")]);
         let left: Vec<_> = store.logs().into_iter().map(|log| log.id).collect();
         assert_eq!(left, [id("c")]);
+        assert!(store.holds(&id("c")) && !store.holds(&id("a")) && !store.holds(&id("e")));
         assert_eq!(store.stats().evicted, 3);
     });
 }

@@ -45,16 +45,68 @@ fn files_are_0600_and_directories_0700_and_an_existing_store_is_put_right() {
     drop(store);
     let file = logs(&root).remove(0);
     let owner = file.parent().unwrap();
-    let check = || {
-        assert_eq!([mode(&root), mode(owner)], [0o700, 0o700]);
+    let check = |root_mode| {
+        assert_eq!([mode(&root), mode(owner)], [root_mode, 0o700]);
         assert_eq!([mode(&file), mode(&root.join("lock"))], [0o600, 0o600]);
     };
-    check();
+    check(0o700);
     for (path, wrong) in [(&*root, 0o755), (owner, 0o777), (&*file, 0o644)] {
         fs::set_permissions(path, Permissions::from_mode(wrong)).unwrap();
     }
     drop(LogStore::open(&root).unwrap());
-    check();
+    check(0o755);
+}
+
+#[test]
+fn the_root_keeps_its_mode_if_it_was_there_before() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
+    let store = LogStore::open(dir.path()).unwrap();
+    replace(&store, &pods(), &[("a", "1")], "1").unwrap();
+    assert_eq!(mode(dir.path()), 0o1777);
+    assert_eq!(mode(logs(dir.path()).remove(0).parent().unwrap()), 0o700);
+}
+
+#[test]
+fn a_purge_removes_the_store_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let filled = || {
+        let store = LogStore::open(&root).unwrap();
+        replace(&store, &pods(), &[("a", "1")], "1").unwrap();
+        store
+    };
+    let store = filled();
+    let refused = disk::purge(&root).unwrap_err();
+    assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
+    drop(store);
+    fs::create_dir(root.join("serving")).unwrap();
+    fs::File::create(root.join("serving/serving-current.pem")).unwrap();
+    disk::purge(&root).unwrap();
+    assert!(!root.exists());
+    disk::purge(&root).unwrap();
+
+    drop(filled());
+    let foreign = [
+        root.join("notes"),
+        root.join("photos/cat.log"),
+        root.join("0".repeat(32)),
+    ];
+    fs::create_dir(root.join("photos")).unwrap();
+    for path in &foreign {
+        fs::File::create(path).unwrap();
+    }
+    disk::purge(&root).unwrap();
+    let mut left = all_files(&root);
+    left.sort();
+    let mut expected = foreign.to_vec();
+    expected.sort();
+    assert_eq!(left, expected);
+    // Now it is no store: a name is not enough.
+    fs::create_dir(root.join("1".repeat(32))).unwrap();
+    fs::File::create(root.join("1".repeat(32)).join("a.log")).unwrap();
+    disk::purge(&root).unwrap();
+    assert_eq!(all_files(&root).len(), 4);
 }
 
 #[test]
@@ -294,8 +346,11 @@ fn the_order_of_use_outlives_a_restart() {
     drop(store);
     let store = LogStore::open(dir.path()).unwrap();
     assert_eq!(store.logs()[2].modified, at(1000));
-    let max_bytes = store.stats().bytes - 1;
-    assert_eq!(store.enforce(Quota { max_bytes }, &|_| false), [id("old")]);
+    let quota = Quota {
+        max_bytes: store.stats().bytes - 1,
+        max_idle: usize::MAX,
+    };
+    assert_eq!(store.enforce(quota, &|_| Worth::Spare), [id("old")]);
 }
 
 #[test]

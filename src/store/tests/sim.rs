@@ -14,7 +14,7 @@ use crate::store::disk::{Disk, DiskFile, Kind};
 
 /// What goes wrong, counted in operations from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Never,
     /// The power is cut within this operation.
     Cut(u64),
@@ -27,7 +27,7 @@ pub(super) enum Fault {
 
 /// What survives when the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Survives {
+pub(crate) enum Survives {
     /// kill -9: everything the kernel was told.
     Told,
     /// Only what was synced.
@@ -38,15 +38,15 @@ pub(super) enum Survives {
 
 /// xorshift64*: the tests must be repeatable.
 #[derive(Debug, Clone)]
-pub(super) struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// A number below `n`.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -56,7 +56,7 @@ impl Chance {
 
 /// The disk; clones are the same disk.
 #[derive(Clone)]
-pub(super) struct Sim {
+pub(crate) struct Sim {
     tree: Arc<Mutex<Tree>>,
     power: Arc<Mutex<Power>>,
 }
@@ -146,7 +146,7 @@ impl Names {
 }
 
 impl Sim {
-    pub(super) fn new(fault: Fault) -> Self {
+    pub(crate) fn new(fault: Fault) -> Self {
         Self {
             tree: Arc::default(),
             power: Arc::new(Mutex::new(Power {
@@ -166,8 +166,17 @@ impl Sim {
     }
 
     /// Nothing fails from here on.
-    pub(super) fn repair(&self) {
+    pub(crate) fn repair(&self) {
         self.power.lock().fault = Fault::Never;
+    }
+
+    /// The next operations fail, until the disk is repaired.
+    pub(crate) fn fail(&self) {
+        let mut power = self.power.lock();
+        power.fault = Fault::Fail {
+            from: power.ops + 1,
+            count: u64::MAX / 2,
+        };
     }
 
     pub(super) fn ops(&self) -> u64 {
@@ -175,7 +184,7 @@ impl Sim {
     }
 
     /// The disk as the next process finds it.
-    pub(super) fn after(&self, survives: Survives) -> Self {
+    pub(crate) fn after(&self, survives: Survives) -> Self {
         let tree = self.tree.lock();
         let mut chance = match survives {
             Survives::Chance(seed) => Chance::new(seed),

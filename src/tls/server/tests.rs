@@ -389,3 +389,62 @@ async fn tls_1_1_and_foreign_alpn_are_incompatible() {
     );
     assert_eq!(accepted.unwrap_err().kind, HandshakeErrorKind::Incompatible);
 }
+
+/// MicroK8s signs the certificates of its clients so.
+#[tokio::test]
+async fn a_certificate_of_version_1_is_a_client_in_both_versions_of_tls() {
+    let site = Site::new();
+    let issued = site
+        .clients
+        .issue_v1(&LeafSpec::client("system:node:edge-1").organizations(&["system:nodes"]));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let identity = issued.identity();
+        let roots = rustls::RootCertStore::clone(site.authority.roots().store());
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
+                &identity.pair().certified,
+            ))));
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let server = site.server();
+        let client = TlsConnector::from(Arc::new(config)).connect("edge.test".try_into().unwrap(), near);
+        let (server, client) = tokio::join!(accept(far, &server), client);
+        let peer = peer_certificate(&server.unwrap()).unwrap();
+        assert_eq!(
+            peer.common_name.as_deref(),
+            Some("system:node:edge-1"),
+            "{version:?}"
+        );
+        assert_eq!(peer.organizations, ["system:nodes"]);
+        client.unwrap();
+    }
+}
+
+/// Who holds another key than the certificate's is nobody.
+#[tokio::test]
+async fn a_certificate_of_version_1_with_another_key_is_refused() {
+    let site = Site::new();
+    let spec = || LeafSpec::client("system:node:edge-1");
+    let (stolen, own) = (site.clients.issue_v1(&spec()), site.clients.issue_v1(&spec()));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let key = Arc::clone(&own.identity().pair().certified.key);
+        let mixed = rustls::sign::CertifiedKey::new(vec![stolen.der.clone().into()], key);
+        let roots = rustls::RootCertStore::clone(site.authority.roots().store());
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(mixed)));
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let server = site.server();
+        let client = TlsConnector::from(Arc::new(config)).connect("edge.test".try_into().unwrap(), near);
+        let (server, _client) = tokio::join!(accept(far, &server), client);
+        assert_eq!(
+            server.unwrap_err().kind,
+            HandshakeErrorKind::BadCertificate,
+            "{version:?}"
+        );
+    }
+}

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::Method;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
@@ -72,9 +73,17 @@ enum Answer {
 
 /// A connection to a server that hears nothing any more as soon as it has a request.
 async fn connection(answer: Answer) -> (Arc<Connection>, Link, Tasks) {
+    opened(|far| serve(far, answer)).await
+}
+
+/// A connection to such a server.
+async fn opened<S>(server: impl FnOnce(DuplexStream) -> S) -> (Arc<Connection>, Link, Tasks)
+where
+    S: Future<Output = ()> + Send + 'static,
+{
     let (near, far) = tokio::io::duplex(1 << 20);
     let tasks = Tasks::new();
-    tasks.spawn("server", serve(far, answer));
+    tasks.spawn("server", server(far));
     let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
     let server = Arc::clone(link.fleet().servers.first().unwrap());
     let pulse = Pulse::new(server.vitals());
@@ -189,25 +198,7 @@ async fn leaving(mut far: DuplexStream) {
 }
 
 async fn sent_while_leaving(method: &Method, body: Body) -> SendFailed {
-    let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
-    let server = Arc::clone(link.fleet().servers.first().unwrap());
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let opening = Opening {
-        version: Alpn::H2,
-        silence: Silence::new(&server, Pulse::new(server.vitals()), KeepAlive::default()),
-        drained: CancellationToken::new(),
-        gauges: Gauges::default(),
-        path: Path {
-            uplink: 0,
-            address: None,
-        },
-    };
-    let tasks = Tasks::new();
-    tasks.spawn("leaving", leaving(far));
-    let connection = Connection::open(near, opening, &tasks)
-        .await
-        .map_err(|e| chain(&e));
-    let connection = connection.unwrap();
+    let (connection, _link, _tasks) = opened(leaving).await;
     let mut lease = connection.try_lease(&Arc::default()).unwrap();
     let request = Request::builder().method(method).uri("https://cloud:6443/x");
     let sent = lease.send(request.body(body).unwrap(), Repeat::Never).await;
@@ -231,4 +222,87 @@ async fn what_a_connection_that_goes_away_has_not_processed_is_sent_again_unless
         let sent = if again { Sent::No } else { Sent::Maybe };
         assert_eq!(failed.error.sent, sent, "{method}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_allows_one_stream_is_known_as_soon_as_it_has_answered() {
+    let (connection, _link, _tasks) = opened(|far| async move {
+        let mut one = h2::server::Builder::new();
+        let mut connection = one
+            .max_concurrent_streams(1)
+            .handshake::<_, Bytes>(far)
+            .await
+            .unwrap();
+        while let Some(Ok((_request, mut respond))) = connection.accept().await {
+            respond.send_response(Response::new(()), true).unwrap();
+        }
+    })
+    .await;
+    let began = clock::now();
+    assert!(connection.is_settling());
+    let mut only = lease(&connection).unwrap();
+    assert!(only.send(request(), Repeat::Harmless).await.is_ok());
+    // The driver has its turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!connection.is_settling());
+    assert_eq!(connection.allows(), 1);
+    assert_eq!(clock::now(), began);
+}
+
+async fn flush(connection: &mut h2::server::Connection<Deaf, Bytes>) {
+    let closed = std::future::poll_fn(|cx| connection.poll_closed(cx));
+    let ended = tokio::time::timeout(Duration::from_millis(10), closed).await;
+    assert!(ended.is_err(), "{ended:?}");
+}
+
+/// h2 remembers fifty streams that were given up; a frame that was under way to one more counts as an error of the server, and
+/// by default the 1024th of these ends the connection, with all the watches on it.
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_waits_for_any_more_end_no_connection() {
+    const AT_ONCE: usize = 100;
+    let (connection, _link, _tasks) = opened(|far| async move {
+        let hears = Arc::new(AtomicBool::new(true));
+        let deaf = Deaf {
+            inner: far,
+            hears: Arc::clone(&hears),
+        };
+        let mut connection = h2::server::handshake(deaf).await.unwrap();
+        let mut asked = Vec::new();
+        while let Some(Ok((_request, respond))) = connection.accept().await {
+            asked.push(respond);
+            if asked.len() < AT_ONCE {
+                continue;
+            }
+            // From here on it does not hear that the answers are given up.
+            hears.store(false, Ordering::Relaxed);
+            let head = |mut respond: h2::server::SendResponse<Bytes>| {
+                respond.send_response(Response::new(()), false).unwrap()
+            };
+            let bodies: Vec<_> = asked.drain(..).map(head).collect();
+            flush(&mut connection).await;
+            for mut body in bodies {
+                body.send_data(Bytes::from_static(b"x"), true).unwrap();
+            }
+            flush(&mut connection).await;
+            hears.store(true, Ordering::Relaxed);
+        }
+    })
+    .await;
+    for _ in 0..30 {
+        let asking = (0..AT_ONCE).map(|_| async {
+            let mut lease = loop {
+                match lease(&connection) {
+                    Some(lease) => break lease,
+                    None => tokio::task::yield_now().await,
+                }
+            };
+            lease.send(request(), Repeat::Harmless).await.map(drop)
+        });
+        for answer in join_all(asking).await {
+            assert!(answer.is_ok());
+        }
+    }
+    assert!(!connection.is_gone());
 }

@@ -61,7 +61,10 @@ impl Case {
     }
 }
 
-use Event::{Failed, ProbeFailed, ProbeStarted, ProbeSucceeded, ProbeUnanswered, Reached, Slow};
+use Event::{
+    Failed, ProbeFailed, ProbeStarted, ProbeSucceeded, ProbeUnanswered, ProbeUnready, Reached, Refused,
+    Served, Slow,
+};
 const BROKEN: Event = Failed(Failure::Broken);
 
 #[test]
@@ -78,7 +81,12 @@ fn a_server_that_never_answered_is_offline_after_one_probe() {
 #[test]
 fn probes_that_are_not_answered_decide_later_than_those_that_fail() {
     let case = Case::new(Company::Alone).probe().after(&[ProbeUnanswered]);
-    assert_eq!(case.state(), LinkState::Offline, "one that never answered");
+    assert_eq!(
+        (case.state(), case.pause()),
+        (LinkState::Suspect, Some(RETRY)),
+        "one that never answered is asked once more"
+    );
+    assert_eq!(case.probe().after(&[ProbeUnanswered]).state(), LinkState::Offline);
     let mut case = Case::known(Company::Alone).after(&[BROKEN]);
     for _ in 0..3 {
         case = case.probe().after(&[ProbeUnanswered]);
@@ -118,7 +126,7 @@ fn a_failure_only_raises_suspicion_and_probes_decide() {
 
 #[test]
 fn any_answer_ends_suspicion_and_outage() {
-    for answer in [Reached, ProbeSucceeded] {
+    for answer in [Reached, Served, ProbeSucceeded] {
         let suspect = Case::known(Company::Alone).after(&[BROKEN, ProbeStarted, ProbeFailed, answer]);
         assert_eq!(suspect.state(), LinkState::Online);
         assert!(!suspect.health.standing().doubtful);
@@ -196,8 +204,37 @@ fn a_failure_on_trial_begins_the_trial_anew() {
 }
 
 #[test]
+fn slowness_asks_for_one_probe_and_is_no_suspicion_until_that_fails() {
+    for company in [Company::Alone, Company::Among] {
+        let mut case = Case::known(company).after(&[Slow]);
+        assert_eq!(
+            (case.state(), case.pause()),
+            (LinkState::Online, Some(Duration::ZERO))
+        );
+        case = case.probe();
+        case.now += INTERVAL / 5;
+        let planned = case.health.due();
+        case = case.after(&[Slow, Slow]);
+        assert_eq!(case.health.due(), planned, "one is under way");
+        let alive = Case { ..case }.after(&[ProbeSucceeded]);
+        assert_eq!(alive.state(), LinkState::Online);
+        assert_eq!(
+            alive.after(&[Slow]).pause(),
+            Some(Duration::ZERO),
+            "the next is due"
+        );
+    }
+    let dead = Case::known(Company::Alone)
+        .after(&[Slow])
+        .probe()
+        .after(&[ProbeUnanswered]);
+    assert_eq!((dead.state(), dead.pause()), (LinkState::Suspect, Some(RETRY)));
+    assert!(dead.health.standing().doubtful);
+}
+
+#[test]
 fn a_mere_suspicion_needs_no_trial() {
-    let case = Case::known(Company::Among).after(&[Slow]);
+    let case = Case::known(Company::Among).after(&[BROKEN]);
     assert_eq!(
         (case.state(), case.pause()),
         (LinkState::Suspect, Some(Duration::ZERO))
@@ -218,13 +255,113 @@ fn a_standby_server_is_probed_now_and_then_and_requests_make_it_needless() {
     assert_eq!((case.state(), case.pause()), (LinkState::Suspect, Some(RETRY)));
 }
 
+#[test]
+fn one_that_is_not_ready_is_used_if_it_is_the_only_one_and_else_after_the_others() {
+    let alone = Case::known(Company::Alone)
+        .after(&[Slow])
+        .probe()
+        .after(&[ProbeUnready]);
+    assert_eq!((alone.state(), alone.pause()), (LinkState::Online, None));
+    assert!(!alone.health.standing().on_trial);
+    let mut among = Case::known(Company::Among)
+        .after(&[Slow])
+        .probe()
+        .after(&[ProbeUnready]);
+    assert_eq!(
+        (among.state(), among.pause()),
+        (LinkState::Online, Some(INTERVAL))
+    );
+    for good in 0..3 {
+        assert!(among.health.standing().on_trial, "{good}");
+        among = among.probe().after(&[ProbeSucceeded]);
+    }
+    assert!(!among.health.standing().on_trial);
+}
+
+#[test]
+fn one_that_is_starting_is_waited_for_and_one_that_is_never_ready_is_used() {
+    for mut case in [
+        Case::new(Company::Alone),
+        Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]),
+        Case::known(Company::Alone).after(&[BROKEN, ProbeStarted, ProbeUnready]),
+    ] {
+        let since = case.now;
+        while case.state() != LinkState::Online || case.now == since {
+            case = case.probe().after(&[ProbeUnready]);
+        }
+        let waited = case.now - since;
+        assert!(
+            waited >= INTERVAL * STARTING && waited < INTERVAL * (STARTING + 1),
+            "{waited:?}"
+        );
+        // From then on it is known that it is like this.
+        let case = case.after(&[BROKEN]).probe().after(&[ProbeUnready]);
+        assert_eq!(case.state(), LinkState::Online);
+    }
+    let ready = Case::new(Company::Alone).probe().after(&[ProbeUnready]);
+    assert_eq!(ready.after(&[ProbeSucceeded]).state(), LinkState::Online);
+}
+
+#[test]
+fn the_first_failed_answer_has_a_server_probed_and_the_next_do_not() {
+    let mut case = Case::known(Company::Among).after(&[Refused]);
+    assert_eq!(
+        (case.state(), case.pause()),
+        (LinkState::Online, Some(Duration::ZERO))
+    );
+    case = case.probe().after(&[ProbeSucceeded, Served, Refused, Refused]);
+    assert_eq!(case.pause(), Some(INTERVAL * STANDBY));
+    case.now += INTERVAL;
+    assert_eq!(
+        case.after(&[Refused]).pause(),
+        Some(Duration::ZERO),
+        "after a while again"
+    );
+    let alone = Case::known(Company::Alone).after(&[Refused; 20]);
+    assert_eq!((alone.state(), alone.pause()), (LinkState::Online, None));
+}
+
+#[test]
+fn a_server_that_fails_most_of_what_it_is_asked_is_barred_for_longer_each_time() {
+    let mut case = Case::known(Company::Among);
+    for _ in 0..3 {
+        case = case.after(&[Refused, Refused, Served]);
+        assert!(!case.health.standing().on_trial, "not yet");
+    }
+    case = case.after(&[Refused]);
+    assert!(!case.health.standing().on_trial, "not yet");
+    let mut barred = Vec::new();
+    for _ in 0..6 {
+        case = case.after(&[Refused]);
+        assert!(case.health.standing().on_trial && case.state() == LinkState::Online);
+        let since = case.now;
+        while case.health.standing().on_trial {
+            case = case.probe().after(&[ProbeSucceeded]);
+        }
+        barred.push((case.now - since).as_secs());
+    }
+    assert_eq!(barred, [30, 60, 120, 240, 300, 300]);
+    case = case.after(&[Served; 5]).after(&[Refused; 4]);
+    assert!(!case.health.standing().on_trial, "it was good again");
+    let since = case.now;
+    case = case.after(&[Failed(Failure::Gateway)]);
+    while case.health.standing().on_trial {
+        case = case.probe().after(&[ProbeSucceeded]);
+    }
+    assert_eq!(case.now - since, FIRST_PENALTY);
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(Reached),
+        Just(Served),
+        Just(Refused),
         Just(BROKEN),
+        Just(Failed(Failure::Gateway)),
         Just(Slow),
         Just(ProbeStarted),
         Just(ProbeSucceeded),
+        Just(ProbeUnready),
         Just(ProbeFailed),
         Just(ProbeUnanswered),
     ]
@@ -242,8 +379,8 @@ proptest! {
             // A verdict comes only from a probe that began.
             match event {
                 ProbeStarted => probing += 1,
-                ProbeSucceeded | ProbeFailed if probing == 0 => continue,
-                ProbeSucceeded | ProbeFailed => probing -= 1,
+                ProbeSucceeded | ProbeUnready | ProbeFailed if probing == 0 => continue,
+                ProbeSucceeded | ProbeUnready | ProbeFailed => probing -= 1,
                 _ => {}
             }
             case.now += Duration::from_millis(millis);
@@ -256,6 +393,25 @@ proptest! {
                     prop_assert!(due <= case.now + LONGEST_PAUSE);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn what_this_node_lacks_says_nothing_of_a_server_which_is_asked_again() {
+    let lost = [Event::ProbeStarted, Event::ProbeFailed];
+    for case in [
+        Case::new(Company::Alone),
+        Case::known(Company::Alone).after(&[Event::Failed(Failure::Broken)]),
+        Case::known(Company::Among),
+        Case::new(Company::Alone).after(&lost),
+    ] {
+        let state = case.state();
+        let mut case = case;
+        for _ in 0..20 {
+            case = case.probe().after(&[Event::ProbeImpossible]);
+            assert_eq!(case.state(), state);
+            assert!(case.pause().is_some());
         }
     }
 }

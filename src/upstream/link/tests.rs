@@ -74,6 +74,30 @@ async fn while_one_server_is_down_and_another_up_nobody_sees_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_link_is_silent_once_no_server_answers_its_probe() {
+    let mut settings = settings(&["a", "b"], Strategy::Priority);
+    settings.probe.failure_threshold = 2;
+    let link = Link::new(settings, UpstreamMetrics::default());
+    let (a, b) = (server(&link, "a"), server(&link, "b"));
+    for server in [&a, &b] {
+        server.reached();
+    }
+    let mut silent = std::pin::pin!(link.silent());
+    for (server, event) in [(&a, BROKEN), (&b, BROKEN), (&a, Event::ProbeFailed)] {
+        server.signal(event);
+        assert!(
+            futures_util::poll!(silent.as_mut()).is_pending(),
+            "{server} {event:?}"
+        );
+    }
+    b.signal(Event::ProbeFailed);
+    silent.await;
+    assert_eq!(link.state(), LinkState::Suspect);
+    b.reached();
+    assert!(!link.is_silent());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_preferred_server_is_first_again_only_after_its_trial() {
     let link = link(&["a", "b"], Strategy::Priority);
     let a = server(&link, "a");

@@ -52,7 +52,7 @@ async fn probes_into_silence_count_and_their_late_answer_still_does() {
     let another = late(&server, clock::now(), TIMEOUT, std::future::pending());
     assert!(tokio::time::timeout(TIMEOUT, another).await.is_err());
     assert_eq!(server.standing().state, LinkState::Offline);
-    answer.send(true).unwrap();
+    answer.send(Said::Up).unwrap();
     assert_eq!(judging.await, Some(Event::ProbeSucceeded));
 }
 

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::runtime::body::{self, Body};
 
+use super::super::cause::Cause;
 use super::super::error::chain;
 
 /// More than any proxy has to say about a tunnel.
@@ -29,6 +30,8 @@ pub(in super::super) enum TunnelError {
     Early,
     /// The target is not a host and a port.
     Target,
+    /// A SOCKS proxy does not lead there.
+    Socks(tokio_socks::Error),
 }
 
 /// Makes the proxy at the other end of `tcp` connect to `target`, and gives the socket back: from then on it leads there.
@@ -88,6 +91,15 @@ async fn driven<T>(exchange: impl Future<Output = T>, connection: impl Future) -
     }
 }
 
+impl TunnelError {
+    pub(in super::super) fn cause(&self) -> Cause {
+        match self {
+            Self::Refused(status) => Cause::ProxyRefused(status.as_u16()),
+            Self::Broken(_) | Self::Early | Self::Target | Self::Socks(_) => Cause::ProxyBroken,
+        }
+    }
+}
+
 impl fmt::Display for TunnelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,6 +113,13 @@ impl fmt::Display for TunnelError {
             Self::Broken(error) => write!(f, "it did not answer CONNECT: {}", chain(error)),
             Self::Early => f.write_str("it sent something into the tunnel itself"),
             Self::Target => f.write_str("no tunnel can be asked for"),
+            Self::Socks(
+                error @ (tokio_socks::Error::PasswordAuthFailure(_)
+                | tokio_socks::Error::NoAcceptableAuthMethods),
+            ) => {
+                write!(f, "{error} (see upstream.proxyCredentialsFile)")
+            }
+            Self::Socks(error) => write!(f, "{error}"),
         }
     }
 }

@@ -118,6 +118,21 @@ async fn that_others_get_through_slowly_proves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_slow_probe_one_more_says_how_good_the_link_is() {
+    let mut case = case();
+    let due = case.server.due();
+    assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
+    for is_asked_again in [true, false] {
+        assert!(due.borrow().is_some());
+        case.server.signal(Event::ProbeStarted);
+        case.server.signal(Event::ProbeSucceeded);
+        assert!(!case.ends_within(MOMENT).await);
+        assert_eq!(due.borrow().is_some(), is_asked_again);
+    }
+    assert_eq!(case.state(), LinkState::Online);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quick_probe_before_the_doubt_proves_nothing() {
     let mut case = case();
     assert!(!case.ends_within(DOUBTFUL - MOMENT).await);

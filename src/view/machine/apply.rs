@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
+use super::detached::{Phase, Place, see};
 use super::parked::Frame;
-use super::{Stream, View, is_at_most};
+use super::{Stream, Sure, View, is_at_most};
 use crate::kube::version::ResourceVersion;
 use crate::view::event::{Action, Actions, Change, Event, InitialEnd, StreamId};
 
@@ -19,14 +20,21 @@ enum Turn {
 
 impl<P> View<P> {
     pub(super) fn event(&mut self, id: StreamId, event: Event<P>, actions: &mut Actions<P>) {
-        match self.streams.get(&id) {
-            None | Some(Stream::Detached { .. }) => {}
-            Some(Stream::Parked(_)) => self.park(id, Frame::Event(event)),
-            Some(Stream::Staging(staging)) => {
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
+        match stream {
+            Stream::Detached(_) => {
+                if self.hear(id, &event.version, Phase::of_event(event.change)) {
+                    self.event(id, event, actions);
+                }
+            }
+            Stream::Parked(_) => self.park(id, Frame::Event(event)),
+            Stream::Staging(staging) => {
                 let end = staging.end;
                 self.stage(id, event, end, actions);
             }
-            Some(Stream::Attached { .. }) => {
+            Stream::Attached { .. } => {
                 if self.advance(id, &event.version) {
                     actions.push(Action::Append {
                         change: event.change,
@@ -45,15 +53,28 @@ impl<P> View<P> {
         initial_events_end: bool,
         actions: &mut Actions<P>,
     ) {
-        match self.streams.get(&id) {
-            None | Some(Stream::Detached { .. }) => {}
-            Some(Stream::Parked(_)) => self.park(id, Frame::Bookmark(version)),
-            Some(Stream::Staging(staging)) => {
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
+        match stream {
+            Stream::Detached(_) => {
+                if self.hear(id, &version, Phase::of_bookmark(initial_events_end)) {
+                    self.bookmark(id, version, initial_events_end, actions);
+                }
+            }
+            Stream::Parked(_) => self.park(
+                id,
+                Frame::Bookmark {
+                    version,
+                    initial_events_end,
+                },
+            ),
+            Stream::Staging(staging) => {
                 if initial_events_end || staging.end == InitialEnd::FirstChange {
                     self.staging_complete(id, version, actions);
                 }
             }
-            Some(Stream::Attached { .. }) => {
+            Stream::Attached { .. } => {
                 let same = self.version.as_ref() == Some(&version);
                 if self.advance(id, &version) && !same {
                     actions.push(Action::Progress { version });
@@ -71,6 +92,10 @@ impl<P> View<P> {
             payload,
             ..
         } = event;
+        if let Some(Stream::Staging(staging)) = self.streams.get_mut(&id) {
+            staging.answered = true;
+            see(&mut staging.seen, &version);
+        }
         actions.push(Action::Stage {
             stream: id,
             change,
@@ -91,16 +116,20 @@ impl<P> View<P> {
             return false;
         };
         if let Turn::Unknown = turn {
-            stream.detach_unless(|_| false);
+            if let Stream::Attached { position, .. } = stream {
+                // What comes next may rest on this event, which is not applied.
+                *stream = Stream::Detached(Place::Somewhere(Some(position.clone())));
+            }
             if self.driver == Some(id) {
                 self.driver = None;
             }
             return false;
         }
-        if let Stream::Attached { position } = stream
+        if let Stream::Attached { position, sure } = stream
             && !is_at_most(version, position)
         {
             position.clone_from(version);
+            *sure = Sure::Exactly;
         }
         if let Turn::Known = turn {
             return false;
@@ -112,7 +141,7 @@ impl<P> View<P> {
     }
 
     fn turn(&self, id: StreamId, version: &ResourceVersion) -> Turn {
-        let (Some(current), Some(Stream::Attached { position })) = (&self.version, self.streams.get(&id))
+        let (Some(current), Some(Stream::Attached { position, .. })) = (&self.version, self.streams.get(&id))
         else {
             return Turn::Unknown;
         };

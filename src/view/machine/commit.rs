@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::detached::Place;
 use super::{Stream, View, is_at_most};
 use crate::kube::version::ResourceVersion;
 use crate::view::event::{Action, Actions, Discard, Freshness, StreamId, Ticket};
@@ -48,6 +49,9 @@ impl<P> View<P> {
         let Some(asked) = self.tickets.remove(&ticket).filter(proven) else {
             return self.discard(ticket, Discard::Unknown, actions);
         };
+        if asked.freshness == Freshness::Latest {
+            self.place(ticket, &version);
+        }
         match self.judge(&asked, &version) {
             Verdict::Discard(why) => return self.discard(ticket, why, actions),
             Verdict::Restarted => self.restart(actions),
@@ -159,7 +163,7 @@ impl<P> View<P> {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.drop_stream(id, actions);
-            self.streams.insert(id, Stream::Detached { position: None });
+            self.streams.insert(id, Stream::Detached(Place::Nowhere));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Property tests: random histories, lists, watch-lists and streams with delays, cuts, lag, 410s, disk failures
-//! and a restored etcd, against the invariants of the machine.
+//! Property tests: random histories, lists, watch-lists and streams with delays, cuts, lag, 410s, missed frames, refusals,
+//! disk failures and a restored etcd, against the invariants of the machine.
 //!
 //! A script of small commands drives a model of upstream; it shrinks to the shortest script that breaks an
 //! invariant.
@@ -175,7 +175,7 @@ impl World {
             Freshness::Cached
         };
         let (a64, b64) = (u64::from(a), u64::from(b));
-        match what % 16 {
+        match what % 19 {
             0..=2 => self.head += a64 % 6,
             3 => self.begin_list(freshness),
             4 | 5 => self.finish_list(a, b),
@@ -192,7 +192,28 @@ impl World {
             9..=12 => self.deliver(a),
             13 => self.send_bookmark(a, b64),
             14 => self.end_stream(a, b),
+            15 => self.miss(a),
+            16 => self.answer_alone(a, b64),
+            17 if a.is_multiple_of(9) => self.step(Input::Withdrawn, 0),
             _ => self.fail_next = a.is_multiple_of(3),
+        }
+    }
+
+    /// Upstream answers a watch, and says nothing yet.
+    fn answer_alone(&mut self, a: u8, choice: u64) {
+        if let Some(index) = pick(self.watches.len(), a) {
+            self.answer(index, choice);
+        }
+    }
+
+    /// The next frame of a stream is not told.
+    fn miss(&mut self, a: u8) {
+        let Some(index) = pick(self.watches.len(), a) else {
+            return;
+        };
+        if self.watches[index].demanded.is_none() && self.next_frame(index).is_some() {
+            let stream = self.watches[index].id;
+            self.step(Input::Missed { stream }, 0);
         }
     }
 
@@ -284,6 +305,8 @@ impl World {
         };
         self.watches[index].cursor = cursor;
         self.watches[index].initial = self.history.state(cursor).into_iter().collect();
+        let stream = self.watches[index].id;
+        self.step(Input::StreamAnswered { stream }, 0);
     }
 
     fn deliver(&mut self, a: u8) {
@@ -291,17 +314,9 @@ impl World {
             return;
         };
         self.answer(index, u64::from(a) / 3);
-        let watch = &mut self.watches[index];
-        let id = watch.id;
-        let (at, change, name) = match watch.initial.pop_front() {
-            Some((name, at)) => (at, Change::Added, name),
-            None => match self.history.after(watch.cursor).next() {
-                Some((at, change, name)) if *at <= self.head => {
-                    watch.cursor = *at;
-                    (*at, *change, name.clone())
-                }
-                _ => return,
-            },
+        let id = self.watches[index].id;
+        let Some((at, change, name)) = self.next_frame(index) else {
+            return;
         };
         let version = self.rv(at);
         let event = Event {
@@ -311,6 +326,25 @@ impl World {
             size: 10,
         };
         self.step(Input::Event { stream: id, event }, 0);
+    }
+
+    fn next_is_due(&self, index: usize) -> bool {
+        let watch = &self.watches[index];
+        let next = self.history.after(watch.cursor).next();
+        !watch.initial.is_empty() || next.is_some_and(|(at, ..)| *at <= self.head)
+    }
+
+    /// The next event that this watch has to say.
+    fn next_frame(&mut self, index: usize) -> Option<(u64, Change, String)> {
+        let watch = &mut self.watches[index];
+        if let Some((name, at)) = watch.initial.pop_front() {
+            return Some((at, Change::Added, name));
+        }
+        let (at, change, name) = self.history.after(watch.cursor).next()?;
+        (*at <= self.head).then(|| {
+            watch.cursor = *at;
+            (*at, *change, name.clone())
+        })
     }
 
     fn send_bookmark(&mut self, a: u8, b: u64) {
@@ -393,13 +427,16 @@ fn histories() -> impl Strategy<Value = History> {
     prop::collection::vec(write, 1..40).prop_map(|writes| History::new(&writes))
 }
 
+/// Some 230 000 commands in each of the tests.
+const CASES: u32 = 5000;
+
 fn scripts() -> impl Strategy<Value = Vec<Command>> {
     prop::collection::vec(any::<Command>(), 1..90)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1000,
+        cases: CASES,
         rng_seed: RngSeed::Fixed(1),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -456,6 +493,47 @@ proptest! {
             }
             prop_assert!(world.version() >= before.max(world.watches[watch].cursor));
             world.check();
+        }
+    }
+
+    #[test]
+    fn one_list_makes_the_view_whole_that_its_streams_have_lost(
+        history in histories(), script in scripts(), before in any::<[u8; 6]>(), during in any::<[u8; 6]>(),
+        at in any::<u64>(),
+    ) {
+        let mut world = World::new(history, false);
+        script.into_iter().for_each(|command| world.run(command));
+        world.fail_next = false;
+        while !world.listings.is_empty() {
+            world.fail_list(0);
+        }
+        for index in 0..world.watches.len() {
+            world.answer(index, at);
+        }
+        before.into_iter().for_each(|watch| world.deliver(watch));
+        let lost = world.view.condition();
+        prop_assert_ne!(lost, Condition::Awaiting);
+        world.begin_list(Freshness::Latest);
+        prop_assert!(lost == Condition::Followed || world.view.condition() == Condition::Awaiting);
+        world.head += at % 9;
+        // The limits bound what is parked: leave room.
+        world.view.limits = Limits { parked_events: 1000, parked_bytes: 100_000 };
+        during.into_iter().for_each(|watch| world.deliver(watch));
+        let at = u8::try_from(at % 251).unwrap();
+        world.finish_list(world.listings.len() as u8 - 1, at);
+        world.check();
+        prop_assert_eq!(world.view.condition(), Condition::Followed);
+        // What the streams say from now on is in the view, whichever of them says it.
+        world.head += 9;
+        for index in 0..world.watches.len() {
+            while world.next_is_due(index) {
+                world.deliver(u8::try_from(index).unwrap());
+            }
+        }
+        world.check();
+        if lost == Condition::Lost {
+            let last = world.history.0.iter().rev().find(|(at, ..)| *at <= world.head);
+            prop_assert!(last.is_none_or(|(at, ..)| world.version() >= *at));
         }
     }
 

@@ -279,7 +279,11 @@ fn parked_streams_that_no_ticket_helps_are_detached() {
     bench.complete(1, "10", &["a"]).is("a", "10");
     bench.step(Input::SnapshotFailed { ticket: Ticket(2) });
     bench.added(A, "c", "13").did(&[]).is("a", "10");
-    bench.list(Latest, "14", &["d"]).added(A, "e", "15").is("d", "14");
+    assert_eq!(bench.view.condition(), Condition::Lost);
+    bench
+        .list(Latest, "14", &["d"])
+        .added(A, "e", "15")
+        .is("d e", "15");
 }
 
 #[test]
@@ -526,11 +530,150 @@ fn where_versions_do_not_compare_one_stream_owns_the_view() {
         .is("d e", "x-5")
         .close(B)
         .watch(A, "x-4");
+    bench.added(A, "e", "x-5").did(&[]).close(A);
+    bench.list(Cached, "x-9", &[]).is("", "x-9");
+}
+
+#[test]
+fn a_list_that_is_asked_for_while_a_stream_is_ahead_closes_the_hole() {
+    let mut bench = Bench::at("10", &["a"]);
+    bench.watch(A, "15").added(A, "b", "16").is("a", "10");
+    assert_eq!(bench.view.condition(), Condition::Lost);
+    bench.begin(1, Latest).added(A, "c", "19");
+    assert_eq!(bench.view.condition(), Condition::Awaiting);
     bench
-        .added(A, "e", "x-5")
-        .did(&[])
-        .list(Cached, "x-9", &[])
-        .is("", "x-9");
+        .complete(1, "17", &["a", "b", "x"])
+        .did(&["commit", "append"])
+        .is("a b c x", "19");
+    assert_eq!(bench.view.condition(), Condition::Followed);
+}
+
+#[test]
+fn a_list_from_before_a_stream_s_last_event_does_not_close_the_hole() {
+    let mut bench = Bench::at("10", &["a"]);
+    bench
+        .begin(1, Cached)
+        .watch(A, "15")
+        .added(A, "b", "16")
+        .complete(1, "14", &["a"]);
+    bench.added(A, "c", "17").did(&[]).is("a", "14");
+    assert_eq!(bench.view.condition(), Condition::Lost);
+}
+
+#[test]
+fn a_stream_that_was_not_heard_whole_goes_on_from_a_later_consistent_list() {
+    let mut bench = Bench::at("10", &["a"]);
+    bench
+        .watch(A, "10")
+        .begin(1, Latest)
+        .step(Input::Missed { stream: A });
+    bench.added(A, "c", "12").did(&[]).complete(1, "11", &["a", "b"]);
+    bench.added(A, "d", "13").did(&[]).is("a b", "11");
+    assert_eq!(bench.view.condition(), Condition::Lost);
+    bench
+        .begin(2, Cached)
+        .complete(2, "14", &["e"])
+        .added(A, "f", "15");
+    bench.did(&[]).is("e", "14");
+    bench
+        .begin(3, Latest)
+        .added(A, "g", "16")
+        .complete(3, "15", &["e", "f"]);
+    bench.is("e f g", "16");
+    assert_eq!(bench.view.condition(), Condition::Followed);
+}
+
+#[test]
+fn a_stream_that_missed_something_of_a_history_that_is_gone_is_not_attached_to_the_new_one() {
+    let mut bench = Bench::at("", &[]);
+    bench.watch(A, "40").step(Input::Missed { stream: A });
+    bench.list(Latest, "7", &["a"]).added(A, "b", "41");
+    bench.did(&[]).is("a", "7");
+}
+
+#[test]
+fn a_watch_that_tells_no_end_of_its_state_is_placed_by_a_list_once_it_is_answered() {
+    for answered_first in [false, true] {
+        let mut bench = Bench::at("", &[]);
+        bench.initial(A, Latest, InitialEnd::FirstChange);
+        let answered = Input::StreamAnswered { stream: A };
+        if answered_first {
+            bench.step(answered).begin(1, Latest);
+        } else {
+            bench.begin(1, Latest).step(answered);
+        }
+        assert_eq!(bench.view.condition(), Condition::Awaiting);
+        bench
+            .added(A, "a", "9")
+            .added(A, "c", "12")
+            .complete(1, "11", &["a", "b"]);
+        if answered_first {
+            bench.is("a b c", "12");
+            assert_eq!(bench.view.condition(), Condition::Followed);
+        } else {
+            bench.is("a b", "11");
+            assert_eq!(bench.view.condition(), Condition::Lost);
+        }
+    }
+}
+
+#[test]
+fn a_watch_list_in_its_initial_events_needs_no_list() {
+    let mut bench = Bench::at("10", &["a"]);
+    bench
+        .watch(A, "15")
+        .initial(B, Latest, InitialEnd::Bookmark)
+        .added(B, "a", "9");
+    assert_eq!(bench.view.condition(), Condition::Followed);
+    bench.close(B);
+    assert_eq!(bench.view.condition(), Condition::Lost);
+    bench.close(A);
+    assert_eq!(bench.view.condition(), Condition::Followed, "nobody watches");
+}
+
+#[test]
+fn a_stream_that_was_ahead_drives_the_view_when_another_has_caught_up_with_it() {
+    let mut bench = Bench::at("10", &["a"]);
+    bench
+        .watch(A, "10")
+        .watch(B, "12")
+        .added(B, "d", "13")
+        .is("a", "10");
+    assert_eq!(
+        bench.view.condition(),
+        Condition::Lost,
+        "A's client may never read"
+    );
+    bench.added(A, "b", "12").added(A, "d", "13").close(A);
+    assert_eq!(bench.view.condition(), Condition::Followed);
+    bench.added(B, "e", "14").is("a b d e", "14");
+}
+
+#[test]
+fn a_410_for_a_stream_that_a_list_has_placed_says_nothing_about_r() {
+    let mut bench = Bench::at("", &[]);
+    bench
+        .initial(A, Cached, InitialEnd::FirstChange)
+        .step(Input::StreamAnswered { stream: A });
+    bench.list(Latest, "11", &["a"]).step(Input::Gone { stream: A });
+    assert!(!bench.view.is_expired_upstream());
+    assert_eq!(bench.view.condition(), Condition::Followed, "it is over");
+}
+
+#[test]
+fn what_is_withdrawn_goes_and_only_a_later_list_brings_it_back() {
+    let mut bench = Bench::at("10", &["a"]);
+    bench.watch(A, "10").begin(1, Latest).step(Input::Withdrawn);
+    bench.is("", "").added(A, "b", "11").did(&[]);
+    bench
+        .complete(1, "11", &["a", "b"])
+        .because(Discard::Unknown)
+        .is("", "");
+    assert_eq!(bench.view.condition(), Condition::Lost);
+    bench
+        .list(Latest, "12", &["c"])
+        .added(A, "d", "13")
+        .is("c d", "13");
 }
 
 #[test]

@@ -125,6 +125,14 @@ pub(in crate::wire) fn read_status(object: &[u8]) -> Result<(TypeMeta, StatusSum
             "reason" => status.reason = text(value)?.into_owned(),
             "message" => status.message = text(value)?.into_owned(),
             "code" => status.code = value.u16()?,
+            "details" => members(value, |key, value| {
+                match key {
+                    "name" => status.name = text(value)?.into_owned(),
+                    "kind" => status.kind = text(value)?.into_owned(),
+                    _ => value.skip()?,
+                }
+                Ok(())
+            })?,
             _ => value.skip()?,
         }
         Ok(())

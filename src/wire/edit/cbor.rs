@@ -25,6 +25,10 @@ pub(super) fn values(map: &[u8], field: Field) -> Result<Vec<&[u8]>, WireError> 
     Ok(elements(value)?.unwrap_or_else(|| vec![value]))
 }
 
+pub(super) fn number(value: &[u8]) -> Result<i64, WireError> {
+    minicbor::decode(untagged(value)).map_err(|_| BROKEN)
+}
+
 pub(super) fn text(value: &[u8]) -> Result<String, WireError> {
     read_text(value)
 }

@@ -21,6 +21,10 @@ pub(super) fn values(object: &[u8], field: Field) -> Result<Vec<&[u8]>, WireErro
     }
 }
 
+pub(super) fn number(value: &[u8]) -> Result<i64, WireError> {
+    serde_json::from_slice(value).map_err(|_| BROKEN)
+}
+
 pub(super) fn text(value: &[u8]) -> Result<String, WireError> {
     serde_json::from_slice(value).map_err(|_| BROKEN)
 }

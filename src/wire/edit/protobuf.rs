@@ -17,6 +17,18 @@ pub(super) fn values(message: &[u8], field: Field) -> Result<Vec<&[u8]>, WireErr
     Ok(found)
 }
 
+/// The last of several counts, as everywhere in protobuf.
+pub(super) fn number(message: &[u8], field: Field) -> Result<Option<i64>, WireError> {
+    let mut found = None;
+    let mut fields = Fields::of(message);
+    while let Some((number, value)) = fields.next()? {
+        if number == field.number {
+            found = Some(value.varint()?.cast_signed());
+        }
+    }
+    Ok(found)
+}
+
 pub(super) fn text(value: &[u8]) -> Result<String, WireError> {
     String::from_utf8(value.to_vec()).map_err(|_| BROKEN)
 }

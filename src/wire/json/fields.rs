@@ -276,6 +276,25 @@ pub(in crate::wire) struct StatusFields {
     pub(in crate::wire) code: Option<u16>,
     pub(in crate::wire) reason: String,
     pub(in crate::wire) message: String,
+    pub(in crate::wire) details: DetailsFields,
+}
+
+/// What a Status is about.
+#[derive(Default)]
+pub(in crate::wire) struct DetailsFields {
+    pub(in crate::wire) name: String,
+    pub(in crate::wire) kind: String,
+}
+
+impl<'de> Members<'de> for DetailsFields {
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "name" => self.name = text(map)?,
+            "kind" => self.kind = text(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
 }
 
 impl<'de> Members<'de> for StatusFields {
@@ -286,6 +305,7 @@ impl<'de> Members<'de> for StatusFields {
             "code" => self.code = map.next_value()?,
             "reason" => self.reason = text(map)?,
             "message" => self.message = text(map)?,
+            "details" => self.details = map.next_value::<Read<DetailsFields>>()?.0,
             _ => skip(map)?,
         }
         Ok(())

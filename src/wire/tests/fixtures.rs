@@ -372,6 +372,7 @@ fn status_is_recognised() {
         let status = read_status(encoding_of(name), &body(name)).unwrap();
         assert_eq!((status.code, status.reason.as_str()), (404, "NotFound"), "{name}");
         assert_eq!(status.message, r#"configmaps "nope" not found"#);
+        assert_eq!(status.name, "nope");
         assert!(read_object(encoding_of(name), &body(name)).is_err());
     }
     let refused = read_status(Encoding::Protobuf, &body("gauges-list-proto-refused")).unwrap();

@@ -135,6 +135,8 @@ fn protobuf_status() {
         code: 410,
         reason: "Expired".into(),
         message: "too old resource version: 5 (9)".into(),
+        name: String::new(),
+        kind: String::new(),
     };
     assert_eq!(
         read_event(Encoding::Protobuf, &frame),
@@ -361,6 +363,13 @@ fn json_status() {
             let read = read_status(encoding, &encode_status(encoding, &fields)).unwrap();
             let given = (fields.code, fields.reason, fields.message);
             assert_eq!((read.code, read.reason.as_str(), read.message.as_str()), given);
+            assert_eq!(
+                (read.name.as_str(), read.kind.as_str()),
+                fields
+                    .details
+                    .as_ref()
+                    .map_or(("", ""), |details| (details.name, details.kind))
+            );
             let frame = error_frame(encoding, &fields);
             assert_eq!(read_event(encoding, &frame), Ok(WatchEvent::Error(read)));
             assert_eq!(frames_in(encoding, [&frame[..]]).unwrap(), (vec![frame], 0));

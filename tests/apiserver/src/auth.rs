@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use crate::status::Status;
 use crate::{clock, secrets};
@@ -15,6 +16,10 @@ pub(crate) struct User {
     pub name: String,
     /// Groups, always with `system:authenticated` or `system:unauthenticated`.
     pub groups: Vec<String>,
+    /// Empty for most.
+    pub uid: String,
+    /// An object of lists, or null.
+    pub extra: Value,
 }
 
 impl User {
@@ -24,13 +29,21 @@ impl User {
         Self {
             name: name.to_owned(),
             groups,
+            uid: String::new(),
+            extra: Value::Null,
         }
+    }
+
+    pub(crate) fn info(&self) -> Value {
+        json!({"username": self.name, "uid": self.uid, "groups": self.groups, "extra": self.extra})
     }
 
     pub(crate) fn anonymous() -> Self {
         Self {
             name: "system:anonymous".into(),
             groups: vec!["system:unauthenticated".into()],
+            uid: String::new(),
+            extra: Value::Null,
         }
     }
 
@@ -69,6 +82,8 @@ pub(crate) struct Tokens {
 struct Owner {
     name: String,
     groups: Vec<String>,
+    uid: String,
+    extra: Value,
     expires: Option<i64>,
 }
 
@@ -81,9 +96,19 @@ impl Tokens {
             Owner {
                 name: name.to_owned(),
                 groups,
+                uid: String::new(),
+                extra: Value::Null,
                 expires,
             },
         );
+    }
+
+    /// What else is known of the owner of a registered token.
+    pub(crate) fn describe(&self, token: &str, uid: &str, extra: Value) {
+        if let Some(owner) = self.known.lock().get_mut(token) {
+            owner.uid = uid.to_owned();
+            owner.extra = extra;
+        }
     }
 
     pub(crate) fn revoke(&self, token: &str) {
@@ -95,7 +120,11 @@ impl Tokens {
         let owner = known.get(token)?;
         // The real server gives a minute of leeway.
         let live = owner.expires.is_none_or(|at| clock::unix() < at + 60);
-        live.then(|| User::authenticated(&owner.name, &owner.groups))
+        live.then(|| User {
+            uid: owner.uid.clone(),
+            extra: owner.extra.clone(),
+            ..User::authenticated(&owner.name, &owner.groups)
+        })
     }
 }
 

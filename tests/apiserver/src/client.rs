@@ -1,6 +1,6 @@
 //! A plain HTTPS client for tests: one connection, no pool, no retries, so that what a test sees is what was sent.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::pki::Pair;
@@ -29,6 +29,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Client {
     addr: SocketAddr,
+    source: Option<IpAddr>,
     config: Arc<ClientConfig>,
     protocol: Protocol,
     headers: HeaderMap,
@@ -89,6 +90,20 @@ impl Answer {
     }
 }
 
+/// A TCP connection, from a certain address of this machine or any.
+pub async fn connect(source: Option<IpAddr>, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let Some(source) = source else {
+        return TcpStream::connect(to).await;
+    };
+    let socket = if source.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(to).await
+}
+
 impl Client {
     /// A client on HTTP/2 that trusts `ca_pem` and presents `pair`.
     ///
@@ -112,6 +127,7 @@ impl Client {
         };
         Self {
             addr,
+            source: None,
             config: Arc::new(config),
             protocol: Protocol::Http2,
             headers: HeaderMap::new(),
@@ -123,6 +139,13 @@ impl Client {
     #[must_use]
     pub fn at(mut self, addr: SocketAddr) -> Self {
         self.addr = addr;
+        self
+    }
+
+    /// Connects from this address, of the same family.
+    #[must_use]
+    pub fn from_address(mut self, source: IpAddr) -> Self {
+        self.source = Some(source);
         self
     }
 
@@ -166,7 +189,7 @@ impl Client {
     }
 
     async fn connect_patiently(&self) -> Result<Connection, ClientError> {
-        let stream = TcpStream::connect(self.addr).await.map_err(text)?;
+        let stream = connect(self.source, self.addr).await.map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
         let name = ServerName::IpAddress(self.addr.ip().into());
         let tls = TlsConnector::from(self.config.clone())
@@ -227,6 +250,23 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The same connection, for a request beside those that are under way; `None` on HTTP/1.1.
+    #[must_use]
+    pub fn share(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => Some(Self {
+                sender: Sender::Http2(sender.clone()),
+                client: self.client.clone(),
+            }),
+        }
+    }
+
+    /// From now on its requests carry the headers of this client.
+    pub fn as_client(&mut self, client: Client) {
+        self.client = client;
+    }
+
     /// Sends a request and gives the answer as soon as its headers are there.
     pub async fn open(
         &mut self,

@@ -35,6 +35,8 @@ pub enum Fault {
     GatewayPage(u16),
     /// This code and a page of HTML, but with an Audit-Id: what stands behind an apiserver, speaking through it.
     PassedPage(u16),
+    /// As usual, but without Audit-Id: something on the way takes it off.
+    Unaudited,
     /// The answer breaks off after so many bytes of body: RST_STREAM on HTTP/2, a connection closed inside the body
     /// on HTTP/1.1.
     CutBody {

@@ -11,6 +11,14 @@ pub(crate) fn compress(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("into memory")
 }
 
+/// One member that ends with a flush, as those of a watch do.
+pub(crate) fn flushed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(1));
+    encoder.write_all(bytes).expect("into memory");
+    encoder.flush().expect("into memory");
+    encoder.finish().expect("into memory")
+}
+
 /// Compresses a stream without holding it.
 pub(crate) struct Stream(GzEncoder<Vec<u8>>);
 

@@ -103,7 +103,7 @@ mod token;
 mod watch;
 mod write;
 
-pub use client::{Answer, Client, ClientError, Connection, Lines, read};
+pub use client::{Answer, Client, ClientError, Connection, Lines, connect, read};
 pub use fault::{Existing, Fault, Rule as FaultRule};
 pub use jwt::{ISSUER, ServiceAccountToken, TokenKey};
 pub use options::{Huge, Options};

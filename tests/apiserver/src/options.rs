@@ -34,10 +34,17 @@ pub struct Options {
     pub max_concurrent_streams: u32,
     /// Protocols offered by ALPN, best first. Default `h2`, `http/1.1`.
     pub alpn: Vec<&'static str>,
+    /// Refuse handshakes without a client certificate of `pki`, as some balancers do. Default false.
+    pub demand_certificate: bool,
+    /// Serve everything below this path, like `/k8s/clusters/c-x`, and a gateway's 404 elsewhere. Default: at the root.
+    pub base: &'static str,
     /// Who may do what. Default: everybody everything.
     pub rbac: Rbac,
     /// Bodies above this many bytes are compressed when the client accepts gzip. Default 128 KiB.
     pub gzip_above: usize,
+    /// Compress a watch that tells the end of its initial events, one gzip member for each flush, when the client
+    /// accepts gzip. Default true, as from 1.37 on.
+    pub watch_list_compression: bool,
     /// On HTTP/2, close the connection (GOAWAY) after an answer to an unauthenticated request, as the real one does.
     pub goaway_unauthenticated: bool,
     /// Serve a generated collection at `/api/v1/namespaces/huge/configmaps`.
@@ -71,8 +78,11 @@ impl Default for Options {
             watch_timeout: Duration::from_secs(1800),
             max_concurrent_streams: 100,
             alpn: vec!["h2", "http/1.1"],
+            demand_certificate: false,
+            base: "",
             rbac: Rbac::allow_all(),
             gzip_above: 128 * 1024,
+            watch_list_compression: true,
             goaway_unauthenticated: true,
             huge: None,
             fixtures: None,

@@ -199,6 +199,7 @@ mod tests {
         User {
             name: "system:node:edge-1".into(),
             groups: vec!["system:nodes".into()],
+            ..User::anonymous()
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) async fn answer(mut call: Call) -> Answer {
         .ok_or_else(|| Status::bad_request("the body is empty"))?;
     review["status"] = match call.info.resource.as_str() {
         "tokenreviews" => token(&call, &review["spec"]),
-        "selfsubjectreviews" => json!({"userInfo": {"username": call.user.name, "groups": call.user.groups}}),
+        "selfsubjectreviews" => json!({"userInfo": call.user.info()}),
         _ => access(&call, &review["spec"]),
     };
     let bytes = json::bytes(&review, Origin::BuiltIn, false);
@@ -42,7 +42,7 @@ fn token(call: &Call, spec: &Value) -> Value {
         .tokens
         .user(spec["token"].as_str().unwrap_or_default());
     match user {
-        Some(user) => json!({"authenticated": true, "user": {"username": user.name, "groups": user.groups}}),
+        Some(user) => json!({"authenticated": true, "user": user.info()}),
         None => json!({"user": {}, "error": "[invalid bearer token]"}),
     }
 }
@@ -59,25 +59,30 @@ fn access(call: &Call, spec: &Value) -> Value {
         Some(name) => auth::User {
             name: name.to_owned(),
             groups: groups().collect(),
+            uid: text_of(&spec["uid"]),
+            extra: spec["extra"].clone(),
         },
         None => call.user.clone(),
     };
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let asked = &spec["resourceAttributes"];
     let info = RequestInfo {
         is_resource: asked.is_object(),
-        path: text(&spec["nonResourceAttributes"]["path"]),
+        path: text_of(&spec["nonResourceAttributes"]["path"]),
         verb: if asked.is_object() {
-            text(&asked["verb"])
+            text_of(&asked["verb"])
         } else {
-            text(&spec["nonResourceAttributes"]["verb"])
+            text_of(&spec["nonResourceAttributes"]["verb"])
         },
-        group: text(&asked["group"]),
-        version: text(&asked["version"]),
-        namespace: text(&asked["namespace"]),
-        resource: text(&asked["resource"]),
-        subresource: text(&asked["subresource"]),
-        name: text(&asked["name"]),
+        group: text_of(&asked["group"]),
+        version: text_of(&asked["version"]),
+        namespace: text_of(&asked["namespace"]),
+        resource: text_of(&asked["resource"]),
+        subresource: text_of(&asked["subresource"]),
+        name: text_of(&asked["name"]),
     };
     json!({"allowed": call.shared.cluster.rbac.lock().authorize(&user, &info).is_ok()})
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }

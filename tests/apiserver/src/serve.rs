@@ -44,8 +44,11 @@ pub(crate) type Answer = Result<Response<Body>, Status>;
 pub(crate) async fn handle(
     shared: Arc<Shared>,
     conn: Arc<Conn>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, BoxError> {
+    if !below(shared.options.base, request.uri_mut()) {
+        return Ok(gateway_page(404));
+    }
     let target = request
         .uri()
         .path_and_query()
@@ -74,6 +77,7 @@ pub(crate) async fn handle(
         Some(Fault::GatewayPage(code)) => return Ok(body_guard(gateway_page(code), open)),
         Some(Fault::PassedPage(code)) => gateway_page(code),
         Some(Fault::Status(code)) => refusal(&Status::of_code(code), &accept),
+        _ if is_preflight(&request) => preflight(),
         _ => match user {
             Err(status) => {
                 leave(&shared, &conn);
@@ -93,6 +97,9 @@ pub(crate) async fn handle(
         _ => {}
     }
     decorate(response.headers_mut(), audit);
+    if fault == Some(Fault::Unaudited) {
+        response.headers_mut().remove("audit-id");
+    }
     let skew = shared.skew.load(std::sync::atomic::Ordering::Relaxed);
     if skew != 0 {
         response
@@ -104,6 +111,21 @@ pub(crate) async fn handle(
         response = response.map(|_| body::empty());
     }
     Ok(body_guard(response, open))
+}
+
+/// Takes what stands before every path off; whether it stood there.
+fn below(base: &str, uri: &mut http::Uri) -> bool {
+    if base.is_empty() {
+        return true;
+    }
+    let mut parts = uri.clone().into_parts();
+    let whole = parts.path_and_query.as_ref().map_or("", |whole| whole.as_str());
+    let Some(rest) = whole.strip_prefix(base).filter(|rest| rest.starts_with('/')) else {
+        return false;
+    };
+    parts.path_and_query = rest.parse().ok();
+    *uri = http::Uri::from_parts(parts).unwrap_or_default();
+    true
 }
 
 fn body_guard(response: Response<Body>, open: crate::seen::Open) -> Response<Body> {
@@ -269,9 +291,10 @@ impl Call {
     }
 
     pub(crate) fn accepts_gzip(&self) -> bool {
+        // The bare word: with a weight it is not known.
         first(&self.headers, &ACCEPT_ENCODING)
             .split(',')
-            .any(|t| t.split(';').next().map(str::trim) == Some("gzip"))
+            .any(|token| token.trim() == "gzip")
     }
 }
 
@@ -305,6 +328,16 @@ pub(crate) fn refusal(status: &Status, accept: &str) -> Response<Body> {
         response = response.header("Retry-After", seconds.to_string());
     }
     response.body(body::whole(bytes)).expect("valid")
+}
+
+/// As kube-apiserver with `--cors-allowed-origins=.*`: answered before anybody is authenticated.
+fn is_preflight(request: &Request<Incoming>) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key("origin")
+}
+
+fn preflight() -> Response<Body> {
+    let response = Response::builder().status(StatusCode::NO_CONTENT);
+    response.body(body::empty()).expect("valid")
 }
 
 fn gateway_page(code: u16) -> Response<Body> {

@@ -80,7 +80,7 @@ impl Standin {
         let cluster = options.cluster.clone().unwrap_or_else(|| Cluster::new(&options));
         let serving = options.serving.clone().unwrap_or_else(|| cluster.pki.server(&[]));
         let shared = Arc::new(Shared {
-            tls: Tls::new(&cluster.pki, &serving, &options.alpn),
+            tls: Tls::new(&cluster.pki, &serving, &options),
             door: Door::open_at(options.listen).expect("bind"),
             faults: Faults::default(),
             recorder: Recorder::new(options.remember),
@@ -264,6 +264,11 @@ impl Standin {
     pub fn add_token(&self, token: &str, user: &str, groups: &[&str]) {
         let groups = groups.iter().map(|g| (*g).to_owned()).collect();
         self.shared.cluster.tokens.add(token, user, groups, None);
+    }
+
+    /// The UID and the extra fields of the owner of a registered token.
+    pub fn describe_owner(&self, token: &str, uid: &str, extra: serde_json::Value) {
+        self.shared.cluster.tokens.describe(token, uid, extra);
     }
 
     /// A signed service account token, registered, good for a year. The service account is created if it is missing.

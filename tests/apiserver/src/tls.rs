@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::FromDer;
 
 use crate::auth::Certificate;
+use crate::options::Options;
 use crate::pki::{Pair, Pki};
 
 /// Server side TLS of one stand-in.
@@ -25,7 +26,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 impl Tls {
-    pub(crate) fn new(pki: &Pki, serving: &Pair, alpn: &[&str]) -> Self {
+    pub(crate) fn new(pki: &Pki, serving: &Pair, options: &Options) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(pki.ca_der()).expect("own CA");
         let strict = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
@@ -35,10 +36,13 @@ impl Tls {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_client_cert_verifier(Arc::new(Lenient(strict.clone())))
+            .with_client_cert_verifier(Arc::new(Lenient {
+                strict: strict.clone(),
+                mandatory: options.demand_certificate,
+            }))
             .with_single_cert(serving.chain(), serving.key())
             .expect("serving pair");
-        config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        config.alpn_protocols = options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         Self {
             config: Arc::new(config),
             strict,
@@ -77,15 +81,18 @@ fn subject(leaf: &CertificateDer<'_>) -> (Option<String>, Vec<String>) {
 
 /// Lets every certificate through whose key the client holds.
 #[derive(Debug)]
-struct Lenient(Arc<dyn ClientCertVerifier>);
+struct Lenient {
+    strict: Arc<dyn ClientCertVerifier>,
+    mandatory: bool,
+}
 
 impl ClientCertVerifier for Lenient {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.strict.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -103,7 +110,7 @@ impl ClientCertVerifier for Lenient {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, signature)
+        self.strict.verify_tls12_signature(message, cert, signature)
     }
 
     fn verify_tls13_signature(
@@ -112,10 +119,10 @@ impl ClientCertVerifier for Lenient {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, signature)
+        self.strict.verify_tls13_signature(message, cert, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.strict.supported_verify_schemes()
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::body::{self, Sender};
 use crate::encode::{Encoder, End};
+use crate::gzip;
 use crate::kinds::Kind;
 use crate::selector::Selector;
 use crate::serve::{Answer, Call};
@@ -32,26 +33,39 @@ pub(crate) fn watch(call: &Call, kind: &'static Kind) -> Answer {
     let encoder = call.encoder(kind, true)?;
     let selector = call.selector(kind)?;
     let start = start(call)?;
-    let seconds = call.query.number("timeoutSeconds").map(Duration::from_secs);
+    // An int64 of seconds overflows a Go duration; here it is merely long.
+    let longest = Duration::from_secs(10 * 366 * 24 * 3600);
+    let seconds = call
+        .query
+        .number("timeoutSeconds")
+        .map(|s| Duration::from_secs(s).min(longest));
     let length = seconds
         .filter(|s| !s.is_zero())
         .unwrap_or(call.shared.options.watch_timeout);
     let (tx, stream) = body::channel();
-    let response = Response::builder()
+    let mut response = Response::builder()
         .status(StatusCode::OK)
-        .header(CONTENT_TYPE, encoder.form.watch_content_type())
-        .body(stream)
-        .expect("valid");
+        .header(CONTENT_TYPE, encoder.form.watch_content_type());
+    let bookmarks = call.query.truthy("allowWatchBookmarks");
+    let tells_its_end = bookmarks && matches!(start, Start::Initial(_));
+    let is_packed = tells_its_end && call.accepts_gzip() && call.shared.options.watch_list_compression;
+    if is_packed {
+        response = response
+            .header("Content-Encoding", "gzip")
+            .header("Vary", "Accept-Encoding");
+    }
+    let response = response.body(stream).expect("valid");
     let watcher = Watcher {
         shared: call.shared.clone(),
         scope: scope(call),
         encoder,
         selector,
-        bookmarks: call.query.truthy("allowWatchBookmarks"),
+        bookmarks,
         deadline: Instant::now() + length,
         length,
         tx,
         sent: 0,
+        member: is_packed.then(Vec::new),
     };
     call.shared.tasks.spawn(async move {
         let _ended = watcher.run(start).await;
@@ -135,7 +149,12 @@ struct Watcher {
     length: Duration,
     tx: Sender,
     sent: u64,
+    /// What is to be in the next gzip member; `None`: the stream is plain.
+    member: Option<Vec<u8>>,
 }
+
+/// So many initial events share a gzip member; the real one ends a member when no other event is ready.
+const BURST: u64 = 3;
 
 impl Watcher {
     async fn run(mut self, start: Start) -> Ended {
@@ -156,8 +175,29 @@ impl Watcher {
         self.shared.cluster.store.clone()
     }
 
-    async fn send(&mut self, bytes: Vec<u8>) -> Result<(), Ended> {
+    /// A plain event goes out at once, a packed one with its member.
+    async fn send(&mut self, mut bytes: Vec<u8>) -> Result<(), Ended> {
         self.sent += 1;
+        match &mut self.member {
+            None => self.pass(bytes).await,
+            Some(member) => {
+                member.append(&mut bytes);
+                Ok(())
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        match &mut self.member {
+            Some(member) if !member.is_empty() => {
+                let packed = gzip::flushed(&std::mem::take(member));
+                self.pass(packed).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn pass(&self, bytes: Vec<u8>) -> Result<(), Ended> {
         self.tx
             .send(Frame::data(Bytes::from(bytes)))
             .await
@@ -166,7 +206,11 @@ impl Watcher {
 
     async fn refuse(&mut self, status: &Status) -> Ended {
         let bytes = self.encoder.error(&status.value());
-        self.send(bytes).await.err().unwrap_or(Ended::Refused)
+        let sent = match self.send(bytes).await {
+            Ok(()) => self.flush().await,
+            gone => gone,
+        };
+        sent.err().unwrap_or(Ended::Refused)
     }
 
     /// Every object as ADDED, then the end bookmark; gives the revision of that state.
@@ -184,6 +228,9 @@ impl Watcher {
             if self.scope.covers(key) && self.selector.matches(object) {
                 let bytes = self.encoder.event("ADDED", object, self.sent == 0);
                 self.send(bytes).await?;
+                if self.sent.is_multiple_of(BURST) {
+                    self.flush().await?;
+                }
             }
         }
         if self.bookmarks {
@@ -194,7 +241,8 @@ impl Watcher {
 
     async fn bookmark(&mut self, revision: u64, end: End) -> Result<(), Ended> {
         let bytes = self.encoder.bookmark(revision, end, self.sent == 0);
-        self.send(bytes).await
+        self.send(bytes).await?;
+        self.flush().await
     }
 
     async fn follow(&mut self, mut cursor: u64) -> Result<(), Ended> {
@@ -226,6 +274,7 @@ impl Watcher {
                     self.send(bytes).await?;
                 }
             }
+            self.flush().await?;
             let may_mark = self.bookmarks && cursor <= store.revision();
             tokio::select! {
                 changed = news.changed() => { changed.map_err(|_| Ended::ClientGone)?; }

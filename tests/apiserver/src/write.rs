@@ -62,11 +62,16 @@ pub(crate) async fn update(mut call: Call, kind: &'static Kind) -> Answer {
         let message = "the name of the object does not match the name on the URL";
         return Err(Status::bad_request(message));
     }
+    let mut emptied = None;
     let made = change(&call, kind, &name, |old| {
         let old = old.ok_or_else(|| Status::not_found(kind, &name))?;
         check_revision(kind, &name, &object, old)?;
-        Ok(finished(merge_subresource(kind, &subresource, object, old)))
+        Ok(finished(
+            merge_subresource(kind, &subresource, object, old),
+            &mut emptied,
+        ))
     })?;
+    let made = emptied.map_or(made, Arc::new);
     Ok(call.respond(StatusCode::OK, &encoder.form, encoder.object(&made)))
 }
 
@@ -89,14 +94,19 @@ pub(crate) async fn patch(mut call: Call, kind: &'static Kind) -> Answer {
     let body = call.read_body().await?;
     let patch: Value = serde_json::from_slice(&body).map_err(|e| Status::bad_request(e.to_string()))?;
     let (name, subresource) = (call.info.name.clone(), call.info.subresource.clone());
+    let mut emptied = None;
     let made = change(&call, kind, &name, |old| {
         let old = old.ok_or_else(|| Status::not_found(kind, &name))?;
         let mut object = old.clone();
         merge(&mut object, &patch);
         check_uid(kind, &name, &patch["metadata"]["uid"], old)?;
         check_revision(kind, &name, &patch, old)?;
-        Ok(finished(merge_subresource(kind, &subresource, object, old)))
+        Ok(finished(
+            merge_subresource(kind, &subresource, object, old),
+            &mut emptied,
+        ))
     })?;
+    let made = emptied.map_or(made, Arc::new);
     Ok(call.respond(StatusCode::OK, &encoder.form, encoder.object(&made)))
 }
 
@@ -171,12 +181,13 @@ fn condemned(kind: &Kind, old: &Value, options: &Value) -> Option<Value> {
     Some(object)
 }
 
-/// An object whose last finalizer was taken away while it waited to be deleted is gone.
-fn finished(object: Value) -> Option<Value> {
+/// An object whose last finalizer was taken away while it waited to be deleted is gone; the answer has it without.
+fn finished(object: Value, emptied: &mut Option<Value>) -> Option<Value> {
     let meta = &object["metadata"];
     let waiting = meta["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let grace = meta["deletionGracePeriodSeconds"].as_u64().unwrap_or(0);
     if !meta["deletionTimestamp"].is_null() && !waiting && grace == 0 {
+        *emptied = Some(object);
         None
     } else {
         Some(object)

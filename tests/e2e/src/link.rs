@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -33,6 +34,15 @@ pub(crate) enum Mode {
 pub(crate) struct Link {
     address: SocketAddr,
     state: Arc<watch::Sender<State>>,
+    carried: Arc<AtomicU64>,
+}
+
+/// Where connections lead.
+#[derive(Clone)]
+struct Far {
+    address: SocketAddr,
+    /// Bytes there and back.
+    carried: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,16 +62,27 @@ impl Link {
             mode: Mode::Up,
             cuts: 0,
         });
-        tokio::spawn(accept(Some(listener), address, target, changes));
+        let carried = Arc::new(AtomicU64::new(0));
+        let far = Far {
+            address: target,
+            carried: carried.clone(),
+        };
+        tokio::spawn(accept(Some(listener), address, far, changes));
         Ok(Self {
             address,
             state: Arc::new(state),
+            carried,
         })
     }
 
     /// Where edgehold connects.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Bytes of TCP carried so far, both ways together.
+    pub(crate) fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Changes what the link does from now on.
@@ -87,7 +108,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn accept(
     mut listener: Option<TcpListener>,
     address: SocketAddr,
-    target: SocketAddr,
+    far: Far,
     mut changes: watch::Receiver<State>,
 ) {
     loop {
@@ -101,7 +122,7 @@ async fn accept(
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(AGAIN), if state.mode != Mode::Refuse && listener.is_none() => {}
             Ok((client, _)) = next(listener.as_ref()) => {
-                tokio::spawn(forward(client, target, state.cuts, changes.clone()));
+                tokio::spawn(forward(client, far.clone(), state.cuts, changes.clone()));
             }
         }
     }
@@ -115,18 +136,18 @@ async fn next(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, Soc
 }
 
 /// Carries one connection until either end, or a cut, ends it.
-async fn forward(client: TcpStream, target: SocketAddr, born: u64, changes: watch::Receiver<State>) {
+async fn forward(client: TcpStream, far: Far, born: u64, changes: watch::Receiver<State>) {
     let (mut ups, mut cuts) = (changes.clone(), changes.clone());
     let carried = async {
         wait_until_up(&mut ups).await;
-        let server = TcpStream::connect(target).await.ok()?;
+        let server = TcpStream::connect(far.address).await.ok()?;
         client.set_nodelay(true).ok()?;
         server.set_nodelay(true).ok()?;
         let (client_read, client_write) = client.into_split();
         let (server_read, server_write) = server.into_split();
         tokio::join!(
-            carry(client_read, server_write, changes.clone()),
-            carry(server_read, client_write, changes.clone()),
+            carry(client_read, server_write, &far.carried, changes.clone()),
+            carry(server_read, client_write, &far.carried, changes.clone()),
         );
         Some(())
     };
@@ -137,13 +158,19 @@ async fn forward(client: TcpStream, target: SocketAddr, born: u64, changes: watc
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut changes: watch::Receiver<State>) {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    carried: &AtomicU64,
+    mut changes: watch::Receiver<State>,
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         wait_until_up(&mut changes).await;
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
+        carried.fetch_add(length as u64, Ordering::Relaxed);
     }
     let _ = to.shutdown().await;
 }

@@ -1,7 +1,9 @@
-//! edgehold in front of a real kube-apiserver, with real clients: `cargo e2e [--keep] [--jobs N] [NAME...]`.
+//! edgehold in front of a real kube-apiserver, with real clients: `cargo e2e [--kubernetes 1.X] [--keep] [--jobs N]
+//! [--build-within MINUTES] [NAME...]`.
 //!
 //! Runs some scenarios at a time, each with a cluster and an edgehold of its own, and says how they went. What is missing
-//! on the machine (Go, binaries) skips the scenarios that need it, in one line; it is no failure.
+//! on the machine (Go, binaries) skips the scenarios that need it, in one line; it is no failure. `cargo e2e record` records
+//! the answers of an apiserver instead.
 
 mod cluster;
 mod kubectl;
@@ -10,8 +12,10 @@ mod network;
 mod node;
 mod process;
 mod random;
+mod record;
 mod scenarios;
 mod tools;
+mod versions;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,12 +25,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Cluster;
 use crate::process::ends_of_logs;
 use crate::scenarios::Scenario;
 use crate::tools::{Tool, Tools};
+use crate::versions::Versions;
 
 /// No scenario takes longer, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -48,20 +54,28 @@ enum Outcome {
     Skipped,
 }
 
+/// The word on the command line that has fixtures recorded.
+const RECORD: &str = "record";
+
 struct Arguments {
+    versions: Versions,
     keep: bool,
     jobs: usize,
+    /// No program is built after that.
+    deadline: Option<Instant>,
     chosen: Vec<Scenario>,
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
     if words.iter().any(|word| word == "--list") {
         Scenario::ALL
             .iter()
             .for_each(|scenario| println!("{}", scenario.as_str()));
         return ExitCode::SUCCESS;
     }
+    let is_recording = words.first().is_some_and(|word| word == RECORD);
+    words.drain(..usize::from(is_recording));
     let arguments = match Arguments::parse(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -69,6 +83,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if is_recording {
+        return match record::record(&arguments.versions) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{RECORD}: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let outcomes = run(&arguments).unwrap_or_else(|error| {
         println!("e2e: {error:#}");
         vec![Outcome::Failed; arguments.chosen.len()]
@@ -86,15 +109,24 @@ fn main() -> ExitCode {
 impl Arguments {
     fn parse(words: &[String]) -> anyhow::Result<Self> {
         let (mut keep, mut jobs, mut names) = (false, JOBS, Vec::new());
+        let (mut minor, mut deadline) = (None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--keep" => keep = true,
+                "--kubernetes" => minor = Some(words.next().map_or("", String::as_str)),
                 "--jobs" => {
                     let number = words.next().and_then(|word| word.parse().ok());
                     jobs = number.filter(|jobs| *jobs > 0).ok_or_else(|| {
                         anyhow::anyhow!("--jobs wants a number: how many scenarios run at a time")
                     })?;
+                }
+                "--build-within" => {
+                    let minutes = words.next().and_then(|word| word.parse::<u64>().ok());
+                    let minutes = minutes.context(
+                        "--build-within wants a number: the minutes in which programs may be built",
+                    )?;
+                    deadline = Some(Instant::now() + Duration::from_secs(60 * minutes));
                 }
                 name => names.push(name),
             }
@@ -107,7 +139,13 @@ impl Arguments {
             !chosen.is_empty(),
             "no scenario has such a name; --list names them"
         );
-        Ok(Self { keep, jobs, chosen })
+        Ok(Self {
+            versions: Versions::choose(minor)?,
+            keep,
+            jobs,
+            deadline,
+            chosen,
+        })
     }
 }
 
@@ -121,12 +159,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<Vec<Outcome>> {
                 .flat_map(|scenario| scenario.needs().iter().copied()),
         )
         .collect();
-    let mut tools = Tools::provide(&wanted.into_iter().collect::<Vec<_>>())?;
+    let wanted: Vec<Tool> = wanted.into_iter().collect();
+    let mut tools = Tools::provide(&arguments.versions, &wanted, arguments.deadline)?;
     if let Some(lack) = tools.lack(&BASE) {
         println!("skipped, all of it: {lack}");
         return Ok(vec![Outcome::Skipped; arguments.chosen.len()]);
     }
     tools.build_edgehold()?;
+    println!("Kubernetes {}", arguments.versions.chosen.release());
     let mut dir = tempfile::Builder::new().prefix("edgehold-e2e-").tempdir()?;
     let start = Instant::now();
     let outcomes = run_all(arguments, &tools, dir.path());

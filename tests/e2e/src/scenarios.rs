@@ -1,7 +1,9 @@
 //! What is tried, the longest first. Each scenario prints its steps.
 
+mod approver;
 mod bootstrap;
 mod convergence;
+mod coredns;
 mod failover;
 mod foreign;
 mod hollow_kubelet;
@@ -12,8 +14,10 @@ mod manifests;
 mod people;
 mod proxy;
 mod time_travel;
+mod wan_bytes;
 
 use crate::cluster::Cluster;
+use crate::node::Cut;
 use crate::tools::Tool;
 
 /// A scenario.
@@ -23,16 +27,22 @@ pub(crate) enum Scenario {
     Convergence,
     /// A kubelet and its pod live through an outage and restarts.
     HollowKubelet,
+    /// The same with a kubelet of the oldest version.
+    Skew,
     /// A leader-elected manager loses its lease offline and gets it back.
     Leader,
     /// A node joins and its certificate is renewed.
     Bootstrap,
+    /// Requests for certificates, honest and not, before the approver of the cluster.
+    Approver,
     /// Pages, compaction, restored snapshots.
     TimeTravel,
-    /// kube-rs and the Python client.
+    /// kube-rs, the Python client and fabric8.
     Foreign,
     /// kube-proxy keeps its services.
     Proxy,
+    /// CoreDNS answers for the cluster's names.
+    CoreDns,
     /// kubectl, online and offline.
     People,
     /// Two apiservers, of which one goes.
@@ -43,22 +53,28 @@ pub(crate) enum Scenario {
     Install,
     /// The manifests of examples/deploy.
     Manifests,
+    /// What a large list costs on the link.
+    WanBytes,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Convergence,
         Self::HollowKubelet,
+        Self::Skew,
         Self::Bootstrap,
         Self::Install,
+        Self::Approver,
         Self::TimeTravel,
         Self::Leader,
         Self::Failover,
         Self::Foreign,
         Self::Proxy,
+        Self::CoreDns,
         Self::People,
         Self::InCluster,
+        Self::WanBytes,
         Self::Manifests,
     ];
 
@@ -67,16 +83,20 @@ impl Scenario {
         match self {
             Self::Convergence => "convergence",
             Self::HollowKubelet => "hollow-kubelet",
+            Self::Skew => "skew",
             Self::Leader => "leader",
             Self::Bootstrap => "bootstrap",
+            Self::Approver => "approver",
             Self::TimeTravel => "time-travel",
             Self::Failover => "failover",
             Self::Foreign => "foreign",
             Self::Proxy => "kube-proxy",
+            Self::CoreDns => "coredns",
             Self::People => "kubectl",
             Self::InCluster => "in-cluster",
             Self::Install => "install",
             Self::Manifests => "manifests",
+            Self::WanBytes => "wan-bytes",
         }
     }
 
@@ -86,10 +106,12 @@ impl Scenario {
             Self::Convergence | Self::TimeTravel | Self::Failover | Self::InCluster => &[Tool::Client],
             Self::Bootstrap => &[Tool::KubeControllerManager, Tool::Kubemark, Tool::Client],
             Self::HollowKubelet => &[Tool::KubeControllerManager, Tool::Kubemark],
-            // kube-rs is in the runner; without Python its part is skipped.
-            Self::Foreign => &[],
+            Self::Skew => &[Tool::KubeControllerManager, Tool::OldKubemark],
+            // kube-rs is in the runner; the parts of others are skipped where they are not to be had.
+            Self::Foreign | Self::WanBytes => &[],
             Self::Leader => &[Tool::Manager],
             Self::Proxy => &[Tool::Proxy],
+            Self::CoreDns => &[Tool::CoreDns],
             Self::People => &[Tool::Kubectl, Tool::Client],
             Self::Install => &[
                 Tool::KubeControllerManager,
@@ -98,7 +120,7 @@ impl Scenario {
                 Tool::Kubectl,
                 Tool::Client,
             ],
-            Self::Manifests => &[Tool::KubeControllerManager, Tool::Kubectl],
+            Self::Manifests | Self::Approver => &[Tool::KubeControllerManager, Tool::Kubectl],
         }
     }
 
@@ -115,17 +137,21 @@ impl Scenario {
     pub(crate) async fn run(self, cluster: &mut Cluster) -> anyhow::Result<()> {
         match self {
             Self::Convergence => convergence::run(cluster).await,
-            Self::HollowKubelet => hollow_kubelet::run(cluster).await,
+            Self::HollowKubelet => hollow_kubelet::run(cluster, Tool::Kubemark, &Cut::ALL).await,
+            Self::Skew => hollow_kubelet::run(cluster, Tool::OldKubemark, &[Cut::Killed]).await,
             Self::Leader => leader::run(cluster).await,
             Self::Bootstrap => bootstrap::run(cluster).await,
+            Self::Approver => approver::run(cluster).await,
             Self::TimeTravel => time_travel::run(cluster).await,
             Self::Failover => failover::run(cluster).await,
             Self::Foreign => foreign::run(cluster).await,
             Self::Proxy => proxy::run(cluster).await,
+            Self::CoreDns => coredns::run(cluster).await,
             Self::People => people::run(cluster).await,
             Self::InCluster => in_cluster::run(cluster).await,
             Self::Install => install::run(cluster).await,
             Self::Manifests => manifests::run(cluster).await,
+            Self::WanBytes => wan_bytes::run(cluster).await,
         }
     }
 }

@@ -1,16 +1,18 @@
-//! Where the real programs come from: `KUBEBUILDER_ASSETS` if it is set, else built from `go.mod` into the user's cache.
+//! Where the real programs come from: `KUBEBUILDER_ASSETS` if it is set, else built from `versions/` into the user's cache.
 //!
-//! A program is built again only when `go.mod`, `go.sum`, the Go toolchain or its own sources change.
+//! A program is built again only when its version's files, the Go toolchain or its own sources change.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+
+use crate::versions::{Version, Versions, module};
 
 /// A program that scenarios need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +25,8 @@ pub(crate) enum Tool {
     KubeControllerManager,
     /// The hollow kubelet.
     Kubemark,
+    /// The hollow kubelet of the oldest version.
+    OldKubemark,
     /// The command line of people.
     Kubectl,
     /// Our own client on client-go.
@@ -31,6 +35,8 @@ pub(crate) enum Tool {
     Proxy,
     /// A manager on controller-runtime.
     Manager,
+    /// CoreDNS, driven line by line.
+    CoreDns,
 }
 
 impl Tool {
@@ -40,17 +46,43 @@ impl Tool {
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
             Self::KubeControllerManager => "kube-controller-manager",
-            Self::Kubemark => "kubemark",
+            Self::Kubemark | Self::OldKubemark => "kubemark",
             Self::Kubectl => "kubectl",
             Self::Client => "client",
             Self::Proxy => "proxy",
             Self::Manager => "manager",
+            Self::CoreDns => "coredns",
         }
     }
 
     /// Whether the program can be taken from `KUBEBUILDER_ASSETS`: ours have names that mean something else elsewhere.
     fn is_released(self) -> bool {
-        !matches!(self, Self::Client | Self::Proxy | Self::Manager)
+        !matches!(
+            self,
+            Self::OldKubemark | Self::Client | Self::Proxy | Self::Manager | Self::CoreDns
+        )
+    }
+
+    /// Whether the program is a module of its own, and so the same for every version of Kubernetes.
+    fn is_module(self) -> bool {
+        matches!(self, Self::Manager | Self::CoreDns)
+    }
+
+    /// What it is built from.
+    fn version(self, versions: &Versions) -> &Version {
+        match self {
+            _ if self.is_module() => &versions.newest,
+            Self::OldKubemark => &versions.oldest,
+            _ => &versions.chosen,
+        }
+    }
+
+    /// The directory of its sources.
+    fn sources(self) -> PathBuf {
+        match self {
+            _ if self.is_module() => module().join(self.as_str()),
+            _ => module().join("cmd").join(self.as_str()),
+        }
     }
 }
 
@@ -63,8 +95,13 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Finds or builds each of `wanted`. One that cannot be had is not an error here: it is said by [`Tools::lack`].
-    pub(crate) fn provide(wanted: &[Tool]) -> anyhow::Result<Self> {
+    /// Finds or builds each of `wanted`. One that cannot be had is not an error here, nor is one that is not built by
+    /// `deadline`: [`Tools::lack`] says it.
+    pub(crate) fn provide(
+        versions: &Versions,
+        wanted: &[Tool],
+        deadline: Option<Instant>,
+    ) -> anyhow::Result<Self> {
         let builder = Builder::new();
         let assets = env::var_os("KUBEBUILDER_ASSETS")
             .filter(|value| !value.is_empty())
@@ -80,7 +117,10 @@ impl Tools {
                     tools.paths.insert(tool, path);
                 }
                 (None, Ok(builder)) => {
-                    tools.paths.insert(tool, builder.build(tool)?);
+                    match builder.build(tool, tool.version(versions), deadline)? {
+                        Some(path) => tools.paths.insert(tool, path).map(drop),
+                        None => tools.missing.insert(tool, LATE.to_owned()).map(drop),
+                    };
                 }
                 (None, Err(reason)) => {
                     tools.missing.insert(tool, reason.clone());
@@ -137,11 +177,39 @@ pub(crate) fn cache() -> Result<PathBuf, String> {
     Ok(user.join("edgehold/e2e"))
 }
 
+/// Why a program is missing that could have been built.
+const LATE: &str = "it was not built in the time that --build-within leaves; what is compiled is kept";
+
+/// How long go may take to end what it compiles.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Runs go, and stops it at `deadline` as Ctrl-C does: what it compiles just then is ended and kept. `None`: it was stopped.
+fn by(deadline: Option<Instant>, command: &mut Command) -> anyhow::Result<Option<ExitStatus>> {
+    let mut child = command.spawn()?;
+    let Some(deadline) = deadline else {
+        return Ok(Some(child.wait()?));
+    };
+    let mut is_stopped = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status).filter(|_| !is_stopped));
+        }
+        let now = Instant::now();
+        if now >= deadline && !is_stopped {
+            is_stopped = true;
+            let interrupt = ["-INT", &child.id().to_string()];
+            Command::new("kill").args(interrupt).status().context("kill")?;
+        }
+        if now >= deadline + GRACE {
+            child.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 struct Builder {
-    module: PathBuf,
-    out: PathBuf,
+    cache: PathBuf,
     toolchain: String,
-    kubernetes: String,
 }
 
 impl Builder {
@@ -150,90 +218,68 @@ impl Builder {
         let toolchain = Command::new("go").arg("version").output();
         let toolchain =
             toolchain.map_err(|_| "no Go toolchain in PATH, and not in KUBEBUILDER_ASSETS".to_owned())?;
-        let module = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let versions =
-            std::fs::read_to_string(module.join("go.mod")).map_err(|error| format!("go.mod: {error}"))?;
-        let version = |module: &str| {
-            let line = versions
-                .lines()
-                .map(str::trim)
-                .find(|line| line.starts_with(module));
-            line.and_then(|line| line.split(' ').nth(1)).map(str::to_owned)
-        };
-        let kubernetes = version("k8s.io/kubernetes ").ok_or("go.mod names no k8s.io/kubernetes")?;
-        let etcd = version("go.etcd.io/etcd/server/v3 ").ok_or("go.mod names no etcd")?;
-        let cache = cache()?;
         Ok(Self {
-            module,
-            out: cache.join(format!("kubernetes-{kubernetes}+etcd-{etcd}")),
+            cache: cache()?,
             toolchain: String::from_utf8_lossy(&toolchain.stdout).trim().to_owned(),
-            kubernetes,
         })
     }
 
-    fn build(&self, tool: Tool) -> anyhow::Result<PathBuf> {
-        let (name, path) = (tool.as_str(), self.out.join(tool.as_str()));
-        let (stamp, stamp_path) = (self.stamp(tool)?, self.out.join(format!("{name}.stamp")));
+    /// `None`: it is not built by `deadline`.
+    fn build(
+        &self,
+        tool: Tool,
+        version: &Version,
+        deadline: Option<Instant>,
+    ) -> anyhow::Result<Option<PathBuf>> {
+        let (name, release) = (tool.as_str(), version.release());
+        let out = self.cache.join(format!("kubernetes-{release}"));
+        let (path, stamp_path) = (out.join(name), out.join(format!("{name}.stamp")));
+        let stamp = self.stamp(tool, version)?;
         if path.is_file() && std::fs::read_to_string(&stamp_path).is_ok_and(|old| old == stamp) {
-            return Ok(path);
+            return Ok(Some(path));
         }
-        println!(
-            "building {name} of Kubernetes {} (minutes the first time)",
-            self.kubernetes
-        );
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(None);
+        }
+        println!("building {name} of Kubernetes {release} (minutes the first time)");
         let start = Instant::now();
-        std::fs::create_dir_all(&self.out)?;
-        let sources = self.sources(tool);
-        let status = Command::new("go")
-            .current_dir(&sources)
+        std::fs::create_dir_all(&out)?;
+        let mut build = Command::new("go");
+        build
+            .current_dir(tool.sources())
             .env("CGO_ENABLED", "0")
-            .args(["build", "-ldflags", &self.link_flags(), "-o"])
-            .arg(&path)
-            .arg(".")
-            .status()
-            .context("go build")?;
+            // Nobody debugs them, and compiling takes an eighth less.
+            .args(["build", "-gcflags=all=-dwarf=false"])
+            .args(["-ldflags", &version.link_flags(), "-o"])
+            .arg(&path);
+        if !tool.is_module() {
+            let [file, _] = version.files();
+            build
+                .arg("-modfile")
+                .arg(file)
+                .args(["-tags", &version.build_tag()]);
+        }
+        let Some(status) = by(deadline, build.arg(".")).context("go build")? else {
+            println!("stopped building {name} after {} s", start.elapsed().as_secs());
+            return Ok(None);
+        };
         if !status.success() {
-            bail!("go build in {} failed", sources.display());
+            bail!("go build in {} failed", tool.sources().display());
         }
         std::fs::write(stamp_path, stamp)?;
         println!("built {name} in {} s", start.elapsed().as_secs());
-        Ok(path)
-    }
-
-    fn sources(&self, tool: Tool) -> PathBuf {
-        match tool {
-            Tool::Manager => self.module.join(tool.as_str()),
-            _ => self.module.join("cmd").join(tool.as_str()),
-        }
-    }
-
-    /// Programs report the release they are built from, as the released ones do; clients decide by it.
-    fn link_flags(&self) -> String {
-        let mut numbers = self.kubernetes.trim_start_matches('v').split('.');
-        let (major, minor) = (numbers.next().unwrap_or(""), numbers.next().unwrap_or(""));
-        let mut flags = "-s -w".to_owned();
-        for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
-            let version = [
-                ("gitVersion", self.kubernetes.as_str()),
-                ("gitMajor", major),
-                ("gitMinor", minor),
-            ];
-            for (name, value) in version {
-                flags.push_str(&format!(" -X {package}.{name}={value}"));
-            }
-        }
-        flags
+        Ok(Some(path))
     }
 
     /// Changes when the program has to be built again.
-    fn stamp(&self, tool: Tool) -> anyhow::Result<String> {
+    fn stamp(&self, tool: Tool, version: &Version) -> anyhow::Result<String> {
         let mut hasher = DefaultHasher::new();
         self.toolchain.hash(&mut hasher);
         let mut files = match tool {
-            Tool::Manager => Vec::new(),
-            _ => vec![self.module.join("go.mod"), self.module.join("go.sum")],
+            _ if tool.is_module() => Vec::new(),
+            _ => version.files().to_vec(),
         };
-        for entry in std::fs::read_dir(self.sources(tool))? {
+        for entry in std::fs::read_dir(tool.sources())? {
             files.push(entry?.path());
         }
         files.sort();

@@ -1,9 +1,12 @@
 //! What the runs begin with: recorded answers of a kube-apiserver, and what is not among them.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use edgehold::wire::watch::{FrameReader, read_event};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::input;
 use crate::targets::jwt;
@@ -54,6 +57,21 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
     all
 }
 
+/// The same bodies, each in two gzip members, behind a byte that says how they are cut.
+pub(crate) fn packed() -> Vec<Vec<u8>> {
+    let member = |data: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.flush().unwrap();
+        encoder.finish().unwrap()
+    };
+    let pack = |seed: Vec<u8>| {
+        let (begin, end) = seed.split_at(seed.len() / 3);
+        [&seed[..1], &member(begin), &member(end)].concat()
+    };
+    bodies().into_iter().map(pack).collect()
+}
+
 /// The frames of the recorded watches, and what else may be taken for one.
 pub(crate) fn events() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
@@ -96,4 +114,29 @@ fn hex(text: &str) -> Vec<u8> {
         .map(|digit| char::from(digit).to_digit(16).unwrap() as u8)
         .collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+/// Targets and what was accepted with them.
+pub(crate) fn requests() -> Vec<Vec<u8>> {
+    const TARGETS: [&str; 8] = [
+        "/api/v1/namespaces/shop/pods?labelSelector=app%3Dweb&limit=500&timeout=7s&resourceVersion=10",
+        "/api/v1/pods?allowWatchBookmarks=true&fieldSelector=spec.nodeName%3Dn&timeoutSeconds=9223372036854775807&watch=true",
+        "/api/v1/watch/namespaces/shop/pods/web-0?timeoutSeconds=336",
+        "/apis/apps/v1/namespaces/shop/deployments/web/scale?shape=new&pretty=true",
+        "/api/v1/nodes/edge-1?includeObject=None&resourceVersion=0",
+        "/apis/apps/v1/?timeout=32s",
+        "/openapi/v3/apis/apps/v1?hash=AB",
+        "/version/",
+    ];
+    const ACCEPTS: [&str; 3] = [
+        "application/vnd.kubernetes.protobuf;drop=metadata.managedFields,application/json;q=0.9;drop=metadata.managedFields",
+        "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+        "application/json;charset=utf-8, */*;q=0.5",
+    ];
+    let pairs = TARGETS
+        .iter()
+        .flat_map(|target| ACCEPTS.iter().map(move |accept| (target, accept)));
+    pairs
+        .map(|(target, accept)| format!("{target}\n{accept}").into_bytes())
+        .collect()
 }

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::random::Random;
-use crate::targets::{event, filter, frames, jwt, list, object, status, token};
+use crate::targets::{event, filter, frames, gunzip, jwt, list, object, request, status, token};
 use crate::{Outcome, corpus};
 
 type Check = fn(&[u8]) -> Outcome;
@@ -79,6 +79,11 @@ fn watch_frames() {
 }
 
 #[test]
+fn packed_streams() {
+    holds(gunzip::check, &corpus::packed());
+}
+
+#[test]
 fn lists() {
     holds(list::check, &corpus::bodies());
 }
@@ -86,6 +91,11 @@ fn lists() {
 #[test]
 fn objects() {
     holds(object::check, &corpus::bodies());
+}
+
+#[test]
+fn requests() {
+    holds(request::check, &corpus::requests());
 }
 
 #[test]

@@ -4,8 +4,10 @@
 pub mod event;
 pub mod filter;
 pub mod frames;
+pub mod gunzip;
 pub mod jwt;
 pub mod list;
 pub mod object;
+pub mod request;
 pub mod status;
 pub mod token;

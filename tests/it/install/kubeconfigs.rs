@@ -61,6 +61,32 @@ fn a_certificate_inside_the_kubeconfig_is_copied_out_with_its_key_private() {
 }
 
 #[test]
+fn of_tokens_from_a_plugin_it_is_said_what_works_and_what_does_not() {
+    let pki = Pki::new();
+    let node = Scratch::empty(&pki);
+    let pair = "    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem\n    client-key: /var/lib/kubelet/pki/kubelet-client-current.pem";
+    let with = kubelet_conf(&pki, SERVER);
+    assert!(with.contains(pair), "{with}");
+    for (user, plugin) in [
+        (
+            "    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      command: /usr/bin/aws-iam-authenticator\n      args: [token]",
+            "/usr/bin/aws-iam-authenticator",
+        ),
+        ("    auth-provider:\n      name: oidc", "oidc"),
+    ] {
+        node.write(KUBELET_CONF, &with.replace(pair, user), 0o600);
+        let said = node.done(&["install", "--dry-run"]);
+        for part in [
+            format!("the tokens that it gets from {plugin} are passed on"),
+            format!("shows a token from {plugin} that the cluster has accepted before"),
+            "rotateCertificates".to_owned(),
+        ] {
+            assert!(said.contains(&part), "{part}: {said}");
+        }
+    }
+}
+
+#[test]
 fn authorities_named_by_a_path_stay_a_path() {
     let node = Scratch::joined();
     let text = node.read(KUBELET_CONF);
@@ -195,4 +221,38 @@ fn the_proxy_of_a_kubeconfig_becomes_edgeholds_and_its_password_stays_private() 
     assert_eq!(node.kubeconfig(KUBELET_CONF).proxy_url.as_deref(), Some(url));
     node.write(KUBELET_CONF, &text, 0o600);
     assert_eq!(node.tree(), before);
+}
+
+#[test]
+fn a_server_below_a_path_with_another_name_in_its_certificate_is_taken_over_and_given_back() {
+    let node = Scratch::joined();
+    let url = "https://rancher.example/k8s/clusters/c-x";
+    let text = node.read(KUBELET_CONF);
+    let text = text.replacen("https://203.0.113.10:6443", url, 1);
+    let text = text.replacen("    server: ", "    tls-server-name: kubernetes\n    server: ", 1);
+    node.write(KUBELET_CONF, &text, 0o600);
+    let before = node.tree();
+    node.done(&["install"]);
+    let config = node.config();
+    assert_eq!(config.upstream.servers[0].original, url);
+    assert_eq!(config.upstream.servers[0].path, "/k8s/clusters/c-x");
+    assert_eq!(config.upstream.tls_server_name.as_deref(), Some("kubernetes"));
+    let pointed = node.kubeconfig(KUBELET_CONF);
+    assert_eq!(
+        pointed.tls_server_name, None,
+        "edgehold's certificate is for its address"
+    );
+    assert!(node.done(&["install"]).contains("nothing to do"));
+    node.done(&["uninstall"]);
+    assert_eq!(node.tree(), before);
+
+    // Without its backup the configuration knows.
+    node.done(&["install"]);
+    fs::remove_file(node.at("etc/kubernetes/kubelet.conf.edgehold-backup")).unwrap();
+    node.done(&["uninstall"]);
+    let back = node.kubeconfig(KUBELET_CONF);
+    assert_eq!(
+        (&*back.server, back.tls_server_name.as_deref()),
+        (url, Some("kubernetes"))
+    );
 }

@@ -1,5 +1,7 @@
 //! `--pods`, and certificates from the cluster.
 
+use edgehold::config::IssuerCredential;
+
 use super::*;
 
 #[test]
@@ -8,7 +10,7 @@ fn pods_are_served_at_an_address_of_their_own_with_a_certificate_from_the_cluste
     let before = node.tree();
     let said = node.done(&["install", "--pods"]);
     assert!(
-        said.contains("csr/approve.sh --address 127.0.0.1 --address 169.254.20.11 NAME, or kubectl certificate approve NAME"),
+        said.contains("edgehold approve --address 127.0.0.1 --address 169.254.20.11 NAME, or kubectl certificate approve NAME"),
         "{said}"
     );
     let config = node.config();
@@ -21,6 +23,11 @@ fn pods_are_served_at_an_address_of_their_own_with_a_certificate_from_the_cluste
     assert_eq!(tls.csr.as_ref().unwrap().client, "system:node:edge-1");
     assert!(tls.before.is_some(), "kubelet is served before the approval");
     assert!(config.listen.dummy_interface.is_some());
+    let reader = config.offline.issuer.credential.as_ref();
+    assert_eq!(
+        reader,
+        Some(&IssuerCredential::Client("system:node:edge-1".into()))
+    );
     let in_cluster = config.in_cluster.unwrap();
     assert_eq!(in_cluster.service_for, ["system:node:edge-1"]);
     assert_eq!(

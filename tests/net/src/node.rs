@@ -17,6 +17,8 @@ use crate::wire::{Conditions, Wire};
 const CLOUD: &str = "10.77.0.1";
 const UPLINK: &str = "10.77.0.2";
 const OUTSIDE: &str = "10.78.0.1";
+/// Somebody else out there.
+pub(crate) const NEIGHBOUR: &str = "10.78.0.9";
 const LISTEN: &str = "10.78.0.2:51003";
 
 const KUBELET: &str = "system:node:edge-1";
@@ -98,6 +100,11 @@ impl Node {
             .command(program)
             .args(["run", "--config"])
             .arg(config)
+            // Doubts are said at debug.
+            .env(
+                "EDGEHOLD_LOG",
+                "warn,edgehold=info,edgehold::upstream::link=debug",
+            )
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -120,10 +127,21 @@ impl Node {
         Ok(node)
     }
 
+    /// Where edgehold listens.
+    pub(crate) fn listens(&self) -> SocketAddr {
+        LISTEN.parse().expect("an address")
+    }
+
     /// kubelet, to edgehold.
     pub(crate) fn client(&self) -> Client {
-        let address = LISTEN.parse().expect("an address");
-        Client::new(address, self.api.ca_pem(), Some(&self.kubelet))
+        let client = Client::new(self.listens(), self.api.ca_pem(), Some(&self.kubelet));
+        client.from_address(OUTSIDE.parse().expect("an address"))
+    }
+
+    /// Somebody else without a certificate, to edgehold.
+    pub(crate) fn stranger(&self) -> Client {
+        let client = Client::new(self.listens(), self.api.ca_pem(), None);
+        client.from_address(NEIGHBOUR.parse().expect("an address"))
     }
 
     /// Waits until a line with this text was logged after a moment, and gives its own.
@@ -158,10 +176,14 @@ impl Node {
         last.map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n")
     }
 
-    /// Open files and sockets of edgehold, and KiB of resident memory.
+    /// Open sockets of edgehold, and KiB of resident memory. Files are not counted: each view that is written to has one.
     pub(crate) fn usage(&self) -> anyhow::Result<(usize, u64)> {
         let pid = self.edgehold.id();
-        let files = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok);
+        let targets = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let sockets = targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let resident = status
             .lines()
@@ -173,7 +195,7 @@ impl Node {
                     .ok()
             })
             .context("VmRSS")?;
-        Ok((files, resident))
+        Ok((sockets, resident))
     }
 
     /// Breaks or heals the way to the cloud.
@@ -212,6 +234,7 @@ async fn lay(edge: &Edge, seed: u64) -> anyhow::Result<Wire> {
         "link add clients0 type veth peer name local0 netns {pid}"
     ))?;
     namespace::ip(&format!("addr add {OUTSIDE}/24 dev clients0"))?;
+    namespace::ip(&format!("addr add {NEIGHBOUR}/24 dev clients0"))?;
     namespace::ip("link set clients0 up")?;
     let (address, _) = LISTEN.split_once(':').context("a port")?;
     edge.ip(&format!("addr add {address}/24 dev local0"))?;

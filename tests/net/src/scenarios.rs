@@ -4,6 +4,7 @@ mod away;
 mod bad;
 mod crowd;
 mod flapping;
+mod flood;
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,16 +32,18 @@ pub(crate) enum Scenario {
     Narrow,
     Flapping,
     Crowd,
+    Flood,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Refused,
         Self::BlackHole,
         Self::Lossy,
         Self::Narrow,
         Self::Flapping,
         Self::Crowd,
+        Self::Flood,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -51,6 +54,7 @@ impl Scenario {
             Self::Narrow => "narrow",
             Self::Flapping => "flapping",
             Self::Crowd => "crowd",
+            Self::Flood => "flood",
         }
     }
 
@@ -67,6 +71,9 @@ impl Scenario {
             }
             Self::Narrow => "64 kbit/s: a large list arrives whole, others are not starved, never offline",
             Self::Flapping => "three seconds up, three seconds down: no event lost or twice, nothing leaks",
+            Self::Flood => {
+                "20,000 connects, 2,000 streams and slow handshakes of one address: kubelet's p99 at most doubles"
+            }
             Self::Crowd => "500 watches and 2,000 requests a second share one transport",
         }
     }
@@ -76,9 +83,10 @@ impl Scenario {
         match (self, mode) {
             (Self::Lossy, Mode::Strict) => Duration::from_secs(600),
             (Self::Flapping, Mode::Strict) => Duration::from_secs(120),
-            (Self::Crowd, Mode::Strict) => Duration::from_secs(20),
+            (Self::Crowd | Self::Flood, Mode::Strict) => Duration::from_secs(20),
             (Self::Lossy | Self::Flapping, Mode::Quick) => Duration::from_secs(45),
             (Self::Crowd, Mode::Quick) => Duration::from_secs(5),
+            (Self::Flood, Mode::Quick) => Duration::from_secs(10),
             (Self::Refused | Self::BlackHole | Self::Narrow, _) => Duration::from_secs(30),
         }
     }
@@ -92,6 +100,7 @@ impl Scenario {
             Self::Narrow => bad::narrow(&node, figures).await,
             Self::Flapping => flapping::flapping(&node, self.length(mode), figures).await,
             Self::Crowd => crowd::crowd(&node, self.length(mode), figures).await,
+            Self::Flood => flood::flood(&node, self.length(mode), figures).await,
         };
         outcome.map_err(|error| error.context(format!("edgehold's log ends with\n{}", node.last_lines())))
     }

@@ -101,8 +101,21 @@ async fn bodies_above_the_threshold_are_compressed_if_the_client_likes() {
     let mut text = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed.body[..]), &mut text).unwrap();
     assert_eq!(text, plain.body);
-    let small = client.header("accept-encoding", "gzip").get("/api/v1/pods").await;
+    let small = client
+        .clone()
+        .header("accept-encoding", "gzip")
+        .get("/api/v1/pods")
+        .await;
     assert_eq!(small.header("content-encoding"), "");
+    let weighted = client
+        .header("accept-encoding", "gzip;q=1")
+        .get("/api/v1/configmaps")
+        .await;
+    assert_eq!(
+        weighted.header("content-encoding"),
+        "",
+        "only the bare word is known"
+    );
 }
 
 #[tokio::test]

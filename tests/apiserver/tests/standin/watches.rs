@@ -1,6 +1,8 @@
+use std::io::Read;
 use std::time::Duration;
 
 use apiserver_standin::{Options, Standin};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::{config_map, start};
@@ -184,4 +186,69 @@ async fn a_protobuf_watch_is_framed_and_says_so() {
     let length = u32::from_be_bytes(answer.body[..4].try_into().unwrap()) as usize;
     assert_eq!(answer.body.len(), 4 + length);
     assert!(answer.body[4..].starts_with(b"\x0a\x05ADDED\x12"));
+}
+
+/// The members of a gzip stream that has so many.
+async fn members(body: &mut hyper::body::Incoming, count: usize) -> Vec<String> {
+    let (mut packed, mut members) = (Vec::new(), Vec::new());
+    while members.len() < count {
+        let frame = body.frame().await.unwrap().unwrap();
+        packed.extend_from_slice(&frame.into_data().unwrap());
+        members.clear();
+        let mut rest = &packed[..];
+        while !rest.is_empty() {
+            let mut member = flate2::bufread::GzDecoder::new(rest);
+            let mut text = String::new();
+            if member.read_to_string(&mut text).is_err() {
+                break;
+            }
+            rest = member.into_inner();
+            members.push(text);
+        }
+    }
+    members
+}
+
+#[tokio::test]
+async fn a_watch_list_is_compressed_with_one_member_a_flush_for_who_accepts_it() {
+    let (api, client) = start(Options::default());
+    for name in ["a", "b", "c", "d"] {
+        label(&api, name, "1");
+    }
+    let client = client.header("accept-encoding", "deflate, gzip");
+    let mut connection = client.connect().await.unwrap();
+    let initial = "/api/v1/configmaps?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+    let watch_list = format!("{initial}&allowWatchBookmarks=true");
+    let legacy = "/api/v1/configmaps?watch=true&resourceVersion=0&allowWatchBookmarks=true";
+    for target in [&watch_list, legacy] {
+        let response = connection.open("GET", target, "").await.unwrap();
+        assert_eq!(response.headers()["content-encoding"], "gzip", "{target}");
+        assert_eq!(response.headers()["vary"], "Accept-Encoding");
+        let mut body = response.into_body();
+        let read = members(&mut body, 2).await;
+        let lines: Vec<usize> = read.iter().map(|member| member.lines().count()).collect();
+        assert_eq!(lines, [3, 2], "{read:?}");
+        assert!(read[1].contains("initial-events-end"));
+        label(&api, "e", target);
+        let read = members(&mut body, 1).await;
+        assert!(
+            read[0].lines().count() == 1 && read[0].contains(r#""name":"e""#),
+            "{read:?}"
+        );
+        api.delete("ConfigMap", "n", "e");
+    }
+    for target in [
+        initial,
+        "/api/v1/configmaps?watch=true&resourceVersion=101&allowWatchBookmarks=true",
+    ] {
+        let plain = connection.open("GET", target, "").await.unwrap();
+        assert!(!plain.headers().contains_key("content-encoding"), "{target}");
+    }
+    let (_api, before) = start(Options {
+        watch_list_compression: false,
+        ..Options::default()
+    });
+    let mut connection = before.header("accept-encoding", "gzip").connect().await.unwrap();
+    let plain = connection.open("GET", &watch_list, "").await.unwrap();
+    assert!(!plain.headers().contains_key("content-encoding"), "before 1.37");
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/cri-streaming/pkg/streaming"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
 // kubelet serves what the apiserver asks a kubelet for on behalf of people. The streams are those of container runtimes; what
@@ -24,9 +22,7 @@ func kubelet(arguments []string) func([]string) any {
 	key := flags.String("key", "", "its key")
 	_ = flags.Parse(arguments)
 
-	config := streaming.DefaultConfig
-	config.Addr = *address
-	streams, err := streaming.NewServer(config, container{})
+	streams, err := newStreams(*address, container{})
 	check(err)
 	go func() {
 		log.Fatal(http.ListenAndServeTLS(*address, *cert, *key, &node{streams}))
@@ -35,7 +31,7 @@ func kubelet(arguments []string) func([]string) any {
 }
 
 type node struct {
-	streams streaming.Server
+	streams streams
 }
 
 // ServeHTTP knows /containerLogs, /exec, /attach and /portForward, each followed by namespace, pod and container.
@@ -97,7 +93,7 @@ func writeLog(w http.ResponseWriter, r *http.Request, follow bool) {
 // container is any container: a command is repeated on standard output, what comes in goes out, a port is an echo.
 type container struct{}
 
-func (container) Exec(_ context.Context, id string, command []string, in io.Reader, out, err io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
+func (container) Exec(_ context.Context, id string, command []string, in io.Reader, out, err io.WriteCloser, _ bool, _ <-chan terminalSize) error {
 	_, _ = fmt.Fprintf(out, "%s runs %s\n", id, strings.Join(command, " "))
 	if err != nil {
 		_, _ = fmt.Fprintln(err, "nothing is wrong")
@@ -108,7 +104,7 @@ func (container) Exec(_ context.Context, id string, command []string, in io.Read
 	return nil
 }
 
-func (c container) Attach(ctx context.Context, id string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+func (c container) Attach(ctx context.Context, id string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan terminalSize) error {
 	return c.Exec(ctx, id, []string{"what it ran already"}, in, out, err, tty, resize)
 }
 

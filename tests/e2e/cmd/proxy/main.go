@@ -28,7 +28,6 @@ import (
 	"k8s.io/klog/v2"
 	proxyapp "k8s.io/kubernetes/cmd/kube-proxy/app"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
-	kubeproxy "k8s.io/kubernetes/pkg/proxy"
 	proxyconfigapi "k8s.io/kubernetes/pkg/proxy/apis/config"
 )
 
@@ -56,17 +55,17 @@ func main() {
 
 func run(client kubernetes.Interface, name string, known *recorder) {
 	ctx := context.Background()
-	const resync = 15 * time.Minute
+	config := &proxyconfigapi.KubeProxyConfiguration{
+		Mode:             proxyconfigapi.ProxyMode("fake"),
+		ConfigSyncPeriod: metav1.Duration{Duration: 15 * time.Minute},
+	}
 	// As in kube-proxy, nothing starts before the node is known.
-	node, err := kubeproxy.NewNodeManager(ctx, client, resync, name, false)
+	node, err := newNodeManager(ctx, client, name, config)
 	check(err)
 	known.node()
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	server := &proxyapp.ProxyServer{
-		Config: &proxyconfigapi.KubeProxyConfiguration{
-			Mode:             proxyconfigapi.ProxyMode("fake"),
-			ConfigSyncPeriod: metav1.Duration{Duration: resync},
-		},
+		Config:      config,
 		Client:      client,
 		Proxier:     known,
 		Broadcaster: broadcaster,

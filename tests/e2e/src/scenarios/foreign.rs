@@ -1,13 +1,17 @@
-//! Clients that are not client-go: kube-rs in this process, and the Python client in a virtual environment of its own. Both
-//! come as pods do, with a service account token.
+//! Clients that are not client-go: kube-rs in this process, the Python client and fabric8's in processes of their own. All
+//! come as pods do, with a service account token. One that cannot be had here is skipped, and the others are tried.
 
+mod driven;
+mod fabric8;
 mod kube_rs;
 mod python;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
+use tokio::process::Command;
 
 use super::{Skip, step};
 use crate::cluster::Cluster;
@@ -21,11 +25,14 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     let mut node = Node::start(cluster, "node", &[]).await?;
     let token = token(cluster, &node).await?;
     let rust = kube_rs::Client::new(cluster, &node, &token).await?;
-    let python = python::Client::start(cluster, &node, &token).await;
-    let (mut python, skip) = match python {
-        Ok(python) => (Some(python), None),
-        Err(error) => (None, Some(error.downcast::<Skip>()?)),
-    };
+    let mut skips = Vec::new();
+    let mut others = Vec::new();
+    for other in Other::ALL {
+        match other.start(cluster, &node, &token).await {
+            Ok(client) => others.push((other, client)),
+            Err(error) => skips.push(format!("{}: {}", other.as_str(), error.downcast::<Skip>()?)),
+        }
+    }
     let mut last = "settings".to_owned();
     for cut in Cut::ALL {
         step(format!(
@@ -33,8 +40,8 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
             cut.as_str()
         ));
         rust.online(&last).await?;
-        if let Some(python) = &mut python {
-            python.online(&last).await?;
+        for (_, other) in &mut others {
+            other.online(&last).await?;
         }
         node.go_offline(cluster, cut).await?;
         for restart in [false, true] {
@@ -42,20 +49,72 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
                 node.kill_and_launch(cluster).await?;
             }
             rust.offline(&last).await?;
-            if let Some(python) = &mut python {
-                python.offline(&last).await?;
+            for (_, other) in &mut others {
+                other.offline(&last).await?;
             }
+        }
+        for (other, _) in &others {
+            // One that begins while the cloud is away, at an edgehold that has, too.
+            let mut begun = other.start(cluster, &node, &token).await?;
+            begun.sees(&last).await?;
         }
         node.cloud_without_node(cluster).await?;
         last = format!("during-{}", cut.as_str().replace(' ', "-"));
         create(cluster, &last).await?;
         node.go_online(cluster).await?;
         rust.sees(&last).await?;
-        if let Some(python) = &mut python {
-            python.sees(&last).await?;
+        for (_, other) in &mut others {
+            other.sees(&last).await?;
         }
     }
-    skip.map_or(Ok(()), |skip| Err(skip.into()))
+    if skips.is_empty() {
+        return Ok(());
+    }
+    Err(Skip(skips.join("; ")).into())
+}
+
+/// A client in a process of its own.
+#[derive(Clone, Copy)]
+enum Other {
+    Python,
+    Fabric8,
+}
+
+impl Other {
+    const ALL: [Self; 2] = [Self::Python, Self::Fabric8];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Fabric8 => "fabric8",
+        }
+    }
+
+    async fn start(self, cluster: &Cluster, node: &Node, token: &Path) -> anyhow::Result<driven::Client> {
+        let command = match self {
+            Self::Python => python::command().await?,
+            Self::Fabric8 => fabric8::command().await?,
+        };
+        driven::Client::start(self.as_str(), command, cluster, node, token)
+    }
+}
+
+/// Without a network, Maven and pip may try again for very long.
+const LONGEST_MAKING: Duration = Duration::from_secs(600);
+
+/// Runs a command that makes something here. [`Skip`]: there is no such program, or it fails; its last line says why.
+async fn made(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let made = tokio::time::timeout(LONGEST_MAKING, command.kill_on_drop(true).output()).await;
+    let made = made.map_err(|_| Skip(format!("{program} has not ended after {LONGEST_MAKING:?}")))?;
+    let made = made.map_err(|error| Skip(format!("{program} is missing: {error}")))?;
+    if made.status.success() {
+        return Ok(());
+    }
+    let said = [made.stderr, made.stdout].concat();
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    Err(Skip(format!("{program}: {}", last.unwrap_or_default())).into())
 }
 
 async fn create(cluster: &Cluster, name: &str) -> anyhow::Result<()> {

@@ -1,8 +1,11 @@
 //! A kubelet (a real one over a container runtime that only pretends) joins through edgehold and runs a pod. The cloud
 //! goes away, kubelet and edgehold are killed and started again: the pod stays, and is the same when the cloud is back.
+//!
+//! With the kubelet of the oldest version it is the scenario `skew`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -26,12 +29,13 @@ const WORD_IN_JSON: &str = "b3Blbi1zZXNhbWUtMDQ1MQ";
 /// Within so many seconds of its start, and offline, kubelet runs its pod again.
 const AGAIN: u64 = 60;
 
-pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
+/// With this kubelet, and for these cuts, of which one must be [`Cut::Killed`].
+pub(super) async fn run(cluster: &mut Cluster, kubelet: Tool, cuts: &[Cut]) -> anyhow::Result<()> {
     cluster.controllers(&[]).await?;
     let pair = cluster.pki().client(Some(KUBELET), &["system:nodes"]);
     let mut node = Node::start(cluster, "hollow-kubelet", &[(KUBELET, &pair)]).await?;
     let mut kubelet = Kubelet {
-        program: cluster.tools().path(Tool::Kubemark).to_owned(),
+        program: cluster.tools().path(kubelet).to_owned(),
         kubeconfig: cluster.kubeconfig("kubelet", node.address, &pair)?,
         dir: node.dir().to_owned(),
         port: free_address()?,
@@ -73,13 +77,20 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     })
     .await?;
 
-    for cut in Cut::ALL {
+    step("kubelet is killed and started again with the link up, to see how long it takes");
+    let online = kubelet.restart(&uid).await?;
+    for &cut in cuts {
         step(format!(
             "the cloud goes away ({}); kubelet is killed and started again offline, and starts the pod again",
             cut.as_str()
         ));
         node.go_offline(cluster, cut).await?;
-        kubelet.restart(&uid).await?;
+        let offline = kubelet.restart(&uid).await?;
+        step(format!(
+            "kubelet ran its pod {:.1} s after a start offline, {:.1} s after one with the link up",
+            offline.as_secs_f64(),
+            online.as_secs_f64()
+        ));
 
         step("edgehold is killed and started again offline, kubelet after it");
         if cut == Cut::Killed {
@@ -297,12 +308,14 @@ impl Kubelet {
         self.process.as_mut().map_or(Ok(()), Process::check)
     }
 
-    /// Kills it, starts it again, and waits until it runs the pod, which is what may take a minute.
-    async fn restart(&mut self, uid: &str) -> anyhow::Result<()> {
+    /// Kills it, starts it again, and waits until it runs the pod, which is what may take a minute; gives the time.
+    async fn restart(&mut self, uid: &str) -> anyhow::Result<Duration> {
         self.kill().await?;
+        let start = Instant::now();
         self.start()?;
         self.wait_running().await?;
-        self.wait_pod(uid, "Running").await
+        self.wait_pod(uid, "Running").await?;
+        Ok(start.elapsed())
     }
 
     /// Waits until kubelet itself lists the pod in this phase.

@@ -1,4 +1,4 @@
-//! A new user's first hour: a node as kubeadm leaves it, `edgehold install --pods`, one approval by `approve.sh`. Then kubelet, kube-proxy
+//! A new user's first hour: a node as kubeadm leaves it, `edgehold install --pods`, one approval by `edgehold approve`. Then kubelet, kube-proxy
 //! and a pod with InClusterConfig go through edgehold, on- and offline, and `edgehold uninstall` leaves everything as it was.
 //!
 //! The node is a root directory in a network namespace (`machine`), its systemd is this test (`systemd`). kubelet says
@@ -116,7 +116,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         "{answer}"
     );
 
-    step("one approval: approve.sh looks at the request, and approves it");
+    step("one approval: edgehold looks at the request, and approves it");
     approver.approve(cluster).await?;
     until("the pod is served", 60, async || {
         systemd.check()?;

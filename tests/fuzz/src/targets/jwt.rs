@@ -34,7 +34,7 @@ pub fn check(data: &[u8]) -> Outcome {
         return outcome;
     };
     let mut memory = TokenMemory::new(&NodeKey::from_bytes([7; 32]));
-    let accepted = memory.accepted(&token, SystemTime::UNIX_EPOCH).principal;
+    let accepted = memory.accepted(&token, None, SystemTime::UNIX_EPOCH).principal;
     assert_eq!(memory.candidate(&token), accepted);
     match accepted.kind() {
         PrincipalKind::ServiceAccount { namespace, name, uid } => {

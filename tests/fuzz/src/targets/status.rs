@@ -2,7 +2,7 @@
 
 use crate::{Outcome, input};
 use edgehold::kube::media::Encoding;
-use edgehold::wire::status::{StatusFields, encode_status, read_status};
+use edgehold::wire::status::{StatusDetails, StatusFields, encode_status, read_status};
 
 /// The check.
 pub fn check(data: &[u8]) -> Outcome {
@@ -16,6 +16,11 @@ pub fn check(data: &[u8]) -> Outcome {
         code: read.code,
         reason: &read.reason,
         message: &read.message,
+        details: Some(StatusDetails {
+            name: &read.name,
+            kind: &read.kind,
+            ..StatusDetails::default()
+        }),
         ..StatusFields::default()
     };
     for encoding in [Encoding::Json, Encoding::Protobuf, Encoding::Cbor] {

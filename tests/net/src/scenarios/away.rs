@@ -19,6 +19,9 @@ const CACHED: Duration = Duration::from_millis(10);
 /// `upstream.responseTimeout`, whose default the node has.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// `upstream.probe.timeout`, likewise.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Watches are live again so soon after the link is.
 const LIVE_AGAIN: Duration = Duration::from_secs(3);
 
@@ -41,6 +44,13 @@ pub(super) async fn black_hole(node: &Node, figures: &mut Figures) -> anyhow::Re
     node.set(Conditions::BLACK_HOLE);
     let noticed = node.logged_since(began, DOUBTED).await? - began;
     figures.promise("noticed by idle watches alone", noticed, Duration::from_secs(5));
+    // The probe is given its time before the cache answers; what comes later waits for nothing.
+    let first = cached_read(node).await?;
+    figures.promise(
+        "first read after that",
+        first,
+        PROBE_TIMEOUT + Duration::from_millis(500),
+    );
     cached_reads(node, figures).await?;
     put(node, "shop", "while-away", "x");
     let back = Instant::now();
@@ -53,7 +63,7 @@ pub(super) async fn black_hole(node: &Node, figures: &mut Figures) -> anyhow::Re
     figures.promise(
         "first read into a black hole",
         first,
-        RESPONSE_TIMEOUT + Duration::from_millis(500),
+        RESPONSE_TIMEOUT + PROBE_TIMEOUT + Duration::from_millis(500),
     );
     cached_reads(node, figures).await?;
     node.logged_since(began, OFFLINE).await?;

@@ -17,7 +17,7 @@ pub(super) async fn flapping(node: &Node, length: Duration, figures: &mut Figure
     for number in 0..WATCHES {
         watches.push(Watching::start(&node.client(), &namespace(number), "100").await?);
     }
-    let (files, memory) = node.usage()?;
+    let (sockets, memory) = node.usage()?;
     let began = Instant::now();
     let mut written = 0;
     while began.elapsed() < length {
@@ -45,11 +45,11 @@ pub(super) async fn flapping(node: &Node, length: Duration, figures: &mut Figure
             events.iter().map(|event| &event.name).collect::<Vec<_>>()
         );
     }
-    let sorted_out = settled(node, files).await?;
+    let sorted_out = settled(node, sockets).await?;
     figures.note("events for each of 20 watches", written);
     figures.note(
-        "files and sockets before and after",
-        format_args!("{files}, {sorted_out}"),
+        "sockets before and after",
+        format_args!("{sockets}, {sorted_out}"),
     );
     figures.note(
         "resident before and after",
@@ -66,10 +66,7 @@ async fn settled(node: &Node, before: usize) -> anyhow::Result<usize> {
         if now <= before + 4 {
             return Ok(now);
         }
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "{now} files and sockets are open, {before} were"
-        );
+        anyhow::ensure!(Instant::now() < deadline, "{now} sockets are open, {before} were");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The one approval: the real `approve.sh` with the rights of `rbac.yaml` and no other, under the real `policy.yaml`.
+//! The one approval: the real `edgehold approve` with the rights of `rbac.yaml` and no other, under the real `policy.yaml`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -20,8 +20,7 @@ const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
 /// Who approves.
 pub(super) struct Approver {
-    /// Has kubectl.
-    path: PathBuf,
+    edgehold: PathBuf,
     kubeconfig: PathBuf,
 }
 
@@ -56,14 +55,10 @@ impl Approver {
             })
         })
         .await?;
-        let path = tools
-            .path(Tool::Kubectl)
-            .parent()
-            .context("kubectl's directory")?
-            .to_owned();
+        let edgehold = tools.edgehold().to_owned();
         let pair = pki.client(Some("approver"), &[]);
         let kubeconfig = cluster.kubeconfig("approver", cluster.address(), &pair)?;
-        Ok(Self { path, kubeconfig })
+        Ok(Self { edgehold, kubeconfig })
     }
 
     /// Waits for edgehold's request and has it approved; nothing else passes.
@@ -87,7 +82,7 @@ impl Approver {
         let all = format!("--address 127.0.0.1 --address {LOCAL}");
         self.refuses(
             &format!("--address 127.0.0.1 {name}"),
-            &format!("it asks for IP Address:{LOCAL}"),
+            &format!("it asks for {LOCAL:?}"),
         )
         .await?;
 
@@ -100,13 +95,13 @@ impl Approver {
         .await?;
         self.refuses(
             &format!("{all} edgehold-serving-edge-1-forged"),
-            "it asks for IP Address:203.0.113.9",
+            "it asks for \"203.0.113.9\"",
         )
         .await?;
         forge(cluster, "edgehold-serving-edge-1-v6", "DNS:kubernetes,IP:fd00::b").await?;
         self.refuses(
             &format!("{all} edgehold-serving-edge-1-v6"),
-            "it asks for IP Address:FD00:",
+            "it asks for \"fd00::b\"",
         )
         .await?;
         let said = self
@@ -136,7 +131,7 @@ impl Approver {
             request["status"]["conditions"][0]["type"] == "Approved",
             "{request}"
         );
-        self.refuses(&format!("{all} {name}"), "already decided: Approved")
+        self.refuses(&format!("{all} {name}"), "already decided: \"Approved\"")
             .await?;
         let forged = cluster
             .read(&format!("{REQUESTS}/edgehold-serving-edge-1-forged"))
@@ -149,17 +144,15 @@ impl Approver {
         let said = self.run(arguments).await?;
         ensure!(
             !said.success && said.err.contains(why),
-            "approve.sh {arguments}, expected {why:?}: {said:?}"
+            "approve {arguments}, expected {why:?}: {said:?}"
         );
         Ok(())
     }
 
     async fn run(&self, arguments: &str) -> anyhow::Result<Said> {
-        let old = std::env::var("PATH").unwrap_or_default();
-        let output = Command::new("bash")
-            .arg(deploy().join("csr/approve.sh"))
+        let output = Command::new(&self.edgehold)
+            .arg("approve")
             .args(arguments.split(' '))
-            .env("PATH", format!("{}:{old}", self.path.display()))
             .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::null())
             .kill_on_drop(true)

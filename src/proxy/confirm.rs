@@ -1,0 +1,95 @@
+//! Whether a 403 stands. It withdraws at once what its caller had read. But for some seconds an apiserver that has just started
+//! says it to kubelets of whatever their pods use, until its node authorizer knows the pods; and the client may not ask again before
+//! the link is lost. So edgehold asks again by itself, with the client's own credential, and what it is given then is kept as
+//! if the client had asked.
+//!
+//! Invariant: between a 403 and the next answer with content nothing of it is told to anybody. Nothing is asked where nothing was
+//! withdrawn: who asks in vain all the time costs no more than before.
+
+use std::time::Duration;
+
+use http::{StatusCode, response};
+
+use crate::cache::Answer;
+use crate::runtime::author::is_from_apiserver;
+use crate::runtime::jitter;
+use crate::runtime::shares::{Share, Shares};
+use crate::upstream::LinkState;
+
+use super::exchange::Exchange;
+use super::watch::{List, drained};
+
+/// Seconds before each question, and up to a quarter more. An authorizer that has not caught up by then is not about to.
+const PAUSES: [u64; 5] = [1, 2, 4, 8, 15];
+
+/// For so long a client's 403 waits to hear whether there is anything to ask about.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Refusals at a time that are asked about; nobody has more of them than are left for all others.
+const AT_ONCE: usize = 64;
+
+/// The refusals that are asked about.
+pub(super) struct Confirmations(Shares);
+
+/// A 403 that takes something away.
+pub(super) struct Doubt {
+    list: List,
+    _one: Share,
+}
+
+impl Confirmations {
+    pub(super) fn new() -> Self {
+        Self(Shares::new(AT_ONCE))
+    }
+}
+
+impl Doubt {
+    /// Of an answer whose body has not been read yet: that withdraws.
+    pub(super) async fn of(exchange: &Exchange, head: &response::Parts) -> Option<Self> {
+        if head.status != StatusCode::FORBIDDEN || !is_from_apiserver(&head.headers, &head.extensions) {
+            return None;
+        }
+        let list = List::asked(exchange)?;
+        let one = exchange.proxy.confirmations.0.try_take(&list.query.owner, 1)?;
+        let is_kept = tokio::time::timeout(LOOK, is_kept(exchange, &list)).await;
+        is_kept.unwrap_or(false).then_some(Self { list, _one: one })
+    }
+
+    /// Asks until there is another answer, or none but 403 has come.
+    pub(super) fn settle(self, exchange: Exchange) {
+        let tasks = exchange.proxy.tasks.clone();
+        let stopping = tasks.cancelled().clone();
+        tasks.spawn("confirm", async move {
+            tokio::select! {
+                () = self.asked(&exchange) => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+
+    async fn asked(&self, exchange: &Exchange) {
+        for pause in PAUSES {
+            let pause = Duration::from_secs(pause);
+            tokio::time::sleep(pause + jitter::below(pause / 4)).await;
+            if exchange.proxy.link.state() == LinkState::Offline || is_kept(exchange, &self.list).await {
+                return;
+            }
+            let recording = exchange.proxy.cache.record(&self.list.query);
+            let Some(response) = self.list.ask(exchange).await else {
+                continue;
+            };
+            let (head, body) = response.into_parts();
+            exchange.noted(&head).await;
+            drained(recording.answered(&head, body)).await;
+            if head.status != StatusCode::FORBIDDEN {
+                let path = exchange.head.uri.path();
+                return tracing::info!(path, status = head.status.as_u16(), "a 403 did not last");
+            }
+        }
+    }
+}
+
+/// Whether the cache has an answer to it.
+async fn is_kept(exchange: &Exchange, list: &List) -> bool {
+    matches!(exchange.proxy.cache.answer(&list.query).await, Answer::Found(_))
+}

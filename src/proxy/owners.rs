@@ -1,0 +1,142 @@
+//! Whose a token is that names no service account of this cluster. When an apiserver has accepted it for the first time, it is
+//! asked with that very token, once (`SelfSubjectReview`); without an answer the token stands for itself.
+//!
+//! Whoever comes with the token meanwhile waits for that: under whom its answers are kept is never decided twice. Nothing is asked
+//! for a token that no apiserver has accepted.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Limited};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::identity::{BearerToken, Principal, PrincipalKind, REVIEW, REVIEW_PATH, reviewed};
+use crate::runtime::author::is_from_apiserver;
+use crate::runtime::body::{self, Body};
+use crate::upstream::{Answers, Effort, Purpose};
+
+use super::caller::Caller;
+use super::{Proxy, tokens};
+
+/// Of an answer. A user of some directories has hundreds of groups.
+const LARGEST: usize = 256 << 10;
+
+/// The tokens that an apiserver is being asked about. Never sent to: the end of the sender is the news.
+#[derive(Default)]
+pub(super) struct Owners(Mutex<HashMap<Principal, watch::Receiver<()>>>);
+
+/// What an apiserver says of a token.
+enum Said {
+    Owner(Principal),
+    /// That it does not take it after all.
+    Refused,
+    /// Nothing that can be used.
+    Nothing,
+}
+
+impl Owners {
+    /// A token that is refused has no owner, whatever an answer that is still to come says.
+    pub(super) fn refused(&self, itself: &Principal) {
+        self.0.lock().remove(itself);
+    }
+
+    /// Whether the answer still counts.
+    fn answered(&self, itself: &Principal) -> bool {
+        self.0.lock().remove(itself).is_some()
+    }
+}
+
+/// An apiserver has accepted a caller's token: returns when it is known whose it is.
+pub(super) async fn accepted(proxy: &Arc<Proxy>, caller: &Caller, token: &BearerToken) {
+    let candidate = tokens::candidate(proxy, token);
+    let is_asked_about = matches!(candidate.kind(), PrincipalKind::Token { .. });
+    if !is_asked_about || tokens::is_proved(proxy, token) {
+        tokens::accepted(proxy, token, None);
+        return;
+    }
+    let mut answered = asked(proxy, caller, token, candidate);
+    let _sender_is_gone = answered.changed().await;
+}
+
+/// Asks, in a task of its own: the caller may go away.
+fn asked(proxy: &Arc<Proxy>, caller: &Caller, token: &BearerToken, itself: Principal) -> watch::Receiver<()> {
+    let mut under_way = proxy.owners.0.lock();
+    if let Some(answered) = under_way.get(&itself) {
+        return answered.clone();
+    }
+    let (asking, answered) = watch::channel(());
+    under_way.insert(itself.clone(), answered.clone());
+    drop(under_way);
+    let (inner, source, holder) = (Arc::clone(proxy), caller.source(), caller.holder(proxy));
+    let token = token.clone();
+    proxy.tasks.spawn("owner", async move {
+        let limit = inner.transports.default_transport().response_timeout();
+        let said = tokio::time::timeout(limit, ask(&inner, &token, holder)).await;
+        settle(&inner, &token, &itself, said.unwrap_or(Said::Nothing), source);
+        drop(asking);
+    });
+    answered
+}
+
+fn settle(proxy: &Proxy, token: &BearerToken, itself: &Principal, said: Said, source: IpAddr) {
+    let owner = match said {
+        Said::Refused => return tokens::refused(proxy, token, source),
+        Said::Owner(owner) => Some(owner),
+        Said::Nothing => {
+            tracing::debug!("no apiserver says whose a token is: it stands for itself");
+            None
+        }
+    };
+    if proxy.owners.answered(itself) {
+        tokens::accepted(proxy, token, owner);
+    }
+}
+
+/// The apiserver's word. The request has nothing of the caller's but the token.
+async fn ask(proxy: &Proxy, token: &BearerToken, holder: Option<String>) -> Said {
+    let Some(request) = question(token) else {
+        return Said::Nothing;
+    };
+    let effort = Effort::once(Purpose::Short)
+        .on_behalf_of(holder)
+        .for_answers(Answers::Encoded);
+    match proxy.transports.default_transport().send(request, &effort).await {
+        Ok(response) => said(response).await,
+        Err(error) => {
+            tracing::debug!(%error, "an apiserver could not be asked whose a token is");
+            Said::Nothing
+        }
+    }
+}
+
+fn question(token: &BearerToken) -> Option<Request<Body>> {
+    let mut authorization = HeaderValue::from_bytes(&[b"Bearer ", token.as_bytes()].concat()).ok()?;
+    authorization.set_sensitive(true);
+    let mut request = Request::new(body::full(REVIEW));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(REVIEW_PATH);
+    let headers = request.headers_mut();
+    headers.insert(header::AUTHORIZATION, authorization);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    Some(request)
+}
+
+async fn said(response: Response<Body>) -> Said {
+    let (head, body) = response.into_parts();
+    if !is_from_apiserver(&head.headers, &head.extensions) {
+        return Said::Nothing;
+    }
+    match head.status {
+        StatusCode::UNAUTHORIZED => Said::Refused,
+        StatusCode::CREATED | StatusCode::OK => {
+            let whole = Limited::new(body, LARGEST).collect().await;
+            let owner = whole.ok().and_then(|whole| reviewed(&whole.to_bytes()));
+            owner.map_or(Said::Nothing, Said::Owner)
+        }
+        _ => Said::Nothing,
+    }
+}

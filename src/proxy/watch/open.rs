@@ -1,0 +1,183 @@
+//! Asking upstream for a watch: the one place where a watch is opened, for a client that has just asked and for a held one that
+//! goes on.
+//!
+//! What comes out is plain: the content coding ends here, so that frames, view, journal and client know nothing of it
+//! (wire contract 10).
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{Response, StatusCode, header, response};
+use hyper::body::Incoming;
+
+use crate::cache::{Query, Recording, WatchRecording};
+use crate::kube::media::Encoding;
+use crate::runtime::body::{self, Body};
+use crate::upstream::{Effort, Failure, LinkState, Origin, Purpose, UpstreamError};
+
+use super::super::exchange::Exchange;
+use super::super::forward::{answered_by_another, probing};
+use super::super::gzip;
+use super::super::headers::strip_response;
+
+/// Upstream's side of a live watch.
+pub(super) struct Live {
+    pub(super) body: Body,
+    pub(super) recording: Option<WatchRecording>,
+    /// Of this very stream.
+    pub(super) origin: Option<Origin>,
+}
+
+/// What upstream made of a watch.
+pub(super) enum Opened {
+    /// It streams.
+    Live(Box<Answered>),
+    /// It is another answer than a stream of events, as it came.
+    Refused(response::Parts, Body),
+    /// There is no answer, or none that can be read.
+    Failed(UpstreamError),
+}
+
+/// A watch that streams.
+pub(super) struct Answered {
+    /// As the client gets it.
+    pub(super) head: response::Parts,
+    pub(super) encoding: Encoding,
+    pub(super) live: Live,
+}
+
+/// No answer has come, and no server answers its probe. It may still come.
+pub(super) struct Late;
+
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a>>;
+
+/// A watch that is being asked for. Dropped, it is not asked for any more.
+pub(super) struct Opening<'a> {
+    exchange: &'a Exchange,
+    effort: Arc<Effort>,
+    sending: Sending<'a>,
+    /// Another path and query than the client's.
+    target: Option<PathAndQuery>,
+    query: Option<Query>,
+    recording: Option<WatchRecording>,
+    refusal: Option<Recording>,
+}
+
+impl<'a> Opening<'a> {
+    /// The watch as the client asks for it.
+    pub(super) fn asked(exchange: &'a Exchange, body: Incoming) -> Self {
+        let effort = Arc::new(exchange.read_effort(&body, Purpose::Watch));
+        let own = Arc::clone(&effort);
+        // What waits for the head must not be a part of every stream.
+        let sending = Box::pin(async move { exchange.send_read(body, &own).await });
+        Self::begin(exchange, (None, exchange.recorded_query()), effort, sending)
+    }
+
+    /// The same watch with another path and query.
+    pub(super) fn at(exchange: &'a Exchange, target: PathAndQuery) -> Self {
+        let query = exchange.recorded_query_for(&target);
+        let effort = exchange
+            .callers(Effort::read(Purpose::Watch))
+            .for_answers(exchange.answers());
+        let effort = Arc::new(effort);
+        let own = Arc::clone(&effort);
+        let request = exchange.request_for(Some(target.clone()), body::empty());
+        let sending = Box::pin(async move { exchange.send(request, &own).await });
+        Self::begin(exchange, (Some(target), query), effort, sending)
+    }
+
+    /// Nothing is sent before the view knows of it: the future has not been polled yet.
+    fn begin(
+        exchange: &'a Exchange,
+        (target, query): (Option<PathAndQuery>, Option<Query>),
+        effort: Arc<Effort>,
+        sending: Sending<'a>,
+    ) -> Self {
+        let cache = &exchange.proxy.cache;
+        Self {
+            exchange,
+            effort,
+            sending,
+            target,
+            recording: query.as_ref().and_then(|query| cache.record_watch(query)),
+            refusal: query.as_ref().map(|query| cache.record(query)),
+            query,
+        }
+    }
+
+    /// Waits for the answer while a server answers its probes. After `Late` it may be waited for again.
+    pub(super) async fn in_time(&mut self) -> Result<Opened, Late> {
+        let sent = tokio::select! {
+            biased;
+            sent = self.sending.as_mut() => sent,
+            never = probing(self.exchange, &self.effort) => match never {},
+            () = self.exchange.proxy.link.silent() => return Err(Late),
+        };
+        Ok(self.answered(sent).await)
+    }
+
+    /// Waits for the answer until the cloud is known to be away.
+    pub(super) async fn at_last(mut self) -> Result<Opened, Late> {
+        let sent = tokio::select! {
+            biased;
+            sent = self.sending.as_mut() => sent,
+            () = self.exchange.proxy.link.reaches(LinkState::Offline) => return Err(Late),
+        };
+        Ok(self.answered(sent).await)
+    }
+
+    /// Of a caller who was not known before the answer, it is known now whose it is.
+    fn accepted(&mut self) {
+        if self.query.is_none() {
+            self.query = match &self.target {
+                Some(target) => self.exchange.accepted_query_for(target),
+                None => self.exchange.accepted_query(),
+            };
+        }
+    }
+
+    async fn answered(&mut self, sent: Result<Response<Body>, UpstreamError>) -> Opened {
+        let (mut head, body) = match sent {
+            Ok(response) => response.into_parts(),
+            Err(error) => return Opened::Failed(error),
+        };
+        let (exchange, cache) = (self.exchange, &self.exchange.proxy.cache);
+        exchange.noted(&head).await;
+        if exchange.is_foreign(head.status, &head.headers) {
+            return Opened::Failed(answered_by_another(head.status));
+        }
+        self.accepted();
+        let content_type = head.headers.get(header::CONTENT_TYPE);
+        let content_type = content_type
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let encoding = Encoding::of_content_type(&content_type).filter(|e| *e != Encoding::Yaml);
+        let (StatusCode::OK, Some(encoding)) = (head.status, encoding) else {
+            let late = || self.query.as_ref().map(|query| cache.record_late(query));
+            let body = match self.refusal.take().or_else(late) {
+                Some(refusal) if head.status != StatusCode::OK => refusal.answered(&head, body),
+                _ => body,
+            };
+            return Opened::Refused(head, body);
+        };
+        let body = match gzip::plain(&mut head.headers, body, &exchange.proxy.metrics) {
+            Ok(body) => body,
+            Err(error) => {
+                return Opened::Failed(UpstreamError::maybe_sent(Failure::Broken, error.to_string()));
+            }
+        };
+        strip_response(&mut head.headers);
+        let recording = self.query.as_ref().and_then(|query| {
+            let recording = self.recording.take();
+            cache.confirm_watch(query, recording, &content_type)
+        });
+        let live = Live {
+            body,
+            recording,
+            origin: head.extensions.remove(),
+        };
+        Opened::Live(Box::new(Answered { head, encoding, live }))
+    }
+}
