@@ -15,6 +15,7 @@
 mod compact;
 mod disk;
 mod engine;
+mod failures;
 mod format;
 mod index;
 mod keys;
@@ -41,6 +42,7 @@ use bytes::Bytes;
 
 pub use self::disk::{examine, purge};
 pub use self::engine::LogStore;
+pub use self::failures::{DiskFailure, Failures};
 pub use self::keys::{Keys, KeysError};
 pub use self::quota::{Quota, Worth};
 pub use self::snapshot::{Entries, Items, LogSnapshot};
@@ -142,12 +144,12 @@ pub struct StoreStats {
     pub replaced: u64,
     /// Snapshots that were equal to the log, so that only a record was appended.
     pub confirmed: u64,
-    /// Appends that failed on the disk.
-    pub append_failures: u64,
+    /// Writes that the disk refused, be it an event, a snapshot, a new file or its name, or what is written beside the store.
+    pub write_failures: u64,
     /// Syncs of a file or directory that failed.
     pub sync_failures: u64,
-    /// When an append or a sync failed last.
-    pub last_failure: Option<SystemTime>,
+    /// What failed last of both.
+    pub last_failure: Option<DiskFailure>,
 }
 
 /// The logs of one node.

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::proxy::{Incident, IncidentKind};
-use crate::store::StoreStats;
+use crate::store::{DiskFailure, StoreStats};
 use crate::tls::{CertificateKind, CertificateState, CertificateStatus, ClockOffset};
 use crate::upstream::{Condition, LinkReport};
 
@@ -385,13 +385,13 @@ fn store(facts: &Facts<'_>, found: &mut Found) {
             format!("the cache is in memory only, {path} cannot be written to: it is gone at a restart");
         found.add(Code::InMemory, Severity::Critical, text, None);
     }
-    let recent = |at: &SystemTime| facts.now.duration_since(*at).is_ok_and(|ago| ago <= RECENT);
+    let recent = |last: &DiskFailure| facts.now.duration_since(last.at).is_ok_and(|ago| ago <= RECENT);
     if let Some(last) = stats.last_failure.filter(recent) {
         let text = format!(
-            "{path} takes no writes ({} failed): the disk is full, read-only or broken; what is read now is not known after a restart",
-            stats.append_failures + stats.sync_failures
+            "the disk of {path} refuses writes ({} failed, the last: {last}); what is read now may not be known without the cloud",
+            stats.write_failures + stats.sync_failures
         );
-        found.add(Code::WritesFail, Severity::Critical, text, Some(last));
+        found.add(Code::WritesFail, Severity::Critical, text, Some(last.at));
     }
     if stats.quarantined > 0 {
         let text = format!(
@@ -450,9 +450,9 @@ mod tests {
     fn a_disk_that_takes_no_writes_is_a_problem_until_it_has_taken_them_for_a_while() {
         let failed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let stats = StoreStats {
-            append_failures: 2,
+            write_failures: 2,
             sync_failures: 1,
-            last_failure: Some(failed),
+            last_failure: Some(DiskFailure { at: failed, code: 28 }),
             ..StoreStats::default()
         };
         let found = of(stats, failed + Duration::from_secs(60));
@@ -460,7 +460,9 @@ mod tests {
         assert_eq!(told, [(Code::WritesFail, Severity::Critical)]);
         let text = &found[0].message;
         assert!(
-            text.starts_with("/var/lib/edgehold takes no writes (3 failed): the disk is full"),
+            text.starts_with(
+                "the disk of /var/lib/edgehold refuses writes (3 failed, the last: No space left on device"
+            ),
             "{text}"
         );
         assert!(of(stats, failed + RECENT + Duration::from_secs(1)).is_empty());

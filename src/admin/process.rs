@@ -131,7 +131,7 @@ impl ProcessMetrics {
             counter(encoder, name, help, value as f64)?;
         }
         let failures = Family::<StoreFailure, prometheus_client::metrics::counter::Counter>::default();
-        for (reason, value) in [("append", stats.append_failures), ("sync", stats.sync_failures)] {
+        for (reason, value) in [("write", stats.write_failures), ("sync", stats.sync_failures)] {
             failures.get_or_create(&StoreFailure { reason }).inc_by(value);
         }
         family(

@@ -280,7 +280,7 @@ impl Served {
             max_bytes: sources.cache_max_bytes,
             damaged: stats.quarantined,
             evicted: stats.evicted,
-            failures: stats.append_failures + stats.sync_failures,
+            failures: stats.write_failures + stats.sync_failures,
         }
     }
 }

@@ -119,13 +119,15 @@ impl Storage {
             Err(error @ StoreError::Io { .. }) => return Self::deferred(cache, keys, &error),
             opened => opened.context("opening cache.path")?,
         };
+        let spool = Spool {
+            dir: cache.path.clone(),
+            form,
+            failures: store.failures(),
+        };
         Ok(Self {
             store: Arc::new(store),
             deferred: None,
-            spool: Some(Spool {
-                dir: cache.path.clone(),
-                form,
-            }),
+            spool: Some(spool),
         })
     }
 

@@ -119,6 +119,8 @@ fn spooled(pieces: &mut mpsc::Receiver<Piece>, mut file: SpoolFile) -> Result<Sp
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::cache::spool::SpoolForm;
 
@@ -127,6 +129,7 @@ mod tests {
             Some(Spool {
                 dir: dir.to_owned(),
                 form,
+                failures: Arc::default(),
             })
         };
         [None, spool(SpoolForm::Plain), spool(SpoolForm::Sealed)]

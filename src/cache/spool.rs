@@ -6,20 +6,25 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use bytes::Bytes;
+
+use crate::store::Failures;
 
 const READ_SIZE: usize = 256 * 1024;
 const TAG_LEN: usize = 16;
 
 /// Where spool files are made, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Spool {
     /// A private directory on disk.
     pub dir: PathBuf,
     /// What stands in the files.
     pub form: SpoolForm,
+    /// Of the disk that it is on.
+    pub failures: Arc<Failures>,
 }
 
 /// What stands in a spool file.
@@ -35,6 +40,7 @@ pub enum SpoolForm {
 pub(super) struct SpoolFile {
     file: File,
     seal: Option<Seal>,
+    failures: Arc<Failures>,
 }
 
 /// A key for one file. Pieces are numbered, and the number is the nonce: it never comes twice under this key.
@@ -74,13 +80,14 @@ impl SpoolFile {
             SpoolForm::Plain => None,
             SpoolForm::Sealed => Some(Seal::new()?),
         };
-        let file = tempfile::tempfile_in(&spool.dir)?;
-        Ok(Self { file, seal })
+        let failures = Arc::clone(&spool.failures);
+        let file = failures.write(tempfile::tempfile_in(&spool.dir))?;
+        Ok(Self { file, seal, failures })
     }
 
     pub(super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         let Some(seal) = &mut self.seal else {
-            return self.file.write_all(piece);
+            return self.failures.write(self.file.write_all(piece));
         };
         let nonce = seal.nonce();
         let mut sealed = piece.to_vec();
@@ -88,8 +95,9 @@ impl SpoolFile {
             .seal_in_place_append_tag(nonce, Aad::empty(), &mut sealed)
             .map_err(|_| failed())?;
         let len = u32::try_from(sealed.len()).map_err(|_| failed())?;
-        self.file.write_all(&len.to_le_bytes())?;
-        self.file.write_all(&sealed)
+        let mut put = |bytes: &[u8]| self.failures.write(self.file.write_all(bytes));
+        put(&len.to_le_bytes())?;
+        put(&sealed)
     }
 
     /// Everything is written: reading begins.
@@ -135,6 +143,7 @@ mod tests {
             let spool = Spool {
                 dir: dir.path().to_owned(),
                 form,
+                failures: Arc::default(),
             };
             let mut file = SpoolFile::create(&spool).unwrap();
             for piece in &pieces {
@@ -157,5 +166,29 @@ mod tests {
             0,
             "no file has a name"
         );
+    }
+
+    #[test]
+    fn what_the_disk_refuses_is_counted() {
+        let store = crate::store::LogStore::memory().unwrap();
+        for (form, failed) in [(SpoolForm::Plain, 1), (SpoolForm::Sealed, 2)] {
+            let failures = store.failures();
+            // A device that is always full.
+            let mut file = SpoolFile {
+                file: File::options().write(true).open("/dev/full").unwrap(),
+                seal: matches!(form, SpoolForm::Sealed).then(|| Seal::new().unwrap()),
+                failures,
+            };
+            file.write(b"sauerkraut").unwrap_err();
+            let stats = crate::store::Store::stats(&store);
+            assert_eq!(stats.write_failures, failed);
+            assert!(
+                stats
+                    .last_failure
+                    .unwrap()
+                    .to_string()
+                    .starts_with("No space left")
+            );
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Paths are relative to the root of the store, with `/`. Nothing here knows what is in a file.
 
+pub(super) mod counted;
 pub(super) mod files;
 pub(super) mod memory;
 pub(super) mod moving;

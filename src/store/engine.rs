@@ -8,17 +8,16 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use crate::runtime::clock;
-
+use super::disk::counted::Counted;
 use super::disk::files::Files;
 use super::disk::memory::Memory;
 use super::disk::moving::Moving;
 use super::disk::sealed::Sealed;
 use super::disk::{Disk, DiskFile, write_full};
+use super::failures::Failures;
 use super::keys::Keys;
 use super::log::{FileLog, State, Status, SyncMark};
 use super::recover::{self, Recovery};
@@ -105,10 +104,17 @@ impl LogStore {
         Ok(())
     }
 
+    /// What its disk refuses, to be told of what is written there beside the store.
+    pub fn failures(&self) -> Arc<Failures> {
+        Arc::clone(&self.shared.failures)
+    }
+
     /// Opens the store on a disk.
     pub(super) fn on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let failures = Arc::<Failures>::default();
         let shared = Arc::new(Shared {
-            disk,
+            disk: Arc::new(Counted::new(disk, Arc::clone(&failures))),
+            failures,
             slots: Mutex::default(),
             known_dirs: Mutex::default(),
             unsynced: Mutex::default(),
@@ -143,6 +149,7 @@ fn try_to_write(disk: &dyn Disk) -> io::Result<()> {
 /// What the store, its open logs and its stagings share.
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
+    failures: Arc<Failures>,
     pub(super) slots: Mutex<HashMap<LogId, Arc<Slot>>>,
     /// Owners' directories whose names are durable in the root.
     pub(super) known_dirs: Mutex<HashSet<String>>,
@@ -231,24 +238,6 @@ pub(super) struct Counters {
     pub(super) compactions: AtomicU64,
     pub(super) replaced: AtomicU64,
     pub(super) confirmed: AtomicU64,
-    pub(super) append_failures: AtomicU64,
-    pub(super) sync_failures: AtomicU64,
-    /// See [`StoreStats::last_failure`].
-    pub(super) last_failure: Mutex<Option<SystemTime>>,
-}
-
-impl Counters {
-    /// The disk failed an append.
-    pub(super) fn append_failed(&self) {
-        self.append_failures.fetch_add(1, SeqCst);
-        *self.last_failure.lock() = Some(clock::wall());
-    }
-
-    /// The disk failed a sync.
-    pub(super) fn sync_failed(&self) {
-        self.sync_failures.fetch_add(1, SeqCst);
-        *self.last_failure.lock() = Some(clock::wall());
-    }
 }
 
 impl Slot {
@@ -421,7 +410,6 @@ impl Shared {
             return Ok(());
         }
         self.disk.sync_dir(dir).map_err(|e| {
-            self.counters.sync_failed();
             self.dirty_dir(dir);
             StoreError::io("sync", dir, e)
         })
@@ -500,7 +488,6 @@ impl Shared {
             }
             file.mark.queued.store(false, SeqCst);
             if let Err(e) = file.sync(&*self.disk) {
-                self.counters.sync_failed();
                 first = first.and(Err(StoreError::io("sync", &file.slot.path, e)));
                 // The kernel may have dropped what it could not write, and say nothing next time: only a new
                 // file is sure again. What an earlier process wrote and nobody has open is tried again.
@@ -598,9 +585,9 @@ impl Store for LogStore {
             compactions: counters.compactions.load(SeqCst),
             replaced: counters.replaced.load(SeqCst),
             confirmed: counters.confirmed.load(SeqCst),
-            append_failures: counters.append_failures.load(SeqCst),
-            sync_failures: counters.sync_failures.load(SeqCst),
-            last_failure: *counters.last_failure.lock(),
+            write_failures: self.shared.failures.writes(),
+            sync_failures: self.shared.failures.syncs(),
+            last_failure: self.shared.failures.last(),
         }
     }
 }

@@ -208,7 +208,6 @@ impl FileLog {
             return Err(StoreError::TooLarge);
         }
         if let Err(e) = write_full(&*state.file, &buf, state.end) {
-            self.shared.counters.append_failed();
             if state.file.set_len(state.end).is_err() {
                 state.status = Status::Broken;
                 self.shared.due(&self.slot.id);

@@ -11,6 +11,7 @@ use edgehold::config::AdminAddress;
 use edgehold::upstream::LinkState;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::durable::SmallDisk;
 use crate::support::{KUBELET, Node, Setup, config_map, eventually, files_below};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -84,6 +85,7 @@ async fn is_found(node: &Node, code: &str, words: &[&str], metric: &str) {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/monitoring/alerts.yaml"),
     );
     assert!(rules.unwrap().contains(name), "no alert asks for {name}");
+    assert!(asked(node, "/").await.contains(code), "{code} is not on the page");
     let ready = client::get(node.running().admin_address().unwrap(), "/readyz?verbose", None).await;
     let ready = match ready {
         Ok(body) => String::from_utf8(body.to_vec()).unwrap(),
@@ -268,6 +270,37 @@ async fn a_damaged_view() {
     assert_eq!(node.kubelet().get(LIST).await.status, 200);
     let put_aside = ["damaged files of the cache were put aside in ", "/quarantine"];
     is_found(&node, "EH032", &put_aside, "edgehold_store_damaged_total ").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk() {
+    let mut node = node().await;
+    node.stop().await;
+    std::fs::remove_dir_all(node.cache_dir()).unwrap();
+    let Some(disk) = SmallDisk::mount(&node.cache_dir()) else {
+        eprintln!("SKIPPED: a small file system cannot be mounted here");
+        return;
+    };
+    node.launch().await;
+    assert_eq!(node.status("/version").await, 200);
+    node.settle().await;
+    disk.fill();
+    // One large answer, that there is no room for, and nothing else.
+    node.api.put(config_map("shop", "large", &"x".repeat(800_000)));
+    assert_eq!(node.status(LIST).await, 200);
+    let path = node.cache_dir().display().to_string();
+    let refused = [path.as_str(), "refuses writes", "No space left on device"];
+    let counted = "edgehold_store_failures_total{reason=\"write\"} ";
+    is_found(&node, "EH031", &refused, counted).await;
+    let (exit, out) = check(&node, &node.config_text()).await;
+    let said = "problem: the running edgehold: EH031: ";
+    assert!(exit == 1 && out.contains(said), "{exit} {out}");
+    node.stop().await;
+    let (exit, out) = check(&node, &node.config_text()).await;
+    assert!(
+        exit == 1 && out.contains("cache.path: cannot write to") && out.contains("No space left"),
+        "{exit} {out}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -554,3 +554,40 @@ fn logs_of_one_name_and_different_owners_are_apart() {
         assert_eq!(seen(store, &b), None);
     });
 }
+
+#[test]
+fn what_the_disk_refuses_is_counted_wherever_it_is_met() {
+    use super::sim::{Fault, Sim};
+    let sim = Sim::new(Fault::Never);
+    let store = super::on(&sim);
+    let mut counted = 0;
+    let mut has_risen = |what: &str| {
+        let stats = store.stats();
+        assert!(stats.write_failures > counted, "{what}");
+        counted = stats.write_failures;
+        let last = stats.last_failure.unwrap().to_string();
+        assert!(last.starts_with("No space left on device"), "{last}");
+    };
+    let log = replace(&store, &pods(), &[("a", "1")], "1").unwrap();
+    assert_eq!(store.stats().write_failures, 0);
+
+    let mut begun = store.stage(&pods()).unwrap();
+    begun.put(b"b", b"2").unwrap();
+    sim.fail();
+    begun.put(b"c", &vec![0; 1 << 20]).unwrap_err();
+    has_risen("what arrives of a large answer");
+    assert!(begun.commit(b"header", "2", at(2)).is_err());
+    has_risen("its end");
+    assert!(replace(&store, &LogId::new("cn:x", "y"), &[], "1").is_err());
+    has_risen("a new file");
+    log.append(put("b", "2"), "2", at(2)).unwrap_err();
+    has_risen("an event");
+
+    assert_eq!(store.stats().sync_failures, 0);
+    sim.repair();
+    log.scrub().unwrap();
+    log.append(put("b", "2"), "2", at(2)).unwrap();
+    sim.fail();
+    store.sync().unwrap_err();
+    assert_eq!(store.stats().sync_failures, 1);
+}

@@ -123,7 +123,7 @@ impl Power {
                 Go::Torn(io::Error::other("the power is cut"))
             }
             Fault::Fail { from, count } if (from..from + count).contains(&self.ops) => {
-                Go::Torn(io::ErrorKind::StorageFull.into())
+                Go::Torn(rustix::io::Errno::NOSPC.into())
             }
             _ => Go::Ahead,
         }
