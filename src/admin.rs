@@ -24,7 +24,7 @@ mod ready;
 mod serve;
 pub mod status;
 
-pub use facts::Observer;
+pub use facts::{InMemory, Observer};
 pub use listen::{Bound, Listener, bind};
 pub use process::ProcessMetrics;
 pub(crate) use serve::read_token;

@@ -178,6 +178,7 @@ impl App {
                 Storage {
                     store,
                     spool,
+                    place,
                     deferred,
                 },
             certificates,
@@ -235,7 +236,7 @@ impl App {
         }));
         maintenance::follow_link(&link, &time, &tasks);
         issuer::keep_current(&config.offline.issuer, &proxy, &tasks);
-        let maintenance = Maintenance::new(store, deferred, Arc::clone(&time));
+        let maintenance = Maintenance::new(store, (place, deferred), Arc::clone(&time));
         maintenance.spawn(&tasks);
         maintenance.prune(&proxy, config.cache.max_size, configured_owners(&config), &tasks);
         let node = NodeParts::spawn(&config, &seals, proxy.transports(), &mut registry, &tasks);
@@ -249,7 +250,10 @@ impl App {
             link: link.clone(),
             certificates: Arc::clone(&certificates),
             store: kept,
-            is_in_memory: Box::new(move || *place.borrow() == Place::Memory),
+            in_memory: Box::new(move || match *place.borrow() {
+                Place::Configured => None,
+                Place::Memory(why) => Some(why),
+            }),
             cache_path: config.cache.path.clone(),
             configuration: configuration.clone(),
             started,

@@ -13,6 +13,15 @@ use crate::upstream::Link;
 
 use super::problems::{self, Facts, Finding};
 
+/// Why a cache that should be on disk is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InMemory {
+    /// The disk took nothing when edgehold started. It goes over when it does.
+    NoDisk,
+    /// The key that it is encrypted with could not be read then. It stays until the next start.
+    NoKey,
+}
+
 /// The parts of a running edgehold.
 pub struct Observer {
     /// Gone when edgehold stops.
@@ -23,8 +32,8 @@ pub struct Observer {
     pub certificates: Arc<Certificates>,
     /// What is kept.
     pub store: Arc<dyn Store>,
-    /// Whether the cache is in memory, although it should be on disk.
-    pub is_in_memory: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Why the cache is in memory, if it should be on disk.
+    pub in_memory: Box<dyn Fn() -> Option<InMemory> + Send + Sync>,
     /// The configured directory of the cache.
     pub cache_path: PathBuf,
     /// What is wrong with the configuration file.
@@ -48,7 +57,7 @@ impl Observer {
             refused: &refused.unwrap_or_default(),
             incidents: &incidents.unwrap_or_default(),
             store: self.store.stats(),
-            in_memory: (self.is_in_memory)(),
+            in_memory: (self.in_memory)(),
             cache_path: &cache_path,
             configuration: configuration.as_deref(),
             clock: proxy.as_ref().and_then(|proxy| proxy.clock_offset()),

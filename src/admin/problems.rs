@@ -10,6 +10,7 @@ use crate::store::{DiskFailure, StoreStats};
 use crate::tls::{CertificateKind, CertificateState, CertificateStatus, ClockOffset};
 use crate::upstream::{Condition, LinkReport};
 
+use super::facts::InMemory;
 use super::status::{Problem, moment};
 
 const DAY: u64 = 86_400;
@@ -113,8 +114,8 @@ pub(super) struct Facts<'f> {
     pub(super) refused: &'f [String],
     pub(super) incidents: &'f [Incident],
     pub(super) store: StoreStats,
-    /// The cache is in memory, for want of a disk or a key.
-    pub(super) in_memory: bool,
+    /// Why the cache is in memory, if it should be on disk.
+    pub(super) in_memory: Option<InMemory>,
     pub(super) cache_path: &'f str,
     /// What is wrong with the configuration file.
     pub(super) configuration: Option<&'f str>,
@@ -380,9 +381,14 @@ fn certificate(status: &CertificateStatus, all: &[CertificateStatus], now: Syste
 
 fn store(facts: &Facts<'_>, found: &mut Found) {
     let (stats, path) = (facts.store, facts.cache_path);
-    if facts.in_memory {
-        let text =
-            format!("the cache is in memory only, {path} cannot be written to: it is gone at a restart");
+    if let Some(why) = facts.in_memory {
+        let why = match why {
+            InMemory::NoDisk => format!("{path} cannot be written to"),
+            InMemory::NoKey => format!(
+                "its key cannot be read (cache.encryption, `edgehold check` says why), and what is in {path} stays as it is"
+            ),
+        };
+        let text = format!("the cache is in memory only, {why}: it is gone at a restart");
         found.add(Code::InMemory, Severity::Critical, text, None);
     }
     let recent = |last: &DiskFailure| facts.now.duration_since(last.at).is_ok_and(|ago| ago <= RECENT);
@@ -439,7 +445,7 @@ mod tests {
             refused: &[],
             incidents: &[],
             store,
-            in_memory: false,
+            in_memory: None,
             cache_path: "/var/lib/edgehold",
             configuration: None,
             clock: None,

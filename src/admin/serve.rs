@@ -268,7 +268,7 @@ impl Served {
         let sources = &self.sources;
         let stats = sources.observer.store.stats();
         CacheStatus {
-            place: if (sources.observer.is_in_memory)() {
+            place: if (sources.observer.in_memory)().is_some() {
                 "memory"
             } else {
                 "file"

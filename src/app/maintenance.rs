@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::storage::Deferred;
+use crate::admin::InMemory;
 use crate::proxy::Proxy;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
@@ -80,8 +81,8 @@ pub(super) fn follow_link(link: &Link, time: &Arc<TrustedTime>, tasks: &Tasks) {
 pub(super) enum Place {
     /// Where the configuration says.
     Configured,
-    /// In memory, for want of a disk that takes it.
-    Memory,
+    /// In memory, though it should be on disk.
+    Memory(InMemory),
 }
 
 /// The store's housekeeper. Cheap to clone.
@@ -96,11 +97,11 @@ pub(super) struct Maintenance {
 }
 
 impl Maintenance {
-    pub(super) fn new(store: Arc<dyn Store>, deferred: Option<Deferred>, time: Arc<TrustedTime>) -> Self {
-        let place = match deferred {
-            Some(_) => Place::Memory,
-            None => Place::Configured,
-        };
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        (place, deferred): (Place, Option<Deferred>),
+        time: Arc<TrustedTime>,
+    ) -> Self {
         Self {
             store,
             time,
@@ -156,7 +157,7 @@ impl Maintenance {
                 let quota = Quota {
                     max_bytes: match *place.borrow() {
                         Place::Configured => max_bytes,
-                        Place::Memory => max_bytes.min(LARGEST_IN_MEMORY),
+                        Place::Memory(_) => max_bytes.min(LARGEST_IN_MEMORY),
                     },
                     max_idle: MAX_IDLE_LOGS,
                 };
@@ -192,7 +193,7 @@ impl Maintenance {
 
     fn tidy(&self, round: u32) {
         if round.is_multiple_of(TRY_DISK_EVERY)
-            && *self.place.borrow() == Place::Memory
+            && *self.place.borrow() != Place::Configured
             && self.deferred.as_ref().is_some_and(Deferred::try_disk)
         {
             self.place.send_replace(Place::Configured);
@@ -269,7 +270,7 @@ mod tests {
 
     fn maintenance(time: &Arc<TrustedTime>) -> Maintenance {
         let store: Arc<dyn Store> = Arc::new(crate::store::LogStore::memory().unwrap());
-        Maintenance::new(store, None, Arc::clone(time))
+        Maintenance::new(store, (Place::Configured, None), Arc::clone(time))
     }
 
     #[test]

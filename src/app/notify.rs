@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use super::maintenance::Place;
+use crate::admin::InMemory;
 use crate::runtime::tasks::Tasks;
 use crate::upstream::Link;
 
@@ -83,7 +84,8 @@ pub(super) fn follow(
 fn remark(place: Place) -> &'static str {
     match place {
         Place::Configured => "",
-        Place::Memory => "; the cache is in memory only, its disk cannot be written to",
+        Place::Memory(InMemory::NoDisk) => "; the cache is in memory only, its disk cannot be written to",
+        Place::Memory(InMemory::NoKey) => "; the cache is in memory only, its key cannot be read",
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::maintenance::Place;
+use crate::admin::InMemory;
 use crate::cache::{Spool, SpoolForm, StoredIssuer, StoredTokens, TokensError};
 use crate::config::{Cache, CacheStore, Encryption};
 use crate::runtime::exposure::exposure;
@@ -23,6 +25,7 @@ const LARGEST: u64 = 64 << 10;
 pub(super) struct Storage {
     pub(super) store: Arc<dyn Store>,
     pub(super) spool: Option<Spool>,
+    pub(super) place: Place,
     pub(super) deferred: Option<Deferred>,
 }
 
@@ -98,7 +101,7 @@ impl Storage {
 
     fn opened(cache: &Cache) -> anyhow::Result<Self> {
         if cache.store == CacheStore::Memory {
-            return Self::in_memory();
+            return Self::in_memory(Place::Configured);
         }
         let keys = match keys_of(cache) {
             Ok(keys) => keys,
@@ -108,7 +111,7 @@ impl Storage {
                     "there is no key for the cache: it is empty and in memory only until edgehold is started with the \
                      key; what is on disk stays as it is"
                 );
-                return Self::in_memory();
+                return Self::in_memory(Place::Memory(InMemory::NoKey));
             }
         };
         let form = match keys.is_empty() {
@@ -126,15 +129,17 @@ impl Storage {
         };
         Ok(Self {
             store: Arc::new(store),
-            deferred: None,
             spool: Some(spool),
+            place: Place::Configured,
+            deferred: None,
         })
     }
 
-    fn in_memory() -> anyhow::Result<Self> {
+    fn in_memory(place: Place) -> anyhow::Result<Self> {
         Ok(Self {
             store: Arc::new(LogStore::memory()?),
             spool: None,
+            place,
             deferred: None,
         })
     }
@@ -154,6 +159,7 @@ impl Storage {
         Ok(Self {
             store,
             spool: None,
+            place: Place::Memory(InMemory::NoDisk),
             deferred: Some(deferred),
         })
     }

@@ -304,6 +304,21 @@ async fn a_full_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_cache_that_is_not_there() {
+    let mut node = node().await;
+    let key = node.dir.path().join("nowhere.key").display().to_string();
+    let encrypted = format!(", encryption: {{keyFile: {key}}}}}\nclients:");
+    let text = relaunch(&mut node, "}\nclients:", &encrypted).await;
+    let said = ["the cache is in memory only, its key cannot be read"];
+    is_found(&node, "EH030", &said, "edgehold_problems{code=\"EH030\"} ").await;
+    let (exit, out) = check(&node, &text).await;
+    assert!(
+        exit == 1 && out.contains(&key) && out.contains("problem: the running edgehold: EH030: "),
+        "{exit} {out}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_two_years_back_or_three_ahead() {
     let node = node().await;
     for (skew, words) in [
