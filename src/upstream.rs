@@ -6,6 +6,7 @@
 
 mod abandoned;
 mod cause;
+mod clientele;
 mod condition;
 mod connection;
 mod dial;

@@ -15,6 +15,7 @@ use crate::runtime::body::{self, Body};
 
 use super::Purpose;
 use super::cause::Cause;
+use super::clientele::Clientele;
 use super::error::{Failure, UpstreamError};
 use super::health::Event;
 use super::link::LinkState;
@@ -119,13 +120,15 @@ impl Effort {
 #[derive(Debug, Clone)]
 pub struct Origin {
     server: Arc<Server>,
+    clientele: Clientele,
     drained: CancellationToken,
 }
 
 impl Origin {
-    pub(super) fn new(server: &Arc<Server>, drained: CancellationToken) -> Self {
+    pub(super) fn new(server: &Arc<Server>, clientele: Clientele, drained: CancellationToken) -> Self {
         Self {
             server: Arc::clone(server),
+            clientele,
             drained,
         }
     }
@@ -138,7 +141,7 @@ impl Origin {
 
     /// The stream broke in the middle.
     pub fn broke(&self) {
-        self.server.failed(Failure::Broken);
+        self.server.failed_for(self.clientele, Failure::Broken);
     }
 }
 
@@ -171,11 +174,11 @@ pub(super) async fn send(
         match tried {
             Ok(mut response) if !is_anothers(&response, effort.answers) => {
                 look_for_audit(&member.server, &mut response, effort.answers, terms.trust);
-                assess(&member.server, &response, effort);
+                assess(member, &response, effort);
                 return Ok(response);
             }
             Ok(response) => {
-                member.server.failed_with(&in_its_place(response.status()));
+                member.failed(&in_its_place(response.status()));
                 if copy.is_none() || !others {
                     return Ok(response);
                 }
@@ -183,11 +186,11 @@ pub(super) async fn send(
             }
             // Another server is not there to double a caller's share.
             Err(SendFailed { error, .. }) if error.failure == Failure::OverShare => {
-                member.server.failed(error.failure);
+                member.failed(&error);
                 return Err(error);
             }
             Err(SendFailed { error, unsent }) => {
-                member.server.failed_with(&error);
+                member.failed(&error);
                 tracing::debug!(server = %member.server, %error, others, "a request was not answered");
                 // A gateway's answer says more than that nobody answered.
                 if last.is_err() {
@@ -228,9 +231,15 @@ fn look_for_audit(server: &Server, response: &mut Response<Body>, answers: Answe
 }
 
 /// Tells a server what its answer says of it. Of failures only those of reads count: what a write comes to may be the fault
-/// of what it says, or of a webhook.
-fn assess(server: &Server, response: &Response<Body>, effort: &Effort) {
-    let status = response.status();
+/// of what it says, or of a webhook. An answer to a stranger says that there is one.
+fn assess(member: &Member, response: &Response<Body>, effort: &Effort) {
+    let (server, status) = (&member.server, response.status());
+    if member.pool.clientele() == Clientele::Strangers {
+        if is_from_apiserver(response.headers(), response.extensions()) {
+            server.reached();
+        }
+        return;
+    }
     let is_busy = status == StatusCode::TOO_MANY_REQUESTS;
     let is_own = effort.answers == Answers::Encoded && effort.repeat == Repeat::Harmless;
     let is_failure = status == StatusCode::INTERNAL_SERVER_ERROR || is_down(status);
@@ -268,7 +277,7 @@ async fn attempt(
     patience: Option<Duration>,
 ) -> Result<Response<Body>, SendFailed> {
     let server = &member.server;
-    let mut sending = std::pin::pin!(twice(&member.pool, request, copy, effort));
+    let mut sending = std::pin::pin!(again(&member.pool, request, copy, effort));
     let patience = patience.filter(|_| server.standing().state == LinkState::Online);
     let Some(patience) = patience else {
         return sending.await;
@@ -296,21 +305,23 @@ async fn attempt(
     }
 }
 
-/// Sends a request; a read whose connection broke under it, or has gone silent, once more, on another connection.
-async fn twice(
+/// Sends a request; a read whose connection broke under it, or has gone silent, once more, on another connection, and a
+/// stranger's several times.
+async fn again(
     pool: &Pool,
     request: Request<Body>,
-    mut copy: Option<&Head>,
+    copy: Option<&Head>,
     effort: &Effort,
 ) -> Result<Response<Body>, SendFailed> {
-    let mut request = request;
+    let (mut request, mut left) = (request, pool.clientele().repeats());
     loop {
-        let copy = copy.take();
+        let copy = copy.filter(|_| left > 0);
         let repeat = copy.map_or(Repeat::Never, |_| Repeat::Harmless);
         match (pool.send(request, effort, repeat).await, copy) {
             (Err(SendFailed { error, .. }), Some(copy))
                 if matches!(error.failure, Failure::Broken | Failure::Silent) =>
             {
+                left -= 1;
                 request = copy.request();
             }
             (sent, _) => return sent,

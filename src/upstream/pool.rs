@@ -21,6 +21,7 @@ use crate::tls::{self, ClientTls};
 
 use super::Purpose;
 use super::abandoned::ToTheEnd;
+use super::clientele::Clientele;
 use super::connection::{Connection, Gauges, Lease, Opening, to_http1};
 use super::dial::{Dialed, Dialer, Path, Via};
 use super::effort::{Effort, Origin, Repeat};
@@ -35,9 +36,6 @@ pub(super) use super::connection::SendFailed;
 
 /// Between two looks whether a new connection's peer has said how many streams it allows.
 const SETTLING_LOOK: Duration = Duration::from_millis(2);
-
-/// How often a request that was not processed is sent again; each time on another connection.
-const RETRIES: usize = 4;
 
 /// A connection without a stream is closed after this time; kube-apiserver closes it after 90 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -62,13 +60,14 @@ pub(super) struct Pool {
     watch: Lane,
     /// Connections of one request each.
     alone: Shares,
+    clientele: Clientele,
     tasks: Tasks,
     /// Parent of the tokens of all connections that new requests may use.
     generation: Mutex<CancellationToken>,
 }
 
 impl Pool {
-    pub(super) fn new(dialer: Dialer, connectors: Connectors, tasks: Tasks) -> Self {
+    pub(super) fn new(dialer: Dialer, connectors: Connectors, clientele: Clientele, tasks: Tasks) -> Self {
         let lane = |purpose| Lane::new(&dialer, purpose);
         Self {
             // Checked with the configuration; a server name always is an authority.
@@ -78,6 +77,7 @@ impl Pool {
             large: lane(Purpose::Large),
             watch: lane(Purpose::Watch),
             alone: Shares::new(MAX_CONNECTIONS),
+            clientele,
             tasks,
             generation: Mutex::new(CancellationToken::new()),
             dialer,
@@ -86,6 +86,11 @@ impl Pool {
 
     pub(super) fn metrics(&self) -> &UpstreamMetrics {
         self.dialer.metrics()
+    }
+
+    /// Whose requests it carries.
+    pub(super) fn clientele(&self) -> Clientele {
+        self.clientele
     }
 
     /// Whether it makes its connections in this way.
@@ -192,7 +197,8 @@ impl Pool {
             };
             match sent {
                 Ok(response) => {
-                    let origin = Origin::new(self.dialer.server(), lease.drained().clone());
+                    let drained = lease.drained().clone();
+                    let origin = Origin::new(self.dialer.server(), self.clientele, drained);
                     let held = (lease, share);
                     let mut response =
                         response.map(|incoming| Holding::new(body::incoming(incoming), held).boxed_unsync());
@@ -201,7 +207,7 @@ impl Pool {
                 }
                 Err(SendFailed {
                     unsent: Some(unsent), ..
-                }) if retries < RETRIES => {
+                }) if retries < self.clientele.retries() => {
                     retries += 1;
                     request = unsent;
                 }
@@ -261,7 +267,7 @@ impl Pool {
                 Ok(response) => return Ok(response.into_parts().0),
                 Err(SendFailed {
                     unsent: Some(unsent), ..
-                }) if retries < RETRIES => {
+                }) if retries < Clientele::Known.retries() => {
                     retries += 1;
                     request = unsent;
                 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::runtime::clock;
 
 use super::cause::Cause;
+use super::clientele::Clientele;
 use super::condition::{Condition, ServerReport, Trouble};
 use super::error::{Failure, UpstreamError};
 use super::health::{Company, Event, Health, Plan, Standing};
@@ -219,19 +220,24 @@ impl Server {
         self.resting.lock().is_some_and(|end| clock::now() < end)
     }
 
-    /// A request failed on the way there.
+    /// A connection there failed.
     pub(super) fn failed(&self, failure: Failure) {
-        self.failed_because(failure, failure.into(), "");
+        self.failed_for(Clientele::Known, failure);
+    }
+
+    /// A request failed on the way there.
+    pub(super) fn failed_for(&self, clientele: Clientele, failure: Failure) {
+        self.failed_because(clientele, failure, (failure.into(), ""));
     }
 
     /// The same, and it is known why.
-    pub(super) fn failed_with(&self, error: &UpstreamError) {
-        self.failed_because(error.failure, error.cause, &error.message);
+    pub(super) fn failed_with(&self, clientele: Clientele, error: &UpstreamError) {
+        self.failed_because(clientele, error.failure, (error.cause, &error.message));
     }
 
-    fn failed_because(&self, failure: Failure, cause: Cause, detail: &str) {
+    fn failed_because(&self, clientele: Clientele, failure: Failure, (cause, detail): (Cause, &str)) {
         self.metrics.failed(&self.name, failure);
-        if failure.concerns_link() {
+        if failure.concerns_link() && clientele.may_blame(failure) {
             self.note(cause, detail);
             self.signal(Event::Failed(failure));
         }

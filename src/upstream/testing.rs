@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::cause::Cause;
+use super::clientele::Clientele;
 use super::error::{Failure, UpstreamError};
 use super::health::Event;
 use super::link::Link;
@@ -40,7 +41,7 @@ pub(crate) fn link_away() -> Link {
     let link = Link::new(settings(&["cloud"]), UpstreamMetrics::default());
     for server in &link.fleet().servers {
         let refused = UpstreamError::unsent(Failure::Connect, "cloud:6443: refused").because(Cause::Refused);
-        server.failed_with(&refused);
+        server.failed_with(Clientele::Known, &refused);
         server.signal(Event::ProbeFailed);
     }
     link

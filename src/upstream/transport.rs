@@ -16,6 +16,7 @@ use crate::runtime::tasks::Tasks;
 use crate::tls::{Alpn, ClientIdentity, ClientTls, Roots, TrustedTime};
 
 use super::Purpose;
+use super::clientele::Clientele;
 use super::dial::{Dialer, Via};
 use super::effort::{self, Effort, Terms};
 use super::error::{Failure, UpstreamError};
@@ -35,9 +36,17 @@ pub(super) struct Member {
     pub(super) pool: Arc<Pool>,
 }
 
+impl Member {
+    /// A request to this server failed.
+    pub(super) fn failed(&self, error: &UpstreamError) {
+        self.server.failed_with(self.pool.clientele(), error);
+    }
+}
+
 /// The upstream connections of one identity.
 pub struct Transport {
     name: String,
+    clientele: Clientele,
     link: Link,
     /// Which server comes first with [`Strategy::RoundRobin`](super::Strategy::RoundRobin).
     turn: usize,
@@ -115,13 +124,13 @@ impl Transport {
         holder: Option<&str>,
     ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
         let mut last = self.no_server();
-        for Member { server, pool } in self.candidates()? {
-            let alone = match pool.open_alone(holder).await {
+        for member in self.candidates()? {
+            let alone = match member.pool.open_alone(holder).await {
                 Ok(alone) => alone,
                 // Another server is not there to double a caller's share.
                 Err(error) if error.failure == Failure::OverShare => return Err(error),
                 Err(error) => {
-                    server.failed_with(&error);
+                    member.failed(&error);
                     last = error;
                     continue;
                 }
@@ -129,13 +138,13 @@ impl Transport {
             let sent = alone.send(request).await;
             match &sent {
                 Ok(response) if is_from_apiserver(response.headers(), response.extensions()) => {
-                    server.reached()
+                    member.server.reached()
                 }
                 Ok(response) if effort::is_gateways(response) => {
-                    server.failed_with(&effort::in_its_place(response.status()));
+                    member.failed(&effort::in_its_place(response.status()));
                 }
                 Ok(_) => {}
-                Err(error) => server.failed_with(error),
+                Err(error) => member.failed(error),
             }
             return sent;
         }
@@ -251,9 +260,10 @@ impl Transports {
     ) -> Self {
         // Nodes begin with different servers.
         let first = usize::from(uuid::Uuid::new_v4().as_bytes()[0]);
-        let spawn = |name: String, identity, turn| {
+        let spawn = |name: String, clientele, identity, turn| {
             let transport = Arc::new(Transport {
                 name,
+                clientele,
                 link: link.clone(),
                 turn,
                 members: ArcSwap::default(),
@@ -272,13 +282,16 @@ impl Transports {
             builder.spawn(tasks);
             transport
         };
-        let default = spawn("default".to_owned(), None, first);
-        let strangers = spawn("strangers".to_owned(), None, first);
+        let default = spawn("default".to_owned(), Clientele::Known, None, first);
+        let strangers = spawn("strangers".to_owned(), Clientele::Strangers, None, first);
         let known = identities.iter().cloned().collect();
         let by_name = identities
             .into_iter()
             .enumerate()
-            .map(|(i, (name, source))| (name.clone(), spawn(name, Some(source), first + 1 + i)))
+            .map(|(i, (name, source))| {
+                let transport = spawn(name.clone(), Clientele::Known, Some(source), first + 1 + i);
+                (name, transport)
+            })
             .collect();
         Self {
             default,
@@ -295,7 +308,8 @@ impl Transports {
     }
 
     /// The transport without client certificate of callers whom no apiserver has accepted. kube-apiserver ends the connection on
-    /// which it refuses one, or answers an anonymous one (HTTP/2): nobody else's requests may be on it.
+    /// which it refuses one, or answers an anonymous one (HTTP/2): nobody else's requests may be on it, and nothing follows from
+    /// its end.
     pub fn strangers(&self) -> &Arc<Transport> {
         &self.strangers
     }
@@ -418,7 +432,8 @@ impl Builder {
             old.iter().find(same).cloned().unwrap_or_else(|| {
                 let metrics = self.transport.link.metrics().clone();
                 let dialer = Dialer::new(Arc::clone(server), dial.clone(), metrics, self.tasks.clone());
-                let pool = Pool::new(dialer, connectors.clone(), self.tasks.clone());
+                let clientele = self.transport.clientele;
+                let pool = Pool::new(dialer, connectors.clone(), clientele, self.tasks.clone());
                 Member {
                     server: Arc::clone(server),
                     pool: Arc::new(pool),

@@ -75,6 +75,7 @@ mod signing;
 mod slow;
 mod socks;
 mod story;
+mod strangers;
 mod streams;
 mod support;
 mod tables;
