@@ -5,11 +5,14 @@
 use std::process::Command;
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault};
+use apiserver_standin::{Client, Existing, Fault, ServiceAccountToken};
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::process::Process;
-use crate::support::{DEADLINE, Node, config_map, eventually, names};
+use crate::support::{
+    DEADLINE, Node, change, config_map, eventually, files_below, names, version, watch_from,
+};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -84,6 +87,151 @@ async fn the_limit_of_descriptors_is_raised_to_what_is_allowed() {
         .await;
     process.signal("TERM");
     process.end_within(Duration::from_secs(8)).await;
+}
+
+/// What this node lacks says nothing of the cloud, and takes nothing away from who is connected.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_descriptor_left_the_link_is_what_it_was_and_who_is_connected_is_served() {
+    const FEW: usize = 120;
+    let mut node = Node::start().await;
+    node.stop().await;
+    node.api.put(config_map("shop", "a", "1"));
+    let shell =
+        format!("ulimit -S -n {FEW}; ulimit -H -n {FEW}; export EDGEHOLD_LOG=info,edgehold::upstream=debug");
+    let process = Process::run_after(&shell, &node.write_config());
+    let address = process.address().await;
+    let client = Client::new(address, node.api.ca_pem(), Some(&node.pair("kubelet")));
+    let object = format!("{LIST}/a");
+    let mut kubelet = client.connect().await.unwrap();
+    assert_eq!(kubelet.send("GET", &object, "").await.unwrap().status, 200);
+    let mut watching = client.connect().await.unwrap();
+    let target = watch_from(LIST, &node.api.revision().to_string());
+    let mut watch = watching.lines(&target).await.unwrap();
+
+    let mut strangers = Vec::new();
+    for _ in 0..2 * FEW {
+        // Those beyond what may wait to be accepted are not waited for.
+        let connecting = TcpStream::connect(address);
+        if let Ok(Ok(stranger)) = tokio::time::timeout(Duration::from_millis(50), connecting).await {
+            strangers.push(stranger);
+        }
+    }
+    process.logged(&["WARN", "cannot accept connections"]).await;
+    for n in 0..20 {
+        let answer = kubelet.send("GET", &object, "").await.unwrap();
+        assert_eq!((answer.status, answer.header("cache-status")), (200, ""), "{n}");
+        let name = format!("b-{n}");
+        node.api.put(config_map("shop", &name, "1"));
+        assert_eq!(change(&mut watch).await, ("ADDED".to_owned(), name));
+    }
+    // A list takes a connection of its own to the cloud. One of the strangers may have just gone.
+    let list = kubelet.send("GET", LIST, "").await.unwrap();
+    let is_told = list.status == 503 && list.text().contains("no descriptor");
+    assert!(list.status == 200 || is_told, "{}: {}", list.status, list.text());
+    drop(strangers);
+    eventually("there is room again", || async {
+        kubelet_lists(&client).await == Some(200)
+    })
+    .await;
+    let log = process.log();
+    assert!(
+        log.contains("edgehold::upstream"),
+        "it says what becomes of the link"
+    );
+    assert!(
+        !log.contains("may be away") && !log.contains("cloud is away"),
+        "{log}"
+    );
+}
+
+async fn kubelet_lists(client: &Client) -> Option<u16> {
+    Some(client.send("GET", LIST, "").await.ok()?.status)
+}
+
+/// Logs that were evicted and are open still.
+fn deleted_but_open(process: &Process) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links
+        .filter(|link| {
+            let link = link.to_string_lossy();
+            link.contains("/cache/") && link.ends_with(" (deleted)")
+        })
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_its_size_the_cache_lets_go_of_what_nobody_works_with_and_the_disk_has_it_back() {
+    const SIZE: u64 = 1 << 20;
+    let mut node = Node::start().await;
+    node.stop().await;
+    let large = "x".repeat(400 << 10);
+    let list = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps");
+    let namespaces = ["watched", "idle-1", "idle-2", "of-kubelet"];
+    for namespace in namespaces {
+        node.api.put(config_map(namespace, "a", &large));
+    }
+    let config = node.write_config();
+    let text = node.config_text();
+    let bounded = text.replace("{store: file,", "{store: file, maxSize: 1MiB,");
+    assert_ne!(bounded, text);
+    std::fs::write(&config, bounded).unwrap();
+    let process = Process::run(&config);
+    let address = process.address().await;
+    let token = node.api.issue(&ServiceAccountToken::new("shop", "web"));
+    let pod = Client::new(address, node.api.ca_pem(), None).token(&token);
+    let kubelet = Client::new(address, node.api.ca_pem(), Some(&node.pair("kubelet")));
+    assert_eq!(pod.get("/version").await.status, 200);
+    assert_eq!(kubelet.get(&list("of-kubelet")).await.status, 200);
+    // It is the one used longest ago, and watched.
+    let watched = pod.get(&list("watched")).await;
+    let target = watch_from(&list("watched"), &version(&watched.json()));
+    let mut watching = pod.connect().await.unwrap();
+    let mut watch = watching.lines(&target).await.unwrap();
+    for namespace in ["idle-1", "idle-2"] {
+        assert_eq!(pod.get(&list(namespace)).await.status, 200);
+    }
+    // It is looked at every half minute.
+    let evicting = async {
+        while !process.log().contains("evicted: the cache is larger") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(4 * DEADLINE, evicting)
+        .await
+        .expect("something is evicted");
+    eventually("the disk has the bytes back", || async {
+        let files = files_below(&node.cache_dir()).into_iter();
+        let bytes: u64 = files
+            .map(|file| std::fs::metadata(file).map_or(0, |file| file.len()))
+            .sum();
+        bytes <= SIZE && deleted_but_open(&process) == 0
+    })
+    .await;
+    let log = process.log();
+    let evicted: Vec<&str> = log.lines().filter(|line| line.contains("evicted: ")).collect();
+    for namespace in ["watched", "of-kubelet"] {
+        assert!(
+            !evicted.iter().any(|line| line.contains(namespace)),
+            "{evicted:?}"
+        );
+    }
+
+    node.api.put(config_map("watched", "b", "1"));
+    assert_eq!(change(&mut watch).await, ("ADDED".to_owned(), "b".to_owned()));
+    node.api.fault(Fault::Refuse(Existing::Cut));
+    eventually("the cloud is seen to be away", || async {
+        !kubelet.get(&list("of-kubelet")).await.header("age").is_empty()
+    })
+    .await;
+    assert_eq!(kubelet.get(&list("of-kubelet")).await.status, 200);
+    let kept = pod.get(&list("watched")).await;
+    assert_eq!(
+        (kept.status, names(&kept.json())),
+        (200, vec!["a".to_owned(), "b".to_owned()])
+    );
+    let gone = pod.get(&list("idle-1")).await;
+    assert_eq!(gone.status, 503, "{}", gone.text());
 }
 
 /// Whether this process may make mount namespaces; says so if it may not.
