@@ -563,6 +563,18 @@ async fn made_up_tokens_leave_nothing_behind_and_share_one_limit() {
         200,
         "nobody else's limit"
     );
+    node.cut().await;
+    for n in 0..2 * READS {
+        let made_up = other_cluster.issue(&account());
+        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let forger = node.token_client(&made_up).protocol(protocol);
+        let target = [LIST, &watch_list(LIST)][n / 2 % 2].to_owned();
+        let status = forger.get(&target).await.status;
+        assert!(matches!(status, 429 | 503), "{n}: {status}");
+    }
+    node.settle().await;
+    assert_eq!(owners(), known);
+    assert_eq!(node.token_client(&good).get(LIST).await.status, 200);
 }
 
 /// Spellings of a path that mean the same to somebody on the way, or nothing at all.
@@ -674,7 +686,10 @@ async fn no_request_is_smuggled_in_the_body_of_another_with_the_cloud_or_without
 #[tokio::test(flavor = "multi_thread")]
 async fn on_http2_neither_a_false_length_nor_another_authority_passes() {
     let node = Node::start().await;
-    for length in [4, 200] {
+    for (is_away, length) in [(false, 4), (false, 200), (true, 4), (true, 200)] {
+        if is_away && length == 4 {
+            node.cut().await;
+        }
         let mut sender = h2_of(&node).await;
         let request = http::Request::post("https://edgehold/debug/echo?length")
             .header("content-length", length)
@@ -689,13 +704,20 @@ async fn on_http2_neither_a_false_length_nor_another_authority_passes() {
             .map_or(true, |answer| answer.status().as_u16() >= 400);
         assert!(is_refused, "{length}: {answer:?}");
     }
-    let mut sender = h2_of(&node).await;
-    let request = http::Request::get("https://evil.example/debug/echo?authority")
-        .header("host", "other.example")
-        .body(())
-        .unwrap();
-    let (answer, _) = sender.send_request(request, true).unwrap();
-    let _any = tokio::time::timeout(DEADLINE, answer).await.unwrap();
+    for is_away in [true, false] {
+        if !is_away {
+            node.heal().await;
+        }
+        let mut sender = h2_of(&node).await;
+        let request = http::Request::get("https://evil.example/debug/echo?authority")
+            .header("host", "other.example")
+            .body(())
+            .unwrap();
+        let (answer, _) = sender.send_request(request, true).unwrap();
+        let answer = tokio::time::timeout(DEADLINE, answer).await.unwrap();
+        let is_answered = answer.is_ok_and(|answer| answer.status() == 200);
+        assert!(!(is_away && is_answered), "by whom?");
+    }
     let own = node.api.addr().to_string();
     for seen in node.api.requests() {
         for host in seen.headers.get_all("host") {
@@ -793,19 +815,26 @@ async fn nobody_poisons_what_another_is_answered_under_the_same_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_an_absolute_target_nor_any_host_sends_a_request_elsewhere() {
     let node = Node::start().await;
-    for (target, hosts) in [
-        ("https://evil.example/debug/echo?absolute", "Host: x\r\n"),
-        (
-            "/debug/echo?hosts",
-            "Host: evil.example\r\nHost: other.example\r\n",
-        ),
-    ] {
+    let absolute = ("https://evil.example/debug/echo?absolute", "Host: x\r\n");
+    let hosts = (
+        "/debug/echo?hosts",
+        "Host: evil.example\r\nHost: other.example\r\n",
+    );
+    for (is_away, (target, hosts)) in [(false, absolute), (false, hosts), (true, absolute), (true, hosts)] {
+        if is_away && target == absolute.0 {
+            node.cut().await;
+        }
         let mut stream = node.kubelet_tls("http/1.1").await;
         let request = format!("GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "{target}");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            !(is_away && answer.starts_with("HTTP/1.1 200 ")),
+            "{target}: {answer}"
+        );
     }
     let own = node.api.addr().to_string();
     for seen in node.api.requests() {
@@ -874,5 +903,17 @@ async fn large_headers_of_strangers_are_bounded_and_leave_room_for_others() {
         })
         .await;
         node.api.forget_requests();
+    }
+    node.cut().await;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for (size, expected) in [(80 << 10, 431), (HEADERS, 503)] {
+            let filler = "x".repeat(size / 2);
+            let large = stranger.clone().protocol(protocol);
+            let large = large.header("x-one", &filler).header("x-other", &filler);
+            match large.send("GET", ASKED, "").await {
+                Ok(answer) => assert_eq!(answer.status, expected, "{protocol:?}"),
+                Err(error) => assert_eq!(expected, 431, "{protocol:?}: {error}"),
+            }
+        }
     }
 }
