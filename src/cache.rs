@@ -47,7 +47,7 @@ use crate::runtime::shares::{Share, Shares};
 use crate::runtime::strand::{self, NoAnswer, Strand};
 use crate::runtime::tasks::Tasks;
 use crate::store::{LogId, LogSummary, Store, StoreError};
-use crate::view::event::Input;
+use crate::view::event::{Input, Start, StreamId};
 use crate::view::key::ViewKey;
 use crate::view::pages::{PageLimits, Pages};
 
@@ -157,9 +157,19 @@ pub(crate) struct ViewHandle {
     backlog: Arc<Semaphore>,
     /// It is about to be withdrawn.
     withdrawing: Arc<AtomicBool>,
+    /// Streams that were begun while it was stuck.
+    late: Arc<Mutex<Late>>,
     level: Arc<Level>,
     cache: Weak<Inner>,
     health: watch::Receiver<Health>,
+}
+
+/// Streams of which a view that is stuck hears as soon as it works again.
+#[derive(Default)]
+struct Late {
+    streams: BTreeMap<StreamId, Start>,
+    /// Work that tells of them waits for the view.
+    is_posted: bool,
 }
 
 impl ViewHandle {
@@ -179,6 +189,40 @@ impl ViewHandle {
     /// Whether the disk keeps it so long that nothing more should be recorded in it.
     fn is_stuck(&self) -> bool {
         self.strand.is_stuck()
+    }
+
+    /// Begins a stream of a view that is stuck. What comes before the view works again is missed. However many begin meanwhile,
+    /// one piece of work waits for the view.
+    fn open_late(&self, stream: StreamId, start: Start) {
+        let mut late = self.late.lock();
+        late.streams.insert(stream, start);
+        if std::mem::replace(&mut late.is_posted, true) {
+            return;
+        }
+        drop(late);
+        let late = Arc::clone(&self.late);
+        self.post(move |view| {
+            let begun = std::mem::take(&mut *late.lock());
+            for (stream, start) in begun.streams {
+                view.input(Input::StreamOpened { stream, start });
+                view.input(Input::Missed { stream });
+            }
+        });
+    }
+
+    /// Whether the view has not heard of this stream yet.
+    fn is_late(&self, stream: StreamId) -> bool {
+        self.late.lock().streams.contains_key(&stream)
+    }
+
+    /// Takes a stream back of which the view has not heard yet; `false`: it has, or is about to.
+    fn forget_late(&self, stream: StreamId) -> bool {
+        self.late.lock().streams.remove(&stream).is_some()
+    }
+
+    /// Whether it does not follow what its clients watch.
+    fn is_behind(&self) -> bool {
+        self.health.borrow().is_behind()
     }
 
     /// Drops the view, behind what was posted before. However often it is asked for, it waits once.
@@ -490,6 +534,7 @@ impl Cache {
             strand,
             backlog: Arc::new(Semaphore::new(VIEW_BACKLOG / 1024)),
             withdrawing: Arc::default(),
+            late: Arc::default(),
             level,
             cache: Arc::downgrade(&self.inner),
             health,

@@ -143,17 +143,17 @@ impl Cache {
         }
         let view = self.view(&query.owner, &view_key(resource, &representation));
         let stream = StreamId(self.next_number());
-        let unopened = if view.is_stuck() {
-            Some(Box::new(start))
+        let is_late = view.is_stuck();
+        if is_late {
+            view.open_late(stream, start);
         } else {
             view.post(move |view| view.input(Input::StreamOpened { stream, start }));
-            None
-        };
+        }
         let budget = self.inner.events.clone();
         Some(WatchRecording {
             view,
             stream,
-            unopened,
+            is_late,
             representation,
             budget,
             used: Duration::ZERO,
@@ -240,8 +240,8 @@ fn start_of(resource: &ResourceRequest) -> Start {
 pub struct WatchRecording {
     view: ViewHandle,
     stream: StreamId,
-    /// The view was stuck: nothing is posted to it before it works again.
-    unopened: Option<Box<Start>>,
+    /// The view was stuck, and hears of the stream once it works again: nothing is posted to it before.
+    is_late: bool,
     representation: Representation,
     budget: Shares,
     used: Duration,
@@ -254,27 +254,18 @@ impl WatchRecording {
     /// Upstream has accepted the watch.
     fn answered(self) -> Self {
         let stream = self.stream;
-        if self.unopened.is_none() {
+        // Of one of which it hears late the view takes it for granted.
+        if !self.is_late {
             self.view
                 .post(move |view| view.input(Input::StreamAnswered { stream }));
         }
         self
     }
 
-    /// Whether the view knows of the stream. One that was stuck and works again has missed what was told meanwhile.
+    /// Whether the view knows of the stream.
     fn is_open(&mut self) -> bool {
-        if self.unopened.is_some() && self.view.is_stuck() {
-            return false;
-        }
-        if let Some(start) = self.unopened.take() {
-            let stream = self.stream;
-            self.view.post(move |view| {
-                let start = *start;
-                view.input(Input::StreamOpened { stream, start });
-                view.input(Input::Missed { stream });
-            });
-        }
-        true
+        self.is_late = self.is_late && self.view.is_late(self.stream);
+        !self.is_late
     }
 
     /// Whether the view follows what the client watches.
@@ -333,7 +324,7 @@ impl WatchRecording {
     /// A frame is not handed over: what follows is not contiguous. At most one word of it waits for the view at a time,
     /// however many are missed meanwhile.
     pub fn miss(&mut self, why: &str) {
-        if self.given_up || self.unopened.is_some() || self.missed.swap(true, Ordering::AcqRel) {
+        if self.given_up || !self.is_open() || self.missed.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::warn!(view = %self.view.id(), why, "a view misses an event, it takes a list to carry it on");
@@ -371,7 +362,7 @@ impl WatchRecording {
     }
 
     fn close(&self) {
-        if self.unopened.is_some() {
+        if self.is_late && self.view.forget_late(self.stream) {
             return;
         }
         let stream = self.stream;
