@@ -121,6 +121,27 @@ struct Inner {
     under_way: watch::Sender<usize>,
     confirmed: Mutex<HashMap<LogId, SystemTime>>,
     replies: Replies,
+    forgotten: Counts,
+}
+
+/// Objects that were forgotten.
+#[derive(Default)]
+struct Counts {
+    /// There were too many.
+    evicted: AtomicU64,
+    /// The disk could not be told of them.
+    unwritten: AtomicU64,
+}
+
+/// What is counted of the cache, and how it is now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Objects, read one by one, that were let go because a principal had too many.
+    pub evicted_objects: u64,
+    /// What could neither be written nor remembered, so that all of its principal was forgotten.
+    pub unwritten_objects: u64,
+    /// Views that do not follow what their clients watch, until a list has made them whole.
+    pub views_behind: usize,
 }
 
 /// An answer that waits for the disk.
@@ -310,6 +331,7 @@ impl Cache {
             waiting: Shares::new(MAX_UNDER_WAY),
             under_way: watch::Sender::new(0),
             confirmed: Mutex::default(),
+            forgotten: Counts::default(),
         };
         let cache = Self {
             inner: Arc::new(inner),
@@ -336,6 +358,16 @@ impl Cache {
         self.inner.store.logs()
     }
 
+    /// What is counted, and how the views are now.
+    pub fn stats(&self) -> CacheStats {
+        let behind = |owner: &Owner| owner.views.lock().open().filter(|view| view.is_behind()).count();
+        CacheStats {
+            evicted_objects: self.inner.forgotten.evicted.load(Ordering::Relaxed),
+            unwritten_objects: self.inner.forgotten.unwritten.load(Ordering::Relaxed),
+            views_behind: self.owners().iter().map(|(_, owner)| behind(owner)).sum(),
+        }
+    }
+
     /// Waits until everything that was recorded so far is with the store.
     pub async fn settle(&self) {
         let mut under_way = self.inner.under_way.subscribe();
@@ -360,7 +392,10 @@ impl Cache {
         let _panicked = self.tasks().spawn_blocking(move || drop(expired)).await;
         self.close_idle();
         for (name, owner) in self.owners() {
+            owner.high_water.prune();
+            self.write_again(&name, &owner).await;
             self.sweep_marks(&name, &owner).await;
+            self.sweep_objects(&owner).await;
             if !self.store().holds(&LogId::new(&*name, objects::LOG_NAME)) {
                 self.prune_owner(&name, owner).await;
             }
@@ -748,7 +783,7 @@ mod tests {
         cache.settle().await;
         let known = objects.run(|objects| objects.known("/api/v1/nodes/n")).await;
         let nothing = objects::Known::Told {
-            removal: None,
+            removals: Vec::new(),
             kept: Vec::new(),
             lost: Vec::new(),
         };

@@ -40,6 +40,11 @@ struct StoreFailure {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Forgotten {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProblemLabels {
     code: &'static str,
 }
@@ -142,6 +147,24 @@ impl ProcessMetrics {
         )
     }
 
+    fn cache(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(proxy) = self.0.proxy.upgrade() else {
+            return Ok(());
+        };
+        let stats = proxy.cache().stats();
+        let forgotten = Family::<Forgotten, prometheus_client::metrics::counter::Counter>::default();
+        for (reason, value) in [
+            ("bound", stats.evicted_objects),
+            ("unwritten", stats.unwritten_objects),
+        ] {
+            forgotten.get_or_create(&Forgotten { reason }).inc_by(value);
+        }
+        let help = "Objects, read one by one, that were forgotten: a client had too many, or the disk could not be told of a change";
+        family(encoder, "edgehold_cache_objects_forgotten", help, &forgotten)?;
+        let help = "Views that do not follow what their clients watch, until a list of edgehold's own has made them whole";
+        gauge(encoder, "edgehold_views_behind", help, stats.views_behind as f64)
+    }
+
     fn problems(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let problems = Family::<ProblemLabels, Gauge>::default();
         let findings = self.0.findings(clock::wall());
@@ -210,6 +233,7 @@ impl Collector for ProcessMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.process(&mut encoder)?;
         self.store(&mut encoder)?;
+        self.cache(&mut encoder)?;
         self.certificates(&mut encoder)?;
         self.problems(&mut encoder)?;
         let contact = self.0.proxy.upgrade().and_then(|proxy| proxy.last_contact());

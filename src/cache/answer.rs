@@ -159,11 +159,10 @@ impl Cache {
     /// What was read of an object in some particular way, unless the object is known to have changed since.
     async fn aspect(&self, query: &Query, path: &str, newest: &Newest) -> Answer {
         let kept = match self.known(&query.owner, path).await {
-            Some(Known::Told {
-                removal: None,
-                kept,
-                lost,
-            }) if lost.is_empty() => kept,
+            Some(Known::Told { removals, kept, lost }) if removals.is_empty() => {
+                let is_newest = |kept: &Kept| lost.iter().all(|lost| is_at_least(&kept.seen, lost));
+                kept.into_iter().filter(is_newest).collect::<Vec<_>>()
+            }
             _ => return Answer::Unknown,
         };
         let is_outdated = |seen: &Sighting| match (newest, &seen.version) {
@@ -181,8 +180,8 @@ impl Cache {
         }
     }
 
-    /// All that this principal was told of one object, by whichever way and in whichever form; `None` if it may not be
-    /// told. The views are asked first: a removal that was told while a list was under way is placed once that is a view.
+    /// All that this principal was told of one object, by whichever way, in whichever form and API version; `None` if it may
+    /// not be told. The views are asked first: a removal that was told while a list was under way is placed once that is a view.
     async fn told_of(
         &self,
         owner: &str,
@@ -200,7 +199,14 @@ impl Cache {
                 continue;
             };
             match item {
-                Some(item) => shows.extend(shown_by_view(&view_key, &form, (&item, at), validated)),
+                Some(item) if view_key.version == resource.version => {
+                    shows.extend(shown_by_view(&view_key, &form, (&item, at), validated));
+                }
+                // In another API version: that it is there counts.
+                Some(item) => {
+                    let shown = shown_by_view(&view_key, &form, (&item, at), validated);
+                    told.sightings.extend(shown.map(|shown| shown.seen));
+                }
                 // A complete view that does not hold the object: as of then there is none.
                 None if derive::proves_absence(&view_key, &name) => {
                     let is_known = told.missing.as_ref().is_some_and(|known| !at.is_after(known));
@@ -209,7 +215,7 @@ impl Cache {
                 None => {}
             }
         }
-        let Known::Told { removal, kept, lost } = self.known(owner, path).await? else {
+        let Known::Told { removals, kept, lost } = self.known(owner, path).await? else {
             return None;
         };
         if let Some(missing) = &told.missing
@@ -218,8 +224,9 @@ impl Cache {
             told.missing = None;
         }
         shows.extend(kept);
-        told.removal = removal;
-        told.sightings = shows.iter().map(|show| show.seen.clone()).chain(lost).collect();
+        told.removals = removals;
+        let shown = shows.iter().map(|show| show.seen.clone());
+        told.sightings.extend(shown.chain(lost));
         Some((told, shows))
     }
 
@@ -368,6 +375,13 @@ impl Cache {
     }
 }
 
+/// Whether one sighting is certainly not older than another.
+fn is_at_least(one: &Sighting, other: &Sighting) -> bool {
+    let (one, other) = (one.version.as_ref(), other.version.as_ref());
+    let order = one.zip(other).and_then(|(one, other)| one.compare(other));
+    matches!(order, Some(Ordering::Greater | Ordering::Equal))
+}
+
 /// A view from which a collection can be answered.
 struct Source {
     view: ViewHandle,
@@ -467,7 +481,6 @@ pub(super) fn object_key(resource: &ResourceRequest) -> String {
 pub(super) fn object_name(resource: &ResourceRequest) -> ObjectName<'_> {
     ObjectName {
         group: &resource.group,
-        version: &resource.version,
         resource: &resource.resource,
         namespace: namespace_of(resource),
         name: &resource.name,

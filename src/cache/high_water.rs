@@ -26,7 +26,7 @@ pub(super) struct Level {
     marks: Mutex<Marks>,
 }
 
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 struct Marks {
     shown: Mark,
     stored: Mark,
@@ -66,6 +66,14 @@ impl HighWater {
         self.opened.lock().len()
     }
 
+    /// Lets go of resources of which nothing was shown: anybody may ask for any name.
+    pub(super) fn prune(&self) {
+        let mut levels = self.levels.lock();
+        // Whoever places something by one holds it, and gets it under this lock.
+        levels.retain(|_, level| Arc::strong_count(level) > 1 || *level.marks.lock() != Marks::default());
+        levels.shrink_to_fit();
+    }
+
     /// Forgets a resource whose history was restarted.
     pub(super) fn restart(&self, concerns: impl Fn(&str, &str) -> bool) {
         for ((group, resource), level) in &*self.levels.lock() {
@@ -90,5 +98,30 @@ impl Level {
     /// What is known to have been shown before this process began.
     pub(super) fn stored(&self) -> Mark {
         self.marks.lock().stored.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_in_vain_leaves_no_mark_behind() {
+        let marks = HighWater::default();
+        let version = ResourceVersion::new("7").unwrap();
+        marks.level("", "pods").raise(&version);
+        let held = marks.level("", "held");
+        for n in 0..100 {
+            marks.level("made-up", &format!("r{n}"));
+        }
+        marks.prune();
+        assert_eq!(marks.levels.lock().len(), 2);
+        assert_eq!(marks.level("", "pods").shown(), Mark::At(version.clone()));
+        held.raise(&version);
+        assert_eq!(
+            marks.level("", "held").shown(),
+            Mark::At(version),
+            "it is the same one"
+        );
     }
 }

@@ -4,10 +4,13 @@
 //! gone, or 403. A newer answer replaces an older one: moments of this process order answers that were not under way
 //! together, versions all others. What is the newest of all this and of what views hold is decided in `view/newest.rs`.
 
+mod bound;
 mod entry;
 mod marks;
 #[cfg(test)]
 mod tests;
+mod unwritten;
+mod versions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +24,9 @@ use crate::runtime::clock;
 use crate::store::{Change, Log, LogId, Store, StoreError, keys_of};
 use crate::view::newest::{Mark, Outcome, Relation, Removal, Sighting};
 
+pub(super) use self::bound::OldObject;
+#[cfg(test)]
+pub(super) use self::bound::{OBJECTS, OBJECTS_SLACK};
 pub(super) use self::entry::kept_shows;
 use self::entry::{
     Entry, Refusal, answer_shows, decode, encode_object, encode_refusal, encode_shown, form_of,
@@ -29,15 +35,16 @@ use self::entry::{object_key, prefixes_of, refusal_key, refused_path, shown_key}
 pub(super) use self::marks::OldMark;
 #[cfg(test)]
 pub(super) use self::marks::{MARKS, SLACK};
+pub(super) use self::unwritten::Rest;
+#[cfg(test)]
+pub(super) use self::unwritten::UNWRITTEN;
+use self::unwritten::Unwritten;
 use super::high_water::Level;
 
 /// The name of the log that holds a principal's entries.
 pub(super) const LOG_NAME: &str = "objects";
 
 const HEADER: &[u8] = br#"{"kind":"objects","version":1}"#;
-
-/// Paths of which the disk could not be told are remembered for so long as there are no more of them.
-const UNWRITTEN: usize = 1024;
 
 /// The order in which requests were sent and their answers recorded, in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -48,13 +55,15 @@ pub(super) struct Moment(pub(super) u64);
 pub(super) enum Known {
     /// The apiserver said 403: nothing else may be told either.
     Withdrawn,
+    /// The disk could not be told of so much that all may be outdated.
+    Overrun,
     /// All that was told; nothing, if nothing was.
     Told {
-        /// That it is gone, or may be.
-        removal: Option<Removal>,
+        /// That it is gone, or may be, in whichever API version that was asked for.
+        removals: Vec<Removal>,
         /// The object in the representations in which it was read.
         kept: Vec<Kept>,
-        /// What was shown and is not held any more, or could not be written down.
+        /// What was shown and is not held any more, could not be written down, or is of another API version.
         lost: Vec<Sighting>,
     },
 }
@@ -119,6 +128,8 @@ pub(super) struct Objects {
     fresh: HashMap<Box<[u8]>, Fresh>,
     /// What the disk did not take; it counts instead of what the disk says.
     unwritten: HashMap<String, Unwritten>,
+    /// So much beyond that was not even remembered.
+    overrun: u64,
     last_removal: Moment,
 }
 
@@ -127,11 +138,21 @@ pub(super) struct Objects {
 struct Fresh {
     validated: SystemTime,
     recorded: Moment,
+    /// When it was last of use.
+    used: SystemTime,
+    /// It was so more than once.
+    again: bool,
 }
 
-enum Unwritten {
-    Seen(Sighting),
-    Refusal(Refusal),
+impl Fresh {
+    fn new(validated: SystemTime, recorded: Moment) -> Self {
+        Self {
+            validated,
+            recorded,
+            used: validated,
+            again: false,
+        }
+    }
 }
 
 /// What an answer with an object makes of a refusal.
@@ -152,6 +173,7 @@ impl Objects {
             log: None,
             fresh: HashMap::new(),
             unwritten: HashMap::new(),
+            overrun: 0,
             last_removal: Moment::default(),
         }
     }
@@ -162,7 +184,7 @@ impl Objects {
             tracing::warn!(path = %answered.path, %error, "an object could not be kept");
             self.log = None;
             if let Some(seen) = answer_shows(&answered.path, &answered.representation, &answered.body) {
-                self.remember(&answered.path, Unwritten::Seen(seen));
+                self.remember(&answered.path, Unwritten::Seen(seen), answered.recorded);
             }
         }
     }
@@ -173,7 +195,9 @@ impl Objects {
             tracing::error!(path = %removed.path, %error, "that an object is gone could not be recorded");
             self.log = None;
             let removal = self.removal(removed, &[], None);
-            self.remember(&removed.path, Unwritten::Refusal(Refusal::Removed(removal)));
+            let refusal = Unwritten::Refusal(Refusal::Removed(removal));
+            self.remember(&removed.path, refusal, removed.recorded);
+            self.last_removal = self.last_removal.max(removed.recorded);
         }
     }
 
@@ -184,7 +208,7 @@ impl Objects {
             tracing::error!(%path, %error, "that an object was shown could not be recorded");
             self.log = None;
             if !self.unwritten.contains_key(path) {
-                self.remember(path, Unwritten::Seen(seen));
+                self.remember(path, Unwritten::Seen(seen), recorded);
             }
         }
     }
@@ -194,13 +218,7 @@ impl Objects {
         if let Err(error) = self.withdrawn(path, recorded) {
             tracing::error!(%path, %error, "a refusal could not be recorded");
             self.log = None;
-            self.remember(path, Unwritten::Refusal(Refusal::Withdrawn));
-        }
-    }
-
-    fn remember(&mut self, path: &str, what: Unwritten) {
-        if self.unwritten.len() < UNWRITTEN || self.unwritten.contains_key(path) {
-            self.unwritten.insert(path.to_owned(), what);
+            self.remember(path, Unwritten::Refusal(Refusal::Withdrawn), recorded);
         }
     }
 
@@ -233,24 +251,24 @@ impl Objects {
         if !is_unchanged && stored.as_ref().is_some_and(is_older) {
             return Ok(false);
         }
-        let ruling = self.ruling(path, &seen, asked)?;
-        if let Ruling::Stands = ruling {
+        let Some(rulings) = self.rulings(path, &seen, asked)? else {
             return Ok(false);
-        }
+        };
         let log = self.log_or_create()?;
         let validated = clock::wall();
         if !is_unchanged {
             let value = encode_object(validated, body);
             put(&log, &key, &value, validated)?;
         }
-        let still_counts = match self.unwritten.get(path) {
+        let is_later = self.recorded(&shown_key(path)) < asked.sent && asked.origin != Origin::Lagging;
+        let is_overtaken = match self.unwritten.get(path) {
             Some(Unwritten::Seen(lost)) => {
-                matches!((&lost.version, &seen.version), (Some(lost), Some(seen)) if lost.is_after(seen))
+                is_later
+                    || !matches!((&lost.version, &seen.version), (Some(lost), Some(seen)) if lost.is_after(seen))
             }
-            Some(Unwritten::Refusal(_)) => !matches!(ruling, Ruling::Lifted),
-            None => false,
+            Some(Unwritten::Refusal(_)) | None => false,
         };
-        if !still_counts {
+        if is_overtaken {
             self.unwritten.remove(path);
         }
         let is_outdated = |shown: Sighting| match (&shown.version, &seen.version) {
@@ -260,20 +278,14 @@ impl Objects {
         if self.shown(path)?.is_some_and(is_outdated) {
             self.delete(&shown_key(path))?;
         }
-        match ruling {
-            Ruling::Lifted => self.unmark(&log, path)?,
-            Ruling::Beside(Some(refusal)) => {
-                put(
-                    &log,
-                    &refusal_key(path),
-                    &encode_refusal(validated, &refusal),
-                    validated,
-                )?;
-            }
-            Ruling::Beside(None) | Ruling::Stands => {}
+        for (path, ruling) in rulings {
+            self.apply(&log, &path, ruling)?;
         }
-        let recorded = *recorded;
-        self.fresh.insert(key.into(), Fresh { validated, recorded });
+        let fresh = Fresh {
+            again: stored.is_some(),
+            ..Fresh::new(validated, *recorded)
+        };
+        self.fresh.insert(key.into(), fresh);
         self.drop_lost_history(path, &seen, asked)?;
         Ok(true)
     }
@@ -290,18 +302,41 @@ impl Objects {
         }
     }
 
-    /// What an answer with an object makes of the refusal of its path.
-    fn ruling(&mut self, path: &str, seen: &Sighting, asked: &Asked) -> Result<Ruling, StoreError> {
-        let Some(refusal) = self.refusal(path)? else {
-            return Ok(Ruling::Lifted);
-        };
+    /// What an answer with an object makes of the refusals of its path, and of the same object in other API versions; `None`: one
+    /// of them stands, and the answer is not kept.
+    fn rulings(
+        &mut self,
+        path: &str,
+        seen: &Sighting,
+        asked: &Asked,
+    ) -> Result<Option<Vec<(String, Ruling)>>, StoreError> {
+        let mut rulings = Vec::new();
+        match self.refusal(path)? {
+            None => {}
+            Some(Refusal::Withdrawn) => {
+                let is_later = self.recorded(&refusal_key(path)) < asked.sent;
+                if !is_later || asked.origin == Origin::Write {
+                    return Ok(None);
+                }
+                rulings.push((path.to_owned(), Ruling::Lifted));
+            }
+            Some(Refusal::Removed(removal)) => {
+                let ruling = self.ruling(path, removal, seen, asked);
+                rulings.push((path.to_owned(), ruling));
+            }
+        }
+        for (other, removal) in self.removals_elsewhere(path)? {
+            let ruling = self.ruling(&other, removal, seen, asked);
+            rulings.push((other, ruling));
+        }
+        let stands = rulings.iter().any(|(_, ruling)| matches!(ruling, Ruling::Stands));
+        Ok((!stands).then_some(rulings))
+    }
+
+    /// What an answer with an object makes of its removal, which is recorded under this path.
+    fn ruling(&self, path: &str, mut removal: Removal, seen: &Sighting, asked: &Asked) -> Ruling {
         let is_later = self.recorded(&refusal_key(path)) < asked.sent;
-        let mut removal = match refusal {
-            Refusal::Withdrawn if is_later && asked.origin != Origin::Write => return Ok(Ruling::Lifted),
-            Refusal::Withdrawn => return Ok(Ruling::Stands),
-            Refusal::Removed(removal) => removal,
-        };
-        Ok(match removal.relation(seen) {
+        match removal.relation(seen) {
             _ if is_later && asked.origin != Origin::Lagging => Ruling::Lifted,
             Relation::Older => Ruling::Stands,
             Relation::Newer if is_later => Ruling::Lifted,
@@ -312,7 +347,22 @@ impl Objects {
                 }
                 Ruling::Beside((removal.ceiling != before).then_some(Refusal::Removed(removal)))
             }
-        })
+        }
+    }
+
+    fn apply(&mut self, log: &Arc<dyn Log>, path: &str, ruling: Ruling) -> Result<(), StoreError> {
+        match ruling {
+            Ruling::Lifted => self.unmark(log, path)?,
+            Ruling::Beside(Some(refusal)) => {
+                let at = clock::wall();
+                put(log, &refusal_key(path), &encode_refusal(at, &refusal), at)?;
+            }
+            Ruling::Beside(None) | Ruling::Stands => return Ok(()),
+        }
+        if let Some(Unwritten::Refusal(_)) = self.unwritten.get(path) {
+            self.unwritten.remove(path);
+        }
+        Ok(())
     }
 
     /// A consistent read is not older than what was known when it was sent: other forms of the object with a higher
@@ -374,9 +424,8 @@ impl Objects {
             put(&log, &key, &encode_refusal(validated, &refusal), validated)?;
         }
         self.unwritten.remove(path);
-        let recorded = *recorded;
-        self.last_removal = self.last_removal.max(recorded);
-        self.fresh.insert(key.into(), Fresh { validated, recorded });
+        self.last_removal = self.last_removal.max(*recorded);
+        self.fresh.insert(key.into(), Fresh::new(validated, *recorded));
         Ok(())
     }
 
@@ -401,7 +450,7 @@ impl Objects {
         let (key, validated) = (shown_key(path), clock::wall());
         let log = self.log_or_create()?;
         put(&log, &key, &encode_shown(validated, seen), validated)?;
-        self.fresh.insert(key.into(), Fresh { validated, recorded });
+        self.fresh.insert(key.into(), Fresh::new(validated, recorded));
         Ok(())
     }
 
@@ -490,7 +539,8 @@ impl Objects {
         let log = self.log_or_create()?;
         let written = put(&log, &refusal_key(path), &encode_refusal(at, &refusal), at);
         if written.is_err() || self.unwritten.contains_key(path) {
-            self.remember(path, Unwritten::Refusal(refusal));
+            let recorded = self.recorded(&refusal_key(path));
+            self.remember(path, Unwritten::Refusal(refusal), recorded);
         }
         written
     }
@@ -510,17 +560,17 @@ impl Objects {
             )?;
         }
         self.unwritten.remove(path);
-        self.fresh.insert(key.into(), Fresh { validated, recorded });
+        self.fresh.insert(key.into(), Fresh::new(validated, recorded));
         match self.log()? {
             Some(log) if had => log.scrub(),
             _ => Ok(()),
         }
     }
 
-    /// Drops the object in every form. Gives whether there was any.
+    /// Drops the object in every form of this API version. Gives whether there was any.
     fn forget(&mut self, path: &str) -> Result<bool, StoreError> {
         let mut had = false;
-        for (key, _) in self.every_form(path)? {
+        for (key, _) in self.forms_of(path)? {
             had |= self.delete(&key)?;
         }
         Ok(had)
@@ -529,8 +579,11 @@ impl Objects {
     /// Drops what is known of every object of a collection.
     pub(super) fn forget_below(&mut self, collection: &str) -> Result<(), StoreError> {
         let Some(log) = self.log()? else { return Ok(()) };
-        let below = format!("{collection}/");
-        for key in keys_of(&*log).filter(|key| key.starts_with(below.as_bytes())) {
+        let mut below = vec![format!("{collection}/")];
+        let others = self.other_versions(collection)?;
+        below.extend(others.into_iter().map(|other| format!("{other}/")));
+        let is_below = |key: &[u8]| below.iter().any(|below| key.starts_with(below.as_bytes()));
+        for key in keys_of(&*log).filter(|key| is_below(key)) {
             if refused_path(&key).is_none() {
                 self.delete(&key)?;
             }
@@ -538,32 +591,39 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether anything is known of a path, be it its absence: only then does the answer to a write refresh it.
+    /// Whether anything is known of a path, in whichever API version, be it its absence: only then does the answer to a write
+    /// refresh it.
     pub(super) fn knows(&mut self, path: &str) -> Result<bool, StoreError> {
-        if self.unwritten.contains_key(path) {
+        let mut paths = self.other_versions(path)?;
+        paths.push(path.to_owned());
+        if paths.iter().any(|path| self.unwritten.contains_key(path)) {
             return Ok(true);
         }
         let Some(log) = self.log()? else { return Ok(false) };
-        Ok(prefixes_of(path)
-            .iter()
-            .any(|prefix| !log.snapshot_of(prefix).is_empty()))
+        let has_entries = |prefix: &Vec<u8>| !log.snapshot_of(prefix).is_empty();
+        Ok(paths.iter().any(|path| prefixes_of(path).iter().any(has_entries)))
     }
 
     /// What is known of a path.
     pub(super) fn known(&mut self, path: &str) -> Result<Known, StoreError> {
+        if self.overrun > 0 {
+            return Ok(Known::Overrun);
+        }
         let removal = match self.refusal(path)? {
             Some(Refusal::Withdrawn) => return Ok(Known::Withdrawn),
             Some(Refusal::Removed(removal)) => Some(removal),
             None => None,
         };
+        let elsewhere = self.elsewhere(path)?;
         let unwritten = match self.unwritten.get(path) {
             Some(Unwritten::Seen(seen)) => Some(seen.clone()),
             _ => None,
         };
+        let lost = unwritten.into_iter().chain(self.shown(path)?);
         Ok(Known::Told {
-            removal,
+            removals: removal.into_iter().chain(elsewhere.removals).collect(),
             kept: self.kept(path)?,
-            lost: unwritten.into_iter().chain(self.shown(path)?).collect(),
+            lost: lost.chain(elsewhere.seen).collect(),
         })
     }
 
@@ -573,7 +633,7 @@ impl Objects {
             return Ok(Vec::new());
         };
         let [own, _] = prefixes_of(path);
-        let mut found = Vec::new();
+        let (mut found, now) = (Vec::new(), clock::wall());
         for entry in log.snapshot_of(&own).entries() {
             let (key, value) = entry?;
             let (Some((Entry::Object(body), written)), Some(form)) = (decode(&value), form_of(&key)) else {
@@ -582,19 +642,22 @@ impl Objects {
             let Some(encoding) = Encoding::of_form(form) else {
                 continue;
             };
+            let of_before = Fresh::new(written, Moment::default());
+            let fresh = self.fresh.entry(Box::from(&*key)).or_insert(of_before);
+            (fresh.used, fresh.again) = (now, true);
             found.push(Kept {
                 seen: kept_shows(encoding, &body),
                 body,
                 encoding,
                 form: form.to_owned(),
-                validated: self.fresh.get(&*key).map_or(written, |fresh| fresh.validated),
+                validated: fresh.validated,
             });
         }
         Ok(found)
     }
 
     /// The keys of the object in every form, those that were asked for with unknown parameters included, and what they show.
-    fn every_form(&mut self, path: &str) -> Result<Vec<(Bytes, Sighting)>, StoreError> {
+    fn forms_of(&mut self, path: &str) -> Result<Vec<(Bytes, Sighting)>, StoreError> {
         let Some(log) = self.log()? else {
             return Ok(Vec::new());
         };
@@ -607,6 +670,15 @@ impl Objects {
                     found.push((key, kept_shows(encoding, &body)));
                 }
             }
+        }
+        Ok(found)
+    }
+
+    /// The same in every API version.
+    fn every_form(&mut self, path: &str) -> Result<Vec<(Bytes, Sighting)>, StoreError> {
+        let mut found = self.forms_of(path)?;
+        for other in self.other_versions(path)? {
+            found.extend(self.forms_of(&other)?);
         }
         Ok(found)
     }
@@ -672,7 +744,7 @@ impl Objects {
 
     /// Whether nothing at all is known.
     pub(super) fn is_void(&mut self) -> bool {
-        self.unwritten.is_empty() && matches!(self.log(), Ok(None))
+        self.unwritten.is_empty() && self.overrun == 0 && matches!(self.log(), Ok(None))
     }
 
     /// Drops every entry of these paths: their history was restarted, what they say belongs to the one that was lost.

@@ -1,6 +1,8 @@
 //! Word that objects are gone: placed among what the principal has been shown, then recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::Method;
 
@@ -10,8 +12,8 @@ use crate::view::derive::{self, ObjectName};
 use crate::view::key::ViewKey;
 
 use super::answer::{object_key, object_name};
-use super::collection::{Lost, Why};
-use super::objects::{Asked, Moment, OldMark, Origin, Removed};
+use super::collection::{Lost, StoredView, Why};
+use super::objects::{Asked, Moment, OldMark, OldObject, Origin, Removed, Rest};
 use super::{Cache, Objects, Owner, UnderWay, ViewHandle};
 
 impl Cache {
@@ -117,11 +119,11 @@ impl Cache {
             Ok(Ok(old)) if !old.is_empty() => old,
             _ => return,
         };
-        let mut collections: BTreeMap<[String; 3], Vec<String>> = BTreeMap::new();
+        let mut collections: BTreeMap<[String; 2], Vec<String>> = BTreeMap::new();
         for (collection, item) in old.iter().filter_map(|mark| item_of(mark.path())) {
             collections.entry(collection).or_default().push(item);
         }
-        let mut held: BTreeSet<([String; 3], String)> = BTreeSet::new();
+        let mut held: BTreeSet<([String; 2], String)> = BTreeSet::new();
         for (key, view) in self.views_where(name, |key| collections.contains_key(&collection_of(key))) {
             let collection = collection_of(&key);
             let items = collections.get(&collection).cloned().unwrap_or_default();
@@ -140,6 +142,76 @@ impl Cache {
         });
     }
 
+    /// Lets the objects of a principal go that are too many. What views hold is not among them.
+    pub(super) async fn sweep_objects(&self, owner: &Arc<Owner>) {
+        let old = match owner.objects.run(Objects::old_objects).await {
+            Ok(Ok(old)) if !old.is_empty() => old,
+            _ => return,
+        };
+        let views: Vec<ViewKey> = owner.views.lock().names.keys().cloned().collect();
+        let is_told_elsewhere =
+            |object: &OldObject| match RequestInfo::parse(&Method::GET, &object.path, None) {
+                RequestInfo::Resource(resource) if resource.subresource.is_empty() => {
+                    let name = object_name(&resource);
+                    views.iter().any(|view| derive::may_hold(view, &name))
+                }
+                _ => false,
+            };
+        let old: Vec<(OldObject, bool)> = old
+            .into_iter()
+            .map(|object| {
+                let told = is_told_elsewhere(&object);
+                (object, told)
+            })
+            .collect();
+        let cache = self.clone();
+        owner.objects.post(move |objects| {
+            let mut gone = 0;
+            for (object, is_told_elsewhere) in &old {
+                match objects.let_go(object, *is_told_elsewhere) {
+                    Ok(went) => gone += u64::from(went),
+                    Err(error) => {
+                        tracing::warn!(%error, "objects that are too many could not be removed");
+                        break;
+                    }
+                }
+            }
+            tracing::debug!(
+                owner = objects.owner(),
+                gone,
+                "objects were let go: they were too many"
+            );
+            cache.inner.forgotten.evicted.fetch_add(gone, Ordering::Relaxed);
+        });
+    }
+
+    /// Writes down what the disk did not take before. Where it is not known of how much it was not told, all goes that may be
+    /// outdated: what is known object by object, and the views.
+    pub(super) async fn write_again(&self, name: &str, owner: &Owner) {
+        if !matches!(
+            owner.objects.run(Objects::write_again).await,
+            Ok(Ok(Rest::Overrun))
+        ) {
+            return;
+        }
+        for (_, view) in self.views_where(name, |_| true) {
+            if view.run(StoredView::withdraw).await.is_err() {
+                return;
+            }
+        }
+        if let Ok(Ok(beyond)) = owner.objects.run(Objects::start_over).await {
+            tracing::warn!(
+                owner = name,
+                beyond,
+                "the disk works again: what may be outdated was forgotten"
+            );
+            self.inner
+                .forgotten
+                .unwritten
+                .fetch_add(beyond, Ordering::Relaxed);
+        }
+    }
+
     /// Too much waits for the disk to note a removal: what it may concern is not told any more.
     pub(super) fn removal_overrun(&self, owner: &str, resource: &ResourceRequest) {
         self.forget_single_answers(owner);
@@ -156,24 +228,23 @@ fn named<'a>(key: &'a ViewKey, item: &'a str) -> ObjectName<'a> {
         .map_or((None, item), |(namespace, name)| (Some(namespace), name));
     ObjectName {
         group: &key.group,
-        version: &key.version,
         resource: &key.resource,
         namespace,
         name,
     }
 }
 
-/// Group, version and resource of a view.
-fn collection_of(key: &ViewKey) -> [String; 3] {
-    [key.group.clone(), key.version.clone(), key.resource.clone()]
+/// Group and resource of a view.
+fn collection_of(key: &ViewKey) -> [String; 2] {
+    [key.group.clone(), key.resource.clone()]
 }
 
-/// Group, version and resource of what a path names, and its key in a view.
-fn item_of(path: &str) -> Option<([String; 3], String)> {
+/// Group and resource of what a path names, and its key in a view.
+fn item_of(path: &str) -> Option<([String; 2], String)> {
     match RequestInfo::parse(&Method::GET, path, None) {
         RequestInfo::Resource(resource) => {
             let item = object_key(&resource);
-            Some(([resource.group, resource.version, resource.resource], item))
+            Some(([resource.group, resource.resource], item))
         }
         RequestInfo::NonResource | RequestInfo::Malformed => None,
     }
@@ -193,20 +264,22 @@ fn may_hold(key: &ViewKey, resource: &ResourceRequest) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use http::{HeaderMap, Uri};
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::cache::objects::{MARKS, SLACK};
+    use crate::cache::objects::{Answered, MARKS, OBJECTS, OBJECTS_SLACK, SLACK, UNWRITTEN};
     use crate::cache::{Answer, CacheConfig, Query};
     use crate::identity::NodeKey;
+    use crate::kube::media::{Encoding, Representation};
     use crate::kube::version::ResourceVersion;
     use crate::runtime::body;
     use crate::runtime::tasks::Tasks;
-    use crate::store::{LogStore, Quota, Worth};
+    use crate::store::tests::on;
+    use crate::store::tests::sim::{Fault, Sim};
+    use crate::store::{LogStore, Quota, Store, Worth};
     use crate::view::newest::Outcome;
 
     const OWNER: &str = "cn:x";
@@ -313,6 +386,204 @@ mod tests {
         listed(&cache, 60).await;
         assert_eq!(told(&cache, "unclear").await, 404);
         assert_eq!(told(&cache, "n0").await, 404);
+    }
+
+    const V1: &str = "/apis/apps/v1/namespaces/shop/deployments";
+    const BETA: &str = "/apis/apps/v1beta1/namespaces/shop/deployments";
+
+    /// The cloud answers a read.
+    async fn read(cache: &Cache, target: &str, status: u16, body: String) {
+        let recording = cache.record(&query(target));
+        let response = http::Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .header("audit-id", "1");
+        let (head, ()) = response.body(()).unwrap().into_parts();
+        let body = recording.answered(&head, body::full(body));
+        body.collect().await.unwrap();
+        cache.settle().await;
+    }
+
+    fn deployment(api_version: &str, version: u32) -> String {
+        format!(
+            r#"{{"apiVersion":"apps/{api_version}","kind":"Deployment","metadata":{{"name":"a","namespace":"shop","uid":"u{version}","resourceVersion":"{version}"}}}}"#
+        )
+    }
+
+    fn deployments(api_version: &str, items: &str, version: u32) -> String {
+        format!(
+            r#"{{"apiVersion":"apps/{api_version}","kind":"DeploymentList","metadata":{{"resourceVersion":"{version}"}},"items":[{items}]}}"#
+        )
+    }
+
+    const MISSING: &str =
+        r#"{"apiVersion":"v1","kind":"Status","status":"Failure","code":404,"details":{"name":"a"}}"#;
+
+    async fn status(cache: &Cache, target: &str) -> u16 {
+        match cache.answer(&query(target)).await {
+            Answer::Found(found) => found.status.as_u16(),
+            Answer::Refused(_) => 404,
+            Answer::Unknown => 503,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_learned_of_an_object_in_one_api_version_counts_in_all() {
+        for is_again in [false, true] {
+            let store = Arc::new(LogStore::memory().unwrap());
+            let cache = cache_on(Arc::clone(&store));
+            let [one, other] = [format!("{V1}/a"), format!("{BETA}/a")];
+            read(&cache, &other, 200, deployment("v1beta1", 5)).await;
+            assert_eq!(status(&cache, &other).await, 200);
+            assert_eq!(status(&cache, &one).await, 503, "it was not read so");
+            read(&cache, &one, 404, MISSING.to_owned()).await;
+            let cache = if is_again { cache_on(store) } else { cache };
+            for target in [&one, &other] {
+                assert_eq!(status(&cache, target).await, 404, "{target}");
+            }
+            // It is made anew.
+            read(&cache, &other, 200, deployment("v1beta1", 9)).await;
+            assert_eq!(status(&cache, &other).await, 200);
+            assert_eq!(status(&cache, &one).await, 503);
+            // In the other version it is newer.
+            read(&cache, &one, 200, deployment("v1", 12)).await;
+            assert_eq!(status(&cache, &one).await, 200);
+            assert_eq!(status(&cache, &other).await, 503);
+        }
+    }
+
+    #[tokio::test]
+    async fn views_of_one_api_version_count_in_all() {
+        let cache = cache();
+        let [one, other] = [format!("{V1}/a"), format!("{BETA}/a")];
+        read(
+            &cache,
+            BETA,
+            200,
+            deployments("v1beta1", &deployment("v1beta1", 5), 6),
+        )
+        .await;
+        assert_eq!(status(&cache, &other).await, 200);
+        read(&cache, V1, 200, deployments("v1", &deployment("v1", 8), 9)).await;
+        assert_eq!(status(&cache, &one).await, 200);
+        assert_eq!(status(&cache, &other).await, 503, "it has changed");
+        assert_eq!(status(&cache, BETA).await, 200, "a list is of its moment");
+        read(&cache, V1, 200, deployments("v1", "", 11)).await;
+        for target in [&one, &other] {
+            assert_eq!(status(&cache, target).await, 404, "{target}");
+        }
+        // Of another resource nothing is known.
+        assert_eq!(
+            status(&cache, "/apis/apps/v1/namespaces/shop/daemonsets/a").await,
+            503
+        );
+    }
+
+    #[tokio::test]
+    async fn objects_beyond_the_bound_go_and_nothing_older_is_told_without_them() {
+        let cache = cache();
+        let in_use = format!("{LIST}/in-use");
+        let named = |name: &str, version: usize| {
+            format!(
+                r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"shop","uid":"u","resourceVersion":"{version}"}}}}"#
+            )
+        };
+        listed(&cache, 10).await;
+        // Newer than in the list.
+        read(&cache, &format!("{LIST}/held"), 200, named("held", 20)).await;
+        read(&cache, &format!("{LIST}/early"), 200, named("early", 21)).await;
+        for _ in 0..2 {
+            read(&cache, &in_use, 200, named("in-use", 22)).await;
+        }
+        let objects = cache.owner(OWNER).objects.clone();
+        let answers: Vec<_> = (0..OBJECTS + OBJECTS_SLACK)
+            .map(|n| {
+                let name = format!("n{n}");
+                let path = format!("{LIST}/{name}");
+                let RequestInfo::Resource(resource) = RequestInfo::parse(&Method::GET, &path, None) else {
+                    panic!("{path}")
+                };
+                Answered {
+                    body: named(&name, 100 + n).into_bytes(),
+                    representation: Representation::full(Encoding::Json),
+                    asked: cache.asked(OWNER, &resource, Origin::Read),
+                    recorded: Moment(cache.next_number()),
+                    path,
+                }
+            })
+            .collect();
+        objects
+            .run(move |objects| answers.iter().for_each(|answered| objects.keep(answered)))
+            .await
+            .unwrap();
+        assert_eq!(told(&cache, "n0").await, 200);
+        cache.prune().await;
+        cache.settle().await;
+        assert_eq!(cache.stats().evicted_objects, OBJECTS_SLACK as u64 + 3);
+        assert_eq!(told(&cache, "in-use").await, 200, "it is in use");
+        assert_eq!(told(&cache, "n0").await, 200, "it was used last");
+        // The view, which is older, tells neither what it was nor that it never was.
+        assert_eq!(told(&cache, "held").await, 503);
+        assert_eq!(told(&cache, "early").await, 503);
+        let last = format!("n{}", OBJECTS + OBJECTS_SLACK - 1);
+        assert_eq!(told(&cache, &last).await, 200);
+        listed(&cache, 20_000).await;
+        assert_eq!(told(&cache, "early").await, 404);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_is_not_told_is_remembered_up_to_a_bound_and_nothing_is_told_beyond() {
+        for count in [UNWRITTEN, UNWRITTEN + 1] {
+            let sim = Sim::new(Fault::Never);
+            let store = Arc::new(on(&sim));
+            let cache = cache_on(Arc::clone(&store));
+            let target = |n: usize| format!("{LIST}/n{n}");
+            for n in 0..count {
+                let body = format!(
+                    r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"n{n}","namespace":"shop","resourceVersion":"14"}}}}"#
+                );
+                read(&cache, &target(n), 200, body).await;
+            }
+            listed(&cache, 10).await;
+            sim.fail();
+            for n in 0..count {
+                removed(&cache, &format!("n{n}"), Outcome::Gone);
+            }
+            cache.settle().await;
+            let is_beyond = count > UNWRITTEN;
+            let last = target(count - 1);
+            for target in [&target(0), &last] {
+                // Never 200: it is gone.
+                assert_eq!(
+                    status(&cache, target).await,
+                    if is_beyond { 503 } else { 404 },
+                    "{target}"
+                );
+            }
+            cache.prune().await;
+            assert_eq!(status(&cache, &last).await, if is_beyond { 503 } else { 404 });
+            sim.repair();
+            // A log that failed in the middle of a record takes nothing before it is written anew.
+            store.compact_due().unwrap();
+            cache.prune().await;
+            cache.settle().await;
+            assert_eq!(cache.stats().unwritten_objects, u64::from(is_beyond));
+            // What it was told late is there for the next process; all else was forgotten.
+            let again = cache_on(Arc::clone(&store));
+            for cache in [&cache, &again] {
+                for target in [&target(0), &last] {
+                    assert_eq!(
+                        status(cache, target).await,
+                        if is_beyond { 503 } else { 404 },
+                        "{target}"
+                    );
+                }
+            }
+            assert_eq!(told(&cache, "held").await, if is_beyond { 503 } else { 200 });
+            listed(&cache, 20).await;
+            assert_eq!(told(&cache, "held").await, 200);
+            assert_eq!(status(&cache, &last).await, 404);
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,8 @@
 //! All within one principal and one representation. A view contains every object of its scope that its selectors
 //! select, so a narrower collection is that view filtered by what the view lacks, as long as the filter can be
 //! evaluated without a schema: namespaces, labels, and equality of `metadata.name` and `metadata.namespace`.
-//! Shards are never derived from or for, nor what was asked for with a parameter that is not known.
+//! Shards are never derived from or for, nor what was asked for with a parameter that is not known. An object is the same one
+//! in all API versions of its group, so that it is, or is not, in whichever view; what a view shows of it is of one version.
 
 use super::key::ViewKey;
 use super::selector::fields::{FieldSelector, Identity};
@@ -83,13 +84,11 @@ fn widen(found: &mut Vec<Candidate>, drop: impl Fn(&mut Candidate)) {
     found.append(&mut wider);
 }
 
-/// One object's place in the API.
+/// One object's place in the API. Its API version is none of it: whatever that is, the object is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectName<'a> {
     /// The API group; empty for the core group.
     pub group: &'a str,
-    /// The API version.
-    pub version: &'a str,
     /// The resource, plural.
     pub resource: &'a str,
     /// `None` for a cluster-scoped object; a Namespace is one.
@@ -120,8 +119,7 @@ pub fn proves_absence(key: &ViewKey, object: &ObjectName<'_>) -> bool {
 }
 
 fn is_in_scope(key: &ViewKey, object: &ObjectName<'_>) -> bool {
-    let same_resource = (key.group.as_str(), key.version.as_str(), key.resource.as_str())
-        == (object.group, object.version, object.resource);
+    let same_resource = (key.group.as_str(), key.resource.as_str()) == (object.group, object.resource);
     same_resource && (key.namespace.is_none() || key.namespace.as_deref() == object.namespace)
 }
 
@@ -242,7 +240,6 @@ mod tests {
             assert_eq!(candidates(&wanted)[0].key, wanted);
             let pod = ObjectName {
                 group: "",
-                version: "v1",
                 resource: "pods",
                 namespace: Some("ns"),
                 name: "p",
@@ -260,7 +257,6 @@ mod tests {
     fn a_view_of_other_names_or_namespaces_cannot_hold_an_object() {
         let pod = ObjectName {
             group: "",
-            version: "v1",
             resource: "pods",
             namespace: Some("ns"),
             name: "p",
@@ -280,13 +276,17 @@ mod tests {
             ..pod
         };
         assert!(!may_hold(&key("", "", ""), &services));
+        let another_version = ViewKey {
+            version: "v2".to_owned(),
+            ..key("", "", "")
+        };
+        assert!(may_hold(&another_version, &pod) && proves_absence(&another_version, &pod));
     }
 
     #[test]
     fn absence_is_proved_only_by_a_view_that_would_hold_the_object() {
         let pod = ObjectName {
             group: "",
-            version: "v1",
             resource: "pods",
             namespace: Some("ns"),
             name: "p",

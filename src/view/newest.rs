@@ -100,15 +100,15 @@ pub struct Removal {
     pub ceiling: Mark,
 }
 
-/// How a sighting stands to a removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a sighting stands to a removal; of several the first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Relation {
     /// It shows what is removed.
     Older,
-    /// It shows what came after.
-    Newer,
     /// Nobody can tell.
     Unclear,
+    /// It shows what came after.
+    Newer,
 }
 
 impl Removal {
@@ -130,6 +130,15 @@ impl Removal {
             Relation::Newer
         } else {
             Relation::Unclear
+        }
+    }
+
+    /// Whether it was asked for when all had been shown that the other may mean.
+    fn is_after(&self, other: &Self) -> bool {
+        match &other.ceiling {
+            Mark::Start => true,
+            Mark::At(version) => self.floor.covers(Some(version)) == Some(true),
+            Mark::End => false,
         }
     }
 }
@@ -174,8 +183,8 @@ pub struct Told {
     pub sightings: Vec<Sighting>,
     /// The highest R of the views that would hold it and do not.
     pub missing: Option<ResourceVersion>,
-    /// The last word that it is gone.
-    pub removal: Option<Removal>,
+    /// The last word that it is gone, of each way in which it is asked for.
+    pub removals: Vec<Removal>,
 }
 
 impl Told {
@@ -193,19 +202,16 @@ impl Told {
                 .iter()
                 .any(|seen| seen.version == *version && seen.position().is_some_and(reaches)),
             Newest::Absent => {
-                let told = self.removal.as_ref().map(|removal| &removal.floor);
+                let mut floors = self.removals.iter().map(|removal| &removal.floor);
                 self.missing.as_ref().is_some_and(reaches)
-                    || matches!(told, Some(Mark::At(floor)) if reaches(floor))
+                    || floors.any(|floor| matches!(floor, Mark::At(floor) if reaches(floor)))
             }
         };
         if is_enough { newest } else { Newest::Unknown }
     }
 
     fn newest_of_all(&self) -> Newest {
-        let relation = |seen: &Sighting| {
-            let removal = self.removal.as_ref();
-            removal.map_or(Relation::Newer, |removal| removal.relation(seen))
-        };
+        let relation = |seen: &Sighting| self.relation(seen);
         let mut newest: Option<&Sighting> = None;
         for seen in self
             .sightings
@@ -226,6 +232,12 @@ impl Told {
         }
     }
 
+    /// How a sighting stands to all removals.
+    fn relation(&self, seen: &Sighting) -> Relation {
+        let relations = self.removals.iter().map(|removal| removal.relation(seen));
+        relations.min().unwrap_or(Relation::Newer)
+    }
+
     fn unless_missing(&self, seen: &Sighting, relation: Relation) -> Newest {
         let missing_since = match (&self.missing, seen.position()) {
             (None, _) => Some(Ordering::Less),
@@ -240,16 +252,23 @@ impl Told {
     }
 
     fn without_sightings(&self) -> Newest {
-        match (&self.removal, &self.missing) {
-            (Some(removal), missing) => {
-                let is_after = removal.ceiling.covers(missing.as_ref()) == Some(false);
-                match removal.outcome {
-                    Outcome::Unclear if !is_after => Newest::Unknown,
-                    Outcome::Gone | Outcome::Unclear => Newest::Absent,
-                }
+        let is_told = |removal: &Removal| match removal.outcome {
+            Outcome::Gone => true,
+            // What became of it has been told since.
+            Outcome::Unclear => {
+                let mut gone = self
+                    .removals
+                    .iter()
+                    .filter(|other| other.outcome == Outcome::Gone);
+                removal.ceiling.covers(self.missing.as_ref()) == Some(false)
+                    || gone.any(|gone| gone.is_after(removal))
             }
-            (None, Some(_)) => Newest::Absent,
-            (None, None) => Newest::Unknown,
+        };
+        let is_known = !self.removals.is_empty() || self.missing.is_some();
+        if is_known && self.removals.iter().all(is_told) {
+            Newest::Absent
+        } else {
+            Newest::Unknown
         }
     }
 }
@@ -308,7 +327,7 @@ mod tests {
         Told {
             sightings: sightings.iter().map(|text| seen(text)).collect(),
             missing: rv(missing),
-            removal,
+            removals: removal.into_iter().collect(),
         }
     }
 
@@ -384,6 +403,59 @@ mod tests {
             (vec!["101/u"], "", unclear("", "99", "u"), Newest::Seen(rv("101"))),
         ] {
             let told = told(&sightings, missing, removal);
+            assert_eq!(told.newest(None), expected, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_removals_none_is_contradicted() {
+        let unclear = |floor: &str, ceiling: &str| Removal {
+            outcome: Outcome::Unclear,
+            ..gone(floor, ceiling, "").unwrap()
+        };
+        let gone = |floor: &str, ceiling: &str| gone(floor, ceiling, "").unwrap();
+        for (sightings, missing, removals, expected) in [
+            (
+                vec!["105"],
+                "",
+                vec![gone("100", "100"), gone("110", "110")],
+                Newest::Absent,
+            ),
+            (
+                vec!["111"],
+                "",
+                vec![gone("100", "100"), gone("110", "110")],
+                Newest::Seen(rv("111")),
+            ),
+            (
+                vec!["105"],
+                "",
+                vec![gone("90", "90"), gone("100", "110")],
+                Newest::Unknown,
+            ),
+            (
+                vec![],
+                "",
+                vec![gone("90", "90"), unclear("100", "110")],
+                Newest::Unknown,
+            ),
+            (
+                vec![],
+                "",
+                vec![gone("110", "120"), unclear("100", "110")],
+                Newest::Absent,
+            ),
+            (
+                vec![],
+                "111",
+                vec![gone("90", "90"), unclear("100", "110")],
+                Newest::Absent,
+            ),
+        ] {
+            let told = Told {
+                removals,
+                ..told(&sightings, missing, None)
+            };
             assert_eq!(told.newest(None), expected, "{told:?}");
         }
     }

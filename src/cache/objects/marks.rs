@@ -115,7 +115,7 @@ impl Objects {
         )
     }
 
-    fn raise_floor(&mut self, key: &[u8], floor: Mark) -> Result<(), StoreError> {
+    pub(super) fn raise_floor(&mut self, key: &[u8], floor: Mark) -> Result<(), StoreError> {
         let Mark::At(version) = floor else { return Ok(()) };
         let known = match self.entry(key)? {
             Some((Entry::Shown(seen), _)) => seen.version,
@@ -133,7 +133,7 @@ impl Objects {
     }
 }
 
-fn floor_of_path(path: &str) -> Option<Vec<u8>> {
+pub(super) fn floor_of_path(path: &str) -> Option<Vec<u8>> {
     match RequestInfo::parse(&Method::GET, path, None) {
         RequestInfo::Resource(resource) => Some(floor_key(&resource.group, &resource.resource)),
         RequestInfo::NonResource | RequestInfo::Malformed => None,

@@ -74,13 +74,13 @@ impl World {
 
     fn newest_beside(&mut self, views: Vec<Sighting>) -> Newest {
         match self.objects.known(PATH).unwrap() {
-            Known::Withdrawn => Newest::Unknown,
-            Known::Told { removal, kept, lost } => {
+            Known::Withdrawn | Known::Overrun => Newest::Unknown,
+            Known::Told { removals, kept, lost } => {
                 let kept = kept.into_iter().map(|kept| kept.seen);
                 Told {
                     sightings: kept.chain(lost).chain(views).collect(),
                     missing: None,
-                    removal,
+                    removals,
                 }
                 .newest(None)
             }
@@ -345,7 +345,7 @@ fn entries_survive_a_restart() {
     assert_eq!(third.newest_beside(viewed("101", "u")), seen("101"));
     let mut other = Objects::new(store, "cn:y");
     let nothing = Known::Told {
-        removal: None,
+        removals: Vec::new(),
         kept: Vec::new(),
         lost: Vec::new(),
     };
