@@ -8,15 +8,17 @@
 //! | `GET /metrics` | everything counted, in the OpenMetrics text format |
 //! | `GET /status` | [`Status`] as JSON |
 //! | `GET /cache` | [`CacheListing`](status::CacheListing) as JSON: what is known offline |
+//! | `GET /cache/objects` | [`CachedObjects`](objects::CachedObjects) as JSON: what is kept, decoded |
 //! | `GET /log-level`, `POST /log-level` | the level of the log, and another one |
 //!
 //! Invariants: nothing here holds up or ends a request of a client; a listener that cannot be had is said and does without;
-//! no answer holds a secret or content of the cache.
+//! no answer holds content of the cache but `/cache/objects`, and that what is secret only where it is asked for over the socket.
 
 pub mod client;
 mod facts;
 mod guard;
 mod listen;
+pub mod objects;
 mod page;
 mod problems;
 mod process;

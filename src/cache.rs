@@ -11,6 +11,7 @@ mod decode;
 mod documents;
 mod healing;
 mod high_water;
+mod inventory;
 mod issuer;
 mod lists;
 mod objects;
@@ -63,6 +64,7 @@ use self::views::{Used, Validated, Views};
 
 pub use self::answer::{Answer, Found};
 pub use self::healing::{Followed, Kept};
+pub use self::inventory::{Item, Part, Place, Told, Wanted};
 pub use self::issuer::{IssuerDocument, StoredIssuer};
 pub use self::pods::Presence;
 pub use self::query::{ListName, OnlyLive, Query, Target, is_document};

@@ -22,7 +22,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config};
 
 pub mod approve;
+pub mod ask;
+pub mod cache;
 pub mod check;
+mod columns;
 pub mod completions;
 pub mod install;
 pub mod man;
@@ -65,7 +68,7 @@ pub enum Command {
     /// Show the certificate files of the running edgehold, and how long they last
     Certs(status::CertsArgs),
     /// Look into what the running edgehold knows while the cloud is away
-    Cache(status::CacheArgs),
+    Cache(cache::CacheArgs),
     /// Put edgehold between this node's clients and their apiserver: configuration, certificate, unit, kubeconfigs
     Install(install::InstallArgs),
     /// Take edgehold away again: everything as it was
@@ -148,7 +151,7 @@ where
             Command::Approve(args) => approve::run(&args, out, err),
             Command::Status(args) => status::status(&args, out, err),
             Command::Certs(args) => status::certs(&args, out, err),
-            Command::Cache(args) => status::cache(&args, out, err),
+            Command::Cache(args) => cache::run(&args, out, err),
             Command::Install(args) => install::install(args, out, err),
             Command::Uninstall(args) => install::uninstall(args, out, err),
             Command::Completions(args) => completions::print(&args, out),

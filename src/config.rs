@@ -395,6 +395,14 @@ fn parse_bytes(bytes: &[u8], name: &str) -> Result<Config, ConfigErrors> {
     }
 }
 
+/// A value in YAML.
+///
+/// # Errors
+/// What cannot be written as YAML, in words.
+pub fn yaml(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_saphyr::to_string(value).map_err(|error| error.to_string())
+}
+
 /// The position just after `text`.
 fn end_of(text: &[u8]) -> Position {
     let text = String::from_utf8_lossy(text);

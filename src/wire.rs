@@ -18,6 +18,7 @@ mod json;
 pub mod list;
 pub mod meta;
 pub mod object;
+pub mod plain;
 mod protobuf;
 pub mod status;
 pub mod token;

@@ -27,6 +27,7 @@ use crate::upstream::Purpose;
 use super::facts::Observer;
 use super::guard::{self, Matter, Over};
 use super::listen::{Bound, Listener, Stream};
+use super::objects::{self, Asked, Secrets};
 use super::page;
 use super::ready;
 use super::status::{
@@ -158,7 +159,7 @@ impl Served {
         let is_read = head.method == Method::GET || head.method == Method::HEAD;
         let matter = match head.uri.path() {
             // Names of principals, of namespaces and of what is in them.
-            "/" | "/cache" => Matter::Private,
+            "/" | "/cache" | "/cache/objects" => Matter::Private,
             _ if !is_read => Matter::Private,
             _ => Matter::Health,
         };
@@ -171,7 +172,10 @@ impl Served {
         }
         match head.uri.path() {
             "/log-level" if head.method == Method::POST => set_level(body).await,
-            "/" | "/livez" | "/readyz" | "/metrics" | "/status" | "/cache" | "/log-level" if !is_read => {
+            "/" | "/livez" | "/readyz" | "/metrics" | "/status" | "/cache" | "/cache/objects"
+            | "/log-level"
+                if !is_read =>
+            {
                 text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "this is only read\n")
             }
             "/" => self.page(),
@@ -180,11 +184,12 @@ impl Served {
             "/metrics" => self.metrics(),
             "/status" => json(&self.status()),
             "/cache" => json(&self.listing()),
+            "/cache/objects" => self.objects(head.uri.query().unwrap_or_default()).await,
             "/log-level" => text(StatusCode::OK, TEXT, &format!("{}\n", logging::level())),
             _ => text(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there is /, /livez, /readyz, /metrics, /status, /cache and /log-level\n",
+                "there is /, /livez, /readyz, /metrics, /status, /cache, /cache/objects and /log-level\n",
             ),
         }
     }
@@ -228,6 +233,34 @@ impl Served {
 
     fn listing(&self) -> CacheListing {
         CacheListing::of(self.sources.observer.store.logs())
+    }
+
+    async fn objects(&self, query: &str) -> Response<Body> {
+        let asked = match Asked::parse(query) {
+            Ok(asked) => asked,
+            Err(why) => return text(StatusCode::BAD_REQUEST, TEXT, &format!("{why}\n")),
+        };
+        if asked.secrets == Secrets::Shown {
+            if self.over == Over::Tcp {
+                // The token of a port is for monitoring.
+                let why = "what is secret is told over a Unix socket only\n";
+                return text(StatusCode::FORBIDDEN, TEXT, why);
+            }
+            tracing::info!("the admin listener is asked for objects with what is secret in them");
+        }
+        let Some(proxy) = self.sources.observer.proxy.upgrade() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, TEXT, "edgehold is stopping\n");
+        };
+        let found = asked.look(proxy.cache()).await;
+        let secrets = asked.secrets;
+        let decoding = self
+            .tasks
+            .spawn_blocking(move || serde_json::to_vec(&objects::told(found, secrets)));
+        match decoding.await {
+            Ok(Ok(said)) => bytes(StatusCode::OK, "application/json", said),
+            Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, &error.to_string()),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, &error.to_string()),
+        }
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -356,7 +389,11 @@ fn json(value: &impl Serialize) -> Response<Body> {
 }
 
 fn text(status: StatusCode, content_type: &'static str, said: &str) -> Response<Body> {
-    let mut response = Response::new(body::full(said.to_owned().into_bytes()));
+    bytes(status, content_type, said.to_owned().into_bytes())
+}
+
+fn bytes(status: StatusCode, content_type: &'static str, said: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(body::full(said));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

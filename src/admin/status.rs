@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::kube::groups::qualified;
 use crate::store::LogSummary;
 use crate::tls::CertificateStatus;
 use crate::upstream::{LinkReport, ServerReport, timeline};
@@ -340,11 +341,7 @@ impl From<LogSummary> for CacheEntry {
             entry.kind = log.id.name;
             return entry;
         };
-        entry.resource = Some(if key.group.is_empty() {
-            key.resource
-        } else {
-            format!("{}.{}", key.resource, key.group)
-        });
+        entry.resource = Some(qualified(&key.group, &key.resource));
         entry.namespace = key.namespace;
         let selectors = [key.label_selector, key.field_selector, key.shard_selector];
         let selectors: Vec<_> = selectors.into_iter().filter(|text| !text.is_empty()).collect();

@@ -182,7 +182,7 @@ impl Cache {
 
     /// All that this principal was told of one object, by whichever way, in whichever form and API version; `None` if it may
     /// not be told. The views are asked first: a removal that was told while a list was under way is placed once that is a view.
-    async fn told_of(
+    pub(super) async fn told_of(
         &self,
         owner: &str,
         path: &str,

@@ -330,6 +330,13 @@ impl StoredView {
         keys.into_iter().filter(holds).collect()
     }
 
+    /// The keys of all items that it holds.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let keys = self.log.iter().flat_map(|log| store::keys_of(&**log));
+        keys.filter_map(|key| String::from_utf8(key.into_vec()).ok())
+            .collect()
+    }
+
     /// The view as it is now; `prefix` narrows it to keys that start with it.
     pub(super) fn read(&self, prefix: Option<&str>) -> Option<ViewRead> {
         let log = self.log.as_ref()?;

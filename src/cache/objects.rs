@@ -627,6 +627,18 @@ impl Objects {
         })
     }
 
+    /// The paths of all objects that are kept, one for each form.
+    pub(super) fn paths(&mut self) -> Result<Vec<String>, StoreError> {
+        let Some(log) = self.log()? else {
+            return Ok(Vec::new());
+        };
+        let path = |key: Box<[u8]>| {
+            let (path, form) = std::str::from_utf8(&key).ok()?.split_once('\n')?;
+            Encoding::of_form(form).map(|_| path.to_owned())
+        };
+        Ok(keys_of(&*log).filter_map(path).collect())
+    }
+
     /// The object in every representation in which it is kept.
     fn kept(&mut self, path: &str) -> Result<Vec<Kept>, StoreError> {
         let Some(log) = self.log()? else {

@@ -25,7 +25,7 @@ use crate::upstream::{Credentials, UpstreamProxy};
 
 use self::pairs::Judgement;
 use super::Exit;
-use super::status::Output;
+use super::ask::Output;
 
 mod network;
 mod pairs;

@@ -46,6 +46,15 @@ pub fn of_document(path: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
+/// A resource with its group, as kubectl writes it: `pods`, `deployments.apps`.
+pub fn qualified(group: &str, resource: &str) -> String {
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use crate::cache::{Answer, Query};
 use crate::identity::Principal;
+use crate::kube::groups::qualified;
 use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
 use crate::runtime::body::{Body, Holding};
@@ -199,10 +200,7 @@ fn described(caller: &Caller, info: &RequestInfo) -> Option<Box<Described>> {
         return None;
     }
     let (verb, resource) = match info {
-        RequestInfo::Resource(asked) if asked.group.is_empty() => {
-            (asked.verb.as_str(), asked.resource.clone())
-        }
-        RequestInfo::Resource(asked) => (asked.verb.as_str(), format!("{}.{}", asked.resource, asked.group)),
+        RequestInfo::Resource(asked) => (asked.verb.as_str(), qualified(&asked.group, &asked.resource)),
         RequestInfo::NonResource | RequestInfo::Malformed => ("", String::new()),
     };
     Some(Box::new(Described {

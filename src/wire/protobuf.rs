@@ -243,7 +243,7 @@ pub(super) fn read_head(object: &[u8], types: TypeMeta) -> Result<ObjectHead, Wi
     Ok(head)
 }
 
-fn read_entry(message: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+pub(super) fn read_entry(message: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
     let (mut key, mut entry): (&[u8], &[u8]) = (&[], &[]);
     let mut fields = Fields::of(message);
     while let Some((field, value)) = fields.next()? {

@@ -56,7 +56,7 @@ fn edgehold(args: &[&str]) -> (i32, String, String) {
     )
 }
 
-async fn told(args: &[&str]) -> (i32, String, String) {
+pub async fn told(args: &[&str]) -> (i32, String, String) {
     let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
     let asking = move || edgehold(&args.iter().map(String::as_str).collect::<Vec<_>>());
     tokio::task::spawn_blocking(asking).await.unwrap()
@@ -223,6 +223,7 @@ async fn on_a_port_without_a_token_file_nobody_hears_whose_data_is_kept_or_chang
         ("GET /", "403 Forbidden"),
         ("GET /cache", "403 Forbidden"),
         ("GET /cache?x", "403 Forbidden"),
+        ("GET /cache/objects?resource=pods", "403 Forbidden"),
         ("POST /log-level", "403 Forbidden"),
     ] {
         let request = format!(

@@ -56,6 +56,7 @@ mod monitoring;
 mod names;
 mod namespace;
 mod newest;
+mod objects;
 mod offline;
 mod outage;
 mod owners;

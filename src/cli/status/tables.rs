@@ -1,10 +1,9 @@
-//! Answers of the admin listener as people read them. Pure: text in columns, and nothing in it that steers a terminal.
+//! The status as people read it. Pure.
 
 use std::fmt::Write as _;
 
-use comfy_table::{Table, presets};
-
-use crate::admin::status::{CacheListing, CertificateFile, ServerStatus, Status};
+use crate::admin::status::{CertificateFile, ServerStatus, Status};
+use crate::cli::columns::{plain, table};
 
 /// The whole of `edgehold status`.
 pub(super) fn status(status: &Status) -> String {
@@ -33,7 +32,7 @@ pub(super) fn status(status: &Status) -> String {
                 problem.message.clone(),
             ]
         });
-        text.push_str(&table(["PROBLEM", "SEVERITY", "SINCE", "WHAT"], rows));
+        text.push_str(&table(&["PROBLEM", "SEVERITY", "SINCE", "WHAT"], rows));
         let _ = writeln!(text, "what to do about each: docs/troubleshooting.md\n");
     }
     let link = &status.link;
@@ -80,7 +79,7 @@ pub(super) fn status(status: &Status) -> String {
             ]
         });
         text.push('\n');
-        text.push_str(&table(["CLIENT", "CONNECTIONS", "STREAMS", "PAIR"], rows));
+        text.push_str(&table(&["CLIENT", "CONNECTIONS", "STREAMS", "PAIR"], rows));
     }
     text.push('\n');
     text.push_str(&certificates(&status.certificates));
@@ -90,7 +89,7 @@ pub(super) fn status(status: &Status) -> String {
             [change.at.clone(), change.to.clone(), why]
         });
         text.push('\n');
-        text.push_str(&table(["CHANGED", "LINK", "WHY"], rows));
+        text.push_str(&table(&["CHANGED", "LINK", "WHY"], rows));
     }
     text
 }
@@ -107,7 +106,7 @@ fn servers(servers: &[ServerStatus]) -> String {
         };
         [server.name.clone(), state, since, cause]
     });
-    table(["SERVER", "STATE", "SINCE", "CAUSE"], rows)
+    table(&["SERVER", "STATE", "SINCE", "CAUSE"], rows)
 }
 
 /// The whole of `edgehold certs`.
@@ -124,93 +123,7 @@ pub(super) fn certificates(files: &[CertificateFile]) -> String {
         ]
     });
     table(
-        ["CERTIFICATE", "KIND", "STATE", "DAYS LEFT", "FILE", "PROBLEM"],
+        &["CERTIFICATE", "KIND", "STATE", "DAYS LEFT", "FILE", "PROBLEM"],
         rows,
     )
-}
-
-/// The whole of `edgehold cache ls`.
-pub(super) fn listing(listing: &CacheListing) -> String {
-    let rows = listing.items.iter().map(|item| {
-        let namespace = match (&item.resource, &item.namespace) {
-            (Some(_), None) => "(all)".to_owned(),
-            (_, namespace) => namespace.clone().unwrap_or_default(),
-        };
-        [
-            item.owner.clone(),
-            item.resource.clone().unwrap_or_else(|| item.kind.clone()),
-            namespace,
-            item.selector.clone().unwrap_or_default(),
-            item.form.clone().unwrap_or_default(),
-            item.bytes.to_string(),
-            item.modified.clone(),
-        ]
-    });
-    table(
-        [
-            "OWNER",
-            "RESOURCE",
-            "NAMESPACE",
-            "SELECTOR",
-            "FORM",
-            "BYTES",
-            "CHANGED",
-        ],
-        rows,
-    )
-}
-
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
-    for row in rows {
-        table.add_row(row.iter().map(|cell| plain(cell)));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let mut text = String::new();
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// Without anything that ends a line or steers a terminal: names come from requests.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        let steers =
-            c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if steers {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_as_wide_as_their_cells_and_nothing_steers_the_terminal() {
-        let rows = [
-            ["cloud:6443".to_owned(), "offline".to_owned()],
-            ["a\u{1b}[31m".to_owned(), "online".to_owned()],
-        ];
-        let text = table(["SERVER", "STATE"], rows.into_iter());
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(
-            lines,
-            [
-                "SERVER       STATE",
-                "cloud:6443   offline",
-                "a\\u{1b}[31m  online"
-            ]
-        );
-    }
 }

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::random::Random;
-use crate::targets::{event, filter, frames, gunzip, jwt, list, object, request, status, token};
+use crate::targets::{event, filter, frames, gunzip, jwt, list, object, plain, request, status, token};
 use crate::{Outcome, corpus};
 
 type Check = fn(&[u8]) -> Outcome;
@@ -91,6 +91,11 @@ fn lists() {
 #[test]
 fn objects() {
     holds(object::check, &corpus::bodies());
+}
+
+#[test]
+fn objects_as_json() {
+    holds(plain::check, &corpus::bodies());
 }
 
 #[test]

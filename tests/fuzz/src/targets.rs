@@ -8,6 +8,7 @@ pub mod gunzip;
 pub mod jwt;
 pub mod list;
 pub mod object;
+pub mod plain;
 pub mod request;
 pub mod status;
 pub mod token;
