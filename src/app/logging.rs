@@ -4,7 +4,10 @@ use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -14,51 +17,51 @@ static INSTALLED: OnceLock<Installed> = OnceLock::new();
 struct Installed {
     /// What is in force: a level, or the filter of `EDGEHOLD_LOG`.
     filter: Mutex<String>,
-    reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+    reload: Box<dyn Fn(Targets) -> Result<(), String> + Send + Sync>,
 }
 
 /// Installs the logger of the process. `EDGEHOLD_LOG` (a tracing filter such as `edgehold=debug`) overrides the
 /// configured level. A second call changes nothing.
 pub(crate) fn init(config: &Log) {
     let given = std::env::var("EDGEHOLD_LOG").ok().filter(|text| !text.is_empty());
-    let given = given.and_then(|text| Some((EnvFilter::try_new(&text).ok()?, text)));
-    let (filter, text) = given.unwrap_or_else(|| (at(config.level), config.level.as_str().to_owned()));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let given = given.and_then(|text| Some((text.parse::<Targets>().ok()?, text)));
+    let (targets, text) = given.unwrap_or_else(|| (at(config.level), config.level.as_str().to_owned()));
+    let (filter, handle) = reload::Layer::new(targets);
+    let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let lines = match config.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
     // Only in tests is there another logger already.
-    match config.format {
-        LogFormat::Text => {
-            let builder = builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            if builder.try_init().is_ok() {
-                installed(text, move |filter| {
-                    handle.reload(filter).map_err(|error| error.to_string())
-                });
-            }
-        }
-        LogFormat::Json => {
-            let builder = builder.json().with_filter_reloading();
-            let handle = builder.reload_handle();
-            if builder.try_init().is_ok() {
-                installed(text, move |filter| {
-                    handle.reload(filter).map_err(|error| error.to_string())
-                });
-            }
-        }
+    if tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        .try_init()
+        .is_ok()
+    {
+        let _the_first = INSTALLED.set(Installed {
+            filter: Mutex::new(text),
+            reload: Box::new(move |targets| handle.reload(targets).map_err(|error| error.to_string())),
+        });
     }
 }
 
-fn installed(filter: String, reload: impl Fn(EnvFilter) -> Result<(), String> + Send + Sync + 'static) {
-    let _the_first = INSTALLED.set(Installed {
-        filter: Mutex::new(filter),
-        reload: Box::new(reload),
-    });
+fn at(level: LogLevel) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("edgehold", filter(level))
 }
 
-fn at(level: LogLevel) -> EnvFilter {
-    EnvFilter::new(format!("warn,edgehold={}", level.as_str()))
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
 }
 
 /// What is in force.

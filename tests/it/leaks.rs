@@ -13,8 +13,10 @@ use std::sync::Once;
 use apiserver_standin::Rbac;
 use apiserver_standin::secrets::{self, search};
 use parking_lot::Mutex;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::support::{Node, write_secret};
 
@@ -25,11 +27,11 @@ const SHOW: &str = "EDGEHOLD_TEST_LOG";
 pub fn watch_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let installed = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new("edgehold=trace"))
+        let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
-            .with_writer(Lines)
-            .try_init();
+            .with_writer(Lines);
+        let ours = Targets::new().with_target("edgehold", LevelFilter::TRACE);
+        let installed = tracing_subscriber::registry().with(lines).with(ours).try_init();
         installed.unwrap_or_else(|error| panic!("edgehold's log is not searched: {error}"));
     });
 }
