@@ -1,4 +1,4 @@
-//! The command line: `edgehold run | check | status | certs | cache | approve | install | uninstall | completions | man | version`.
+//! The command line: `edgehold run | check | status | certs | cache | approve | bundle | install | uninstall | completions | man | version`.
 //!
 //! Owns arguments, exit codes and what a person reads on stdout and stderr. Knows the configuration, but no component:
 //! what `run` runs is handed in, so that `main.rs` is no more than
@@ -23,6 +23,7 @@ use crate::config::{self, Config};
 
 pub mod approve;
 pub mod ask;
+pub mod bundle;
 pub mod cache;
 pub mod check;
 mod columns;
@@ -69,6 +70,8 @@ pub enum Command {
     Certs(status::CertsArgs),
     /// Look into what the running edgehold knows while the cloud is away
     Cache(cache::CacheArgs),
+    /// Write one file for whoever is to help: status, problems, certificates, configuration, metrics; nothing secret
+    Bundle(bundle::BundleArgs),
     /// Put edgehold between this node's clients and their apiserver: configuration, certificate, unit, kubeconfigs
     Install(install::InstallArgs),
     /// Take edgehold away again: everything as it was
@@ -152,6 +155,7 @@ where
             Command::Status(args) => status::status(&args, out, err),
             Command::Certs(args) => status::certs(&args, out, err),
             Command::Cache(args) => cache::run(&args, out, err),
+            Command::Bundle(args) => bundle::run(&args, out, err),
             Command::Install(args) => install::install(args, out, err),
             Command::Uninstall(args) => install::uninstall(args, out, err),
             Command::Completions(args) => completions::print(&args, out),

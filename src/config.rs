@@ -22,6 +22,7 @@ pub use in_cluster::InCluster;
 pub use interface::{DummyInterface, OnExit};
 pub use material::MaterialRef;
 pub use offline::{Issuer, IssuerCredential, Offline};
+pub use published::without_credentials;
 pub use serving::{Csr, KUBELET_SERVING, ServingPair};
 
 use crate::upstream::{Trust, UpstreamProxy};
@@ -40,6 +41,7 @@ mod material;
 mod object;
 mod offline;
 mod proxy;
+mod published;
 mod quantity;
 mod schema;
 mod serving;
@@ -341,22 +343,28 @@ impl LogLevel {
 /// problem of it.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a large file from one that just fits, and ends endless ones.
-    let read = File::open(path).and_then(|file| file.take(LARGEST as u64 + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
+    let bytes = contents(path).map_err(|error| {
         let fault = Fault::new(
             format!("cannot be read: {error}"),
             "name a readable file with --config",
         );
-        return Err(ConfigErrors::whole_file(&name, fault));
-    }
+        ConfigErrors::whole_file(&name, fault)
+    })?;
     let config = parse_bytes(&bytes, &name)?;
     let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Ok(Config {
         file: Some(file),
         ..config
     })
+}
+
+/// One byte more than allowed tells a large file from one that just fits, and ends endless ones.
+fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(LARGEST as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Validates the text of a configuration; `name` stands for the file in messages.

@@ -112,7 +112,7 @@ fn from_lite_apiserver(path: &Path, flags: &str, out: &mut dyn Write, err: &mut 
 
 /// How far a check goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+pub(super) enum Reach {
     /// This machine: its files, ports and disk.
     Files,
     /// The servers too.
@@ -123,7 +123,13 @@ enum Reach {
 
 /// Checks the file at `path`. The summary, with what is wrong on this node, goes to `out`; what is wrong in the file goes
 /// to `err`, one line each.
-fn check(path: &Path, reach: Reach, output: Output, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+pub(super) fn check(
+    path: &Path,
+    reach: Reach,
+    output: Output,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Exit {
     let config = match config::load(path) {
         Ok(config) => config,
         Err(errors) => {

@@ -13,6 +13,7 @@ mod approve;
 mod attacks;
 mod bootstrap;
 mod bounds;
+mod bundle;
 mod certificates;
 mod check;
 mod child;

@@ -6,7 +6,7 @@ use crate::admin::status::{CertificateFile, ServerStatus, Status};
 use crate::cli::columns::{plain, table};
 
 /// The whole of `edgehold status`.
-pub(super) fn status(status: &Status) -> String {
+pub(in crate::cli) fn status(status: &Status) -> String {
     let mut text = String::new();
     let ready = if status.ready {
         "ready"
