@@ -211,6 +211,11 @@ impl Proxy {
         self.time.offset()
     }
 
+    /// For how long the watch that has been held, or its view lost, for longest has been so; zero if there is none.
+    pub fn watches_behind(&self) -> Duration {
+        self.metrics.watches.behind()
+    }
+
     /// The state of the way to the cloud.
     pub fn link(&self) -> &Link {
         &self.link

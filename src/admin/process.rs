@@ -236,6 +236,13 @@ impl Collector for ProcessMetrics {
         self.cache(&mut encoder)?;
         self.certificates(&mut encoder)?;
         self.problems(&mut encoder)?;
+        let behind = self.0.proxy.upgrade().map(|proxy| proxy.watches_behind());
+        if let Some(behind) = behind {
+            let help =
+                "For how long the watch that has been held or healing for longest has been so; 0 if none is";
+            let seconds = behind.as_secs_f64();
+            gauge(&mut encoder, "edgehold_watches_behind_seconds", help, seconds)?;
+        }
         let contact = self.0.proxy.upgrade().and_then(|proxy| proxy.last_contact());
         if let Some(contact) = contact {
             let help = "The last contact with the cloud, by its clock, since 1970";

@@ -21,7 +21,7 @@ use super::headers::forwardable;
 use super::limits::Over;
 use super::respond::{Form, FromCache, Instead, cached, refusal};
 use super::signing::Signing;
-use super::tally::Tally;
+use super::tally::{Tally, Upstream};
 use super::websocket::WebSocketWatch;
 use super::{Peer, Proxy, Tether, forward, sections, upgrade, watch, write};
 
@@ -38,6 +38,8 @@ pub(super) struct Exchange {
     pub(super) tether: Tether,
     /// With the client.
     pub(super) patience: Duration,
+    /// How long it is on its way upstream.
+    pub(super) on_the_way: Upstream,
 }
 
 /// Handles one request.
@@ -121,6 +123,7 @@ async fn understood(
         form,
         tether: peer.tether.clone(),
         patience: peer.patience,
+        on_the_way: tally.upstream(),
     };
     let websocket = wanted
         .as_ref()

@@ -117,6 +117,7 @@ async fn turn(
             Turn::Follow(shared) => shared,
         };
         // However long it takes: upstream is at it, and to ask again would only make it slower.
+        let _under_way = exchange.on_the_way.under_way();
         let shared = tokio::select! {
             biased;
             shared = shared => shared,
@@ -320,7 +321,10 @@ pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body>
     let request = exchange.request(body::incoming(body));
     let effort = exchange.callers(Effort::once(Purpose::Watch));
     let sent = match exchange.upstream() {
-        Ok(transport) => transport.send(request, &effort).await,
+        Ok(transport) => {
+            let _under_way = exchange.on_the_way.under_way();
+            transport.send(request, &effort).await
+        }
         Err(error) => Err(error),
     };
     match sent {
@@ -433,7 +437,10 @@ impl Exchange {
         effort: &Effort,
     ) -> Result<Response<Body>, UpstreamError> {
         let result = match self.upstream() {
-            Ok(transport) => transport.send(request, effort).await,
+            Ok(transport) => {
+                let _under_way = self.on_the_way.under_way();
+                transport.send(request, effort).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = &result {

@@ -9,6 +9,7 @@ use crate::filter::{Kind, Outcome};
 use crate::wire::WireError;
 
 use super::tally::RequestMetrics;
+use super::watch::Census;
 
 /// Counters of the proxy. Cheap to clone; all clones count together.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct ProxyMetrics {
     filtered: Family<Filtered, Counter>,
     /// Requests.
     pub(super) requests: RequestMetrics,
+    /// Watches.
+    pub(super) watches: Census,
     /// Lists that edgehold asked for by itself, for views that had lost their place.
     healed: Family<Healed, Counter>,
 }
@@ -44,11 +47,12 @@ struct Unreadable {
 }
 
 impl ProxyMetrics {
-    /// New counters, registered under `edgehold_requests*`, `edgehold_cache_misses`, `edgehold_upstream_gzip_*`, `edgehold_upstream_unreadable`,
-    /// `edgehold_filtered_objects` and `edgehold_healing_lists`.
+    /// New counters, registered under `edgehold_requests*`, `edgehold_cache_misses`, `edgehold_watches*`, `edgehold_upstream_gzip_*`,
+    /// `edgehold_upstream_unreadable`, `edgehold_filtered_objects` and `edgehold_healing_lists`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         metrics.requests.register(registry);
+        metrics.watches.register(registry);
         registry.register(
             "edgehold_upstream_gzip_received_bytes",
             "Compressed bytes received and unpacked here: of watches, and of reads whose clients do not take gzip",

@@ -1,5 +1,7 @@
 //! What is counted of each request. Every label is from a closed list, whatever clients send.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -24,6 +26,11 @@ use super::respond::{FromCache, Ours};
 /// Until the head of an answer: from what the cache needs to what a slow link does.
 const BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0,
+];
+
+/// What edgehold itself takes: a few hundred microseconds, or a place in a queue.
+const OWN_BUCKETS: [f64; 11] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0,
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +64,7 @@ struct Missed {
 pub(super) struct RequestMetrics {
     requests: Family<Labels, Counter>,
     durations: Family<Took, Histogram>,
+    own: Family<Took, Histogram>,
     limited: Family<Limited, Counter>,
     missed: Family<Missed, Counter>,
 }
@@ -66,6 +74,7 @@ impl Default for RequestMetrics {
         Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            own: Family::new_with_constructor(|| Histogram::new(OWN_BUCKETS)),
             limited: Family::default(),
             missed: Family::default(),
         }
@@ -83,6 +92,11 @@ impl RequestMetrics {
             "edgehold_request_duration_seconds",
             "Until the head of the answer, by route and who answered",
             self.durations.clone(),
+        );
+        registry.register(
+            "edgehold_request_own_seconds",
+            "What of that edgehold itself took: without the time in which a request was on its way upstream, a connection included",
+            self.own.clone(),
         );
         registry.register(
             "edgehold_requests_limited",
@@ -113,6 +127,38 @@ pub(super) struct Tally {
     verb: &'static str,
     group: &'static str,
     route: &'static str,
+    upstream: Upstream,
+}
+
+/// How long a request was on its way upstream. Cheap to clone; all clones add to the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Upstream(Arc<AtomicU64>);
+
+/// It is on its way, until this is dropped.
+pub(super) struct UnderWay<'u> {
+    upstream: &'u Upstream,
+    since: Instant,
+}
+
+impl Upstream {
+    pub(super) fn under_way(&self) -> UnderWay<'_> {
+        UnderWay {
+            upstream: self,
+            since: clock::now(),
+        }
+    }
+
+    fn took(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let micros = clock::now().saturating_duration_since(self.since).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        self.upstream.0.fetch_add(micros, Ordering::Relaxed);
+    }
 }
 
 impl Tally {
@@ -141,7 +187,13 @@ impl Tally {
             verb,
             group,
             route,
+            upstream: Upstream::default(),
         }
+    }
+
+    /// Where it is to be said how long it is on its way upstream.
+    pub(super) fn upstream(&self) -> Upstream {
+        self.upstream.clone()
     }
 
     /// It becomes a connection of its own.
@@ -178,6 +230,7 @@ impl Tally {
             verb,
             group,
             route,
+            upstream,
         } = self;
         let extensions = response.extensions();
         let result = if extensions.get::<FromCache>().is_some() {
@@ -196,11 +249,13 @@ impl Tally {
             code: response.status().as_u16(),
         };
         metrics.requests.get_or_create(&labels).inc();
-        let took = (clock::now() - started).as_secs_f64();
+        let (took, labels) = (clock::now() - started, Took { route, result });
         metrics
             .durations
-            .get_or_create(&Took { route, result })
-            .observe(took);
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
+        let own = took.saturating_sub(upstream.took());
+        metrics.own.get_or_create(&labels).observe(own.as_secs_f64());
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<B
     let sent = match exchange.upstream() {
         Ok(transport) => {
             let holder = exchange.caller.holder(&exchange.proxy);
+            let _under_way = exchange.on_the_way.under_way();
             transport.send_alone(request, holder.as_deref()).await
         }
         Err(error) => Err(error),

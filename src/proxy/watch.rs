@@ -4,6 +4,7 @@
 //! that the client has reached; when the cloud is back, upstream is re-opened there and the stream goes on. A watch that
 //! begins while the cloud is away begins held (wire contract 5.7, 5.8).
 
+mod census;
 mod gone;
 mod heal;
 mod open;
@@ -29,6 +30,7 @@ use super::exchange::Exchange;
 use super::forward::{self, unknown};
 use super::respond::{fields, held_watch};
 
+pub(super) use self::census::Census;
 pub(super) use self::gone::Gone;
 pub(super) use self::heal::{Healings, List, drained};
 use self::open::{Answered, Late, Opened, Opening};

@@ -109,6 +109,7 @@ async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, St
         .for_answers(exchange.answers());
     let sending = async {
         let transport = exchange.upstream()?;
+        let _under_way = exchange.on_the_way.under_way();
         transport.send(exchange.request(body), &effort).await
     };
     let sent = tokio::select! {

@@ -50,6 +50,13 @@ pub struct PurposeLabels {
     purpose: &'static str,
 }
 
+/// Bytes from and to one server.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Traffic {
+    pub(super) received: Counter,
+    pub(super) sent: Counter,
+}
+
 /// Counters and gauges of the way to the cloud. Cheap to clone; all clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamMetrics {
@@ -60,6 +67,8 @@ pub struct UpstreamMetrics {
     dials: Family<ServerLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     failovers: Family<ServerLabels, Counter>,
+    received: Family<ServerLabels, Counter>,
+    sent: Family<ServerLabels, Counter>,
     connections: Family<PurposeLabels, Gauge>,
     streams: Family<PurposeLabels, Gauge>,
 }
@@ -102,6 +111,16 @@ impl UpstreamMetrics {
             "edgehold_upstream_failovers",
             "Requests that went on to another server, by the server they left",
             own.failovers.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_received_bytes",
+            "Bytes that arrived from each server, TLS included",
+            own.received.clone(),
+        );
+        registry.register(
+            "edgehold_upstream_sent_bytes",
+            "Bytes that were sent to each server, TLS included",
+            own.sent.clone(),
         );
         registry.register(
             "edgehold_upstream_connections",
@@ -180,6 +199,14 @@ impl UpstreamMetrics {
 
     pub(super) fn moved_on(&self, from: &str) {
         self.failovers.get_or_create(&labels(from)).inc();
+    }
+
+    /// Bytes from and to this server.
+    pub(super) fn traffic(&self, server: &str) -> Traffic {
+        Traffic {
+            received: self.received.get_or_create_owned(&labels(server)),
+            sent: self.sent.get_or_create_owned(&labels(server)),
+        }
     }
 
     /// Open connections to this server for this purpose.

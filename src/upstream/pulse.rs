@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtime::clock;
 
+use super::metrics::Traffic;
+
 /// More bytes at once than an acknowledged PING or a window update and their TLS records take: part of an answer.
 const ANSWER: usize = 128;
 
@@ -60,16 +62,18 @@ pub(super) struct Vitals {
     answering: Moment,
     proven: Moment,
     quick: Moment,
+    traffic: Traffic,
 }
 
 impl Vitals {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(traffic: Traffic) -> Self {
         let now = clock::now();
         Self {
             heard: Moment::new(now),
             answering: Moment::new(now),
             proven: Moment::new(now),
             quick: Moment::new(now),
+            traffic,
         }
     }
 
@@ -177,10 +181,19 @@ impl Pulse {
     fn read(&self, bytes: usize, now: Instant) {
         self.heard.set(now);
         self.server.heard.set(now);
+        self.server.traffic.received.inc_by(bytes as u64);
         if bytes > ANSWER && self.open.load(Ordering::Relaxed) {
             self.server.answering.set(now);
         }
     }
+}
+
+/// Counts what was written.
+fn sent(written: Poll<io::Result<usize>>, pulse: &Pulse) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(bytes)) = written {
+        pulse.server.traffic.sent.inc_by(bytes as u64);
+    }
+    written
 }
 
 /// Waits for work for as long as something is `heard`: `silence` without a byte ends it (`None`), and [`PROGRESS`]
@@ -243,7 +256,8 @@ impl<S: AsyncRead> AsyncRead for Felt<S> {
 
 impl<S: AsyncWrite> AsyncWrite for Felt<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write(cx, buf)
+        let this = self.project();
+        sent(this.inner.poll_write(cx, buf), this.pulse)
     }
 
     fn poll_write_vectored(
@@ -251,7 +265,8 @@ impl<S: AsyncWrite> AsyncWrite for Felt<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write_vectored(cx, bufs)
+        let this = self.project();
+        sent(this.inner.poll_write_vectored(cx, bufs), this.pulse)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -274,7 +289,7 @@ mod tests {
     use super::*;
 
     async fn arrives(bytes: usize, open: bool) -> (Arc<Vitals>, Arc<Pulse>, Instant) {
-        let vitals = Arc::new(Vitals::new());
+        let vitals = Arc::new(Vitals::new(Traffic::default()));
         let pulse = Pulse::new(&vitals);
         if open {
             pulse.open();
@@ -314,7 +329,7 @@ mod tests {
     async fn work_goes_on_while_something_arrives_and_not_for_ever() {
         let silence = Duration::from_secs(2);
         let began = clock::now();
-        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
         assert_eq!(
             while_heard(|| pulse.heard(), silence, std::future::pending::<()>()).await,
             None
@@ -322,7 +337,7 @@ mod tests {
         assert_eq!(clock::now() - began, silence);
 
         let began = clock::now();
-        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
         let beating = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -339,7 +354,7 @@ mod tests {
         assert_eq!(clock::now() - began, silence * 3);
 
         let began = clock::now();
-        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
         let beating = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -352,7 +367,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_severed_connection_fails_whoever_reads_from_it() {
-        let pulse = Pulse::new(&Arc::new(Vitals::new()));
+        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
         let (near, _far) = tokio::io::duplex(64);
         let mut near = Felt::new(near, Arc::clone(&pulse));
         let mut byte = [0];

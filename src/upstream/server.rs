@@ -68,8 +68,10 @@ struct Interfaces {
 impl Server {
     pub(super) fn new(endpoint: Endpoint, link: &Arc<Shared>) -> Self {
         let health = Health::new(clock::now());
+        let name: Arc<str> = endpoint.to_string().into();
+        let traffic = link.metrics.traffic(&name);
         Self {
-            name: endpoint.to_string().into(),
+            name,
             endpoint,
             standing: watch::Sender::new(health.standing()),
             due: watch::Sender::new(health.due()),
@@ -79,7 +81,7 @@ impl Server {
             obstacle: Mutex::default(),
             interfaces: Mutex::default(),
             uplinks: watch::Sender::new(Choice::new(0)),
-            vitals: Arc::new(Vitals::new()),
+            vitals: Arc::new(Vitals::new(traffic)),
             ways: Mutex::new(Ways::new()),
             resting: Mutex::default(),
             unaudited: AtomicU32::new(0),

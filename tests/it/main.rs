@@ -52,6 +52,7 @@ mod links;
 mod listener;
 mod lite_apiserver;
 mod material;
+mod measured;
 mod memory;
 mod monitoring;
 mod names;

@@ -31,6 +31,7 @@ use super::super::exchange::Exchange;
 use super::super::gzip;
 use super::super::lists::{Pass, Same, Turn};
 use super::super::priority::Priority;
+use super::census::State;
 use super::pump::retry_after;
 use super::target::{listed, listed_accept};
 
@@ -131,7 +132,9 @@ pub(super) fn begin(exchange: &Arc<Exchange>, followed: &Followed) -> Healing {
         followed: followed.clone(),
     };
     let ended = over.clone();
+    let counted = exchange.proxy.metrics.watches.count(State::Healing);
     exchange.proxy.tasks.spawn("heal", async move {
+        let _counted = counted;
         tokio::select! {
             () = ended.cancelled() => {}
             () = healer.run() => {}

@@ -22,6 +22,7 @@ use crate::wire::collection::Collection;
 use crate::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
 
 use super::super::exchange::Exchange;
+use super::census::{Counted, State};
 use super::heal::{self, Healing};
 use super::open::{Late, Live, Opened, Opening};
 use super::target::resumed;
@@ -182,6 +183,7 @@ impl Pump {
         let Ok(mut frames) = FrameReader::new(self.stream.encoding) else {
             return Ended::Garbled;
         };
+        let _counted = self.count(State::Live);
         let leaving = self.stream.exchange.tether.leaving().clone();
         let mut view = recording.as_ref().map(WatchRecording::followed);
         let mut _healing: Option<Healing> = None;
@@ -282,6 +284,7 @@ impl Pump {
         {
             return Held::ClientGone;
         }
+        let _counted = self.count(State::Held);
         // It looks into the cache, for which a live watch must not have room either.
         let (mut held, end) = Box::pin(self.begin_hold()).await;
         let proxy = Arc::clone(&self.stream.exchange.proxy);
@@ -331,6 +334,7 @@ impl Pump {
                 _ = link.changed(), if !online => {}
                 reopened = reopening, if online => match reopened {
                     Reopened::Live(live) => {
+                        self.stream.exchange.proxy.metrics.watches.resumed();
                         self.not_before = Some(clock::now() + RETRY_INTERVAL);
                         return Held::Reopened(live);
                     }
@@ -404,6 +408,10 @@ impl Pump {
             Ok(Opened::Failed(error)) if error.failure.is_for_want_of_room() => Reopened::Refused,
             Ok(Opened::Failed(_)) | Err(Late) => Reopened::Failed(retry_after(None)),
         }
+    }
+
+    fn count(&self, state: State) -> Counted {
+        self.stream.exchange.proxy.metrics.watches.count(state)
     }
 
     fn elapsed(&self) -> Duration {
