@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, request};
+use http::{Method, Request, Response, Uri, Version, header, request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::cache::{Answer, Query};
 use crate::identity::Principal;
 use crate::kube::groups::qualified;
-use crate::kube::request::{Class, RequestInfo};
+use crate::kube::request::{Class, RequestInfo, is_escaped_well};
 use crate::kube::status::Status;
 use crate::runtime::body::{Body, Holding};
 use crate::upstream::{LinkState, Transport, UpstreamError};
@@ -46,11 +46,8 @@ pub(super) struct Exchange {
 pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
     let (head, body) = request.into_parts();
     let form = Form::of(&head.method, &head.headers);
-    if head.method == Method::CONNECT || !head.uri.path().starts_with('/') {
-        return refusal(
-            &Status::bad_request("edgehold forwards requests for paths only"),
-            &form,
-        );
+    if let Some(wrong) = misread(&head) {
+        return refusal(&Status::bad_request(format!("edgehold: {wrong}")), &form);
     }
     let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
     let signing = Signing::asked(&info, &form);
@@ -58,6 +55,22 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
     match signing {
         Some(signing) => signing.answered(response),
         None => response,
+    }
+}
+
+/// What of a request nobody can make sense of. It is not sent on: an apiserver may end the connection for it.
+fn misread(head: &request::Parts) -> Option<&'static str> {
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    let is_named = hosts == 1 || head.uri.authority().is_some() || head.version != Version::HTTP_11;
+    if head.method == Method::CONNECT || !head.uri.path().starts_with('/') {
+        Some("requests are forwarded for paths only")
+    } else if !is_escaped_well(head.uri.path()) {
+        Some("the path has a % without two hexadecimal digits behind it")
+    } else if hosts > 1 || !is_named {
+        // RFC 9112, section 3.2.
+        Some("a request has one Host header")
+    } else {
+        None
     }
 }
 

@@ -75,6 +75,10 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // RFC 9112, section 6.3: beside it a length does not count, and is not passed on.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> = named_by_connection(headers).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -144,6 +148,13 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "traceparent"]);
+    }
+
+    #[test]
+    fn a_length_counts_only_without_a_transfer_encoding() {
+        let both = stripped(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
+        assert!(both.is_empty(), "{both:?}");
+        assert_eq!(stripped(&[("content-length", "3")])[header::CONTENT_LENGTH], "3");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -51,6 +51,13 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// acknowledgement comes behind everything that waits in the server's buffers, 16 s of it behind a list of 127 KB at
 /// 64 kbit/s (measured). [`Silence`] judges by the bytes instead; hyper only has to ask.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Bytes of an answer's headers, in the sense of `SETTINGS_MAX_HEADER_LIST_SIZE` (RFC 9113, section 6.5.2): as many as edgehold
+/// takes from its own clients. hyper would take 16 KiB, Go's client takes 10 MiB.
+const LARGEST_HEAD: u32 = 1 << 20;
+
+/// Headers of an answer over HTTP/1.1, of which hyper would take 100 and Go's client as many as fit.
+const MOST_HEADERS: usize = 1000;
 
 /// How a request sent on a connection failed: with the request itself where it certainly was not sent.
 pub(super) struct SendFailed {
@@ -205,6 +212,7 @@ impl Connection {
                 .adaptive_window(false)
                 .max_frame_size(64 * 1024)
                 .initial_max_send_streams(UNSETTLED_STREAMS)
+                .max_header_list_size(LARGEST_HEAD)
                 .keep_alive_interval(opening.silence.ping_interval())
                 .keep_alive_timeout(NEVER)
                 .keep_alive_while_idle(true)
@@ -221,7 +229,11 @@ impl Connection {
             };
             Ok(Self::drive(sender, driver, opening, tasks))
         } else {
-            let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(failed)?;
+            let (sender, driver) = http1::Builder::new()
+                .max_headers(MOST_HEADERS)
+                .handshake(io)
+                .await
+                .map_err(failed)?;
             let (used, returned) = mpsc::unbounded_channel();
             let idle = Mutex::new(None);
             let connection = Self::drive(Sender::Http1 { idle, used }, driver, opening, tasks);
@@ -441,6 +453,11 @@ impl Lease {
         if let (Ok(_), Sender::Http2 { allowance, .. }) = (&sent, &self.connection.sender) {
             allowance.answered();
         }
+        let sent = sent.map(|mut response| {
+            // It is this connection's, and the client's may have another.
+            *response.version_mut() = Version::default();
+            response
+        });
         sent.map_err(|mut failed| {
             let mut unsent = failed.take_message();
             let left = is_unprocessed(failed.error());

@@ -380,6 +380,7 @@ pub fn is_foreign(answers: Answers, status: StatusCode, headers: &HeaderMap) -> 
     }
     match status {
         StatusCode::NOT_MODIFIED => false,
+        status if is_of_the_way(status) => true,
         // kube-apiserver's own for a path that it does not serve is plain text.
         StatusCode::NOT_FOUND => is_page(headers),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::GONE => !is_encoded(headers),
@@ -410,6 +411,12 @@ fn media_type(headers: &HeaderMap) -> String {
 /// Something on the way says that the apiserver does not answer.
 pub(super) fn is_gateways<B>(response: &Response<B>) -> bool {
     is_down(response.status()) && !from_apiserver(response.headers())
+}
+
+/// What no server says of itself: 1xx that nobody asked for, 407 of a proxy, 511 of a portal (RFC 6585, section 6), and 520 to 530, by which
+/// Cloudflare's gateways say 502 and 504.
+pub(super) fn is_of_the_way(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 100..=199 | 407 | 511 | 520..=530)
 }
 
 /// What a gateway says when the apiserver does not answer.

@@ -212,7 +212,7 @@ where
 fn author(status: StatusCode, headers: &HeaderMap) -> Author {
     if effort::from_apiserver(headers) {
         Author::Apiserver
-    } else if effort::is_page(headers) || effort::is_down(status) {
+    } else if effort::is_page(headers) || effort::is_down(status) || effort::is_of_the_way(status) {
         Author::Another
     } else {
         Author::Unaudited

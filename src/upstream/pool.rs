@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, header, response};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
@@ -203,6 +203,7 @@ impl Pool {
                     let mut response =
                         response.map(|incoming| Holding::new(body::incoming(incoming), held).boxed_unsync());
                     response.extensions_mut().insert(origin);
+                    self.redirected(response.headers_mut());
                     return Ok(response);
                 }
                 Err(SendFailed {
@@ -290,6 +291,20 @@ impl Pool {
             request.headers_mut().insert(header::HOST, host);
         }
         request
+    }
+
+    /// A redirect leads a client to us, not to where the server stands.
+    fn redirected(&self, headers: &mut HeaderMap) {
+        let Some(location) = headers
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok())
+        else {
+            return;
+        };
+        let ours = self.dialer.server().endpoint().redirect(location);
+        if let Some(Ok(ours)) = ours.map(HeaderValue::from_str) {
+            headers.insert(header::LOCATION, ours);
+        }
     }
 
     fn lane(&self, purpose: Purpose) -> &Lane {
@@ -416,6 +431,7 @@ impl Alone<'_> {
         let sent = self.sender.send_request(request).await;
         let mut response = sent.map_err(|e| UpstreamError::maybe_sent(Failure::Broken, chain(&e)))?;
         response.extensions_mut().insert(self.lifeline);
+        self.pool.redirected(response.headers_mut());
         Ok(response)
     }
 }

@@ -316,7 +316,7 @@ fn said(head: &response::Parts) -> Said {
         let is_unready = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
         return if is_unready { Said::Unready } else { Said::Up };
     }
-    if effort::is_down(status) {
+    if effort::is_down(status) || effort::is_of_the_way(status) {
         return Said::NotUp;
     }
     let is_up = status.is_success() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);

@@ -155,6 +155,19 @@ impl Endpoint {
         let whole = PathAndQuery::try_from(format!("{}{path_and_query}", self.base));
         whole.unwrap_or_else(|_| path_and_query.clone())
     }
+
+    /// Where a redirect of this server leads a client of ours: [`Endpoint::target`] undone. `None`: as it is, for it leads
+    /// elsewhere or says nothing of the server.
+    pub(super) fn redirect<'a>(&self, location: &'a str) -> Option<&'a str> {
+        let own = location
+            .strip_prefix("https://")
+            .and_then(|rest| rest.strip_prefix(&*self.to_string()));
+        let path = own.unwrap_or(location).strip_prefix(&self.base)?;
+        let path = if path.is_empty() { "/" } else { path };
+        // What begins with two slashes names a host.
+        let is_path = path.starts_with('/') && !path.starts_with("//");
+        (is_path && path != location).then_some(path)
+    }
 }
 
 /// `host:port` as it stands in `Host` and `:authority`, and as the server's name in logs and metrics.
@@ -186,6 +199,28 @@ mod tests {
             let asked = PathAndQuery::from_static(asked);
             assert_eq!(plain.target(&asked), asked);
             assert_eq!(below.target(&asked), there);
+        }
+        for (said, asked) in [
+            ("/k8s/clusters/c-x/api/v1/?x=1#f", Some("/api/v1/?x=1#f")),
+            ("https://rancher.example:443/k8s/clusters/c-x/api", Some("/api")),
+            ("/k8s/clusters/c-x", Some("/")),
+            ("/k8s/clusters/c-xy/api", None),
+            ("/k8s/clusters/c-x//elsewhere.example/", None),
+            ("https://rancher.example:4430/k8s/clusters/c-x/api", None),
+            ("https://elsewhere.example/k8s/clusters/c-x/api", None),
+            ("/login", None),
+            ("api", None),
+        ] {
+            assert_eq!(below.redirect(said), asked, "{said}");
+        }
+        for (said, asked) in [
+            ("https://rancher.example:443/api", Some("/api")),
+            ("https://rancher.example:443", Some("/")),
+            ("https://rancher.example:443.elsewhere.example/", None),
+            ("/api", None),
+            ("//elsewhere.example/", None),
+        ] {
+            assert_eq!(plain.redirect(said), asked, "{said}");
         }
         assert_eq!(below.to_string(), "rancher.example:443");
         assert_ne!(plain, below);

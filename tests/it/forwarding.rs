@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use crate::scripted::{Scripted, Step, chunk};
 use crate::support::{DEADLINE, Node, Setup, TestBody, config_map};
 
 const BOTH: [Protocol; 2] = [Protocol::Http2, Protocol::Http1];
@@ -575,5 +576,101 @@ async fn a_connect_request_or_a_target_that_is_no_path_is_refused() {
         .unwrap();
     let answer = read_until(&mut stream, |_| false).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(requests(&node).is_empty());
+}
+
+/// linkerd/linkerd2#15199, hyperium/hyper#3686: hyper's client takes 16 KiB of headers on HTTP/2, Go's 10 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_large_headers_passes_and_its_server_is_not_suspected() {
+    let node = Node::start().await;
+    let client = node.kubelet().protocol(Protocol::Http1);
+    let answer = client.get("/debug/head?count=6&each=4000").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    assert_eq!(answer.header("x-5").len(), 4000);
+    // A failure that was never counted has no line.
+    let metrics = node.running().metrics_text().unwrap();
+    assert!(
+        !metrics.contains("edgehold_upstream_failures_total{"),
+        "{metrics}"
+    );
+}
+
+/// hyperium/hyper#3283, h2o/h2o#1733: hyper's client takes 100 headers on HTTP/1.1.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_many_headers_passes_from_an_upstream_of_http1() {
+    let options = Options {
+        alpn: vec!["http/1.1"],
+        ..Options::default()
+    };
+    let node = Node::with(options, Setup::default()).await;
+    let answer = node.kubelet().get("/debug/head?count=150&each=2").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    assert_eq!(answer.header("x-149"), "vv");
+}
+
+/// hyperium/hyper#1614, envoyproxy/envoy#9797: who asks in HTTP/1.0 to keep the connection must be told that it is kept, or must
+/// see it end; else it waits for the end (`ab -k`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http_1_0_is_told_that_its_connection_is_kept() {
+    let node = Node::start().await;
+    let mut stream = node.kubelet_tls("http/1.1").await;
+    let request = "GET /debug/echo HTTP/1.0\r\nHost: edge\r\nConnection: keep-alive\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, |text| text.contains("bodySha256")).await;
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.to_lowercase().contains("connection: keep-alive"), "{head}");
+}
+
+/// aspnet/Proxy#30, chimurai/http-proxy-middleware#447; RFC 9112 section 6.3: a length beside chunks does not count, and goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_beside_chunks_of_an_upstream_cuts_nothing_off() {
+    let cloud = Scripted::start(|_| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nAudit-Id: 1\r\nContent-Length: 3\r\n\
+            Transfer-Encoding: chunked\r\n\r\n";
+        vec![
+            Step::Send(head.into()),
+            Step::Send(chunk("{\"paths\":[]}")),
+            Step::Send(b"0\r\n\r\n".to_vec()),
+        ]
+    })
+    .await;
+    for protocol in BOTH {
+        let answer = cloud.client().protocol(protocol).get("/apis").await;
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "{\"paths\":[]}"),
+            "{protocol:?}"
+        );
+    }
+}
+
+/// rackerlabs/repose#792, golang/go#77843: Go's HTTP/2 server resets the stream of a path with a broken escape, its HTTP/1.1 server says 400.
+/// Passed on, it looks as if the server had broken the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_with_a_broken_escape_is_refused_and_blamed_on_nobody_else() {
+    let node = Node::start().await;
+    for protocol in BOTH {
+        for path in [
+            "/api/v1/namespaces/shop/configmaps/%zz",
+            "/api/v1/namespaces/shop/configmaps/a%2",
+        ] {
+            let answer = node.kubelet().protocol(protocol).get(path).await;
+            assert_eq!(answer.status, 400, "{protocol:?} {path}");
+        }
+    }
+    assert_eq!(requests(&node).len(), 0);
+}
+
+/// RFC 9112 section 3.2: a request of HTTP/1.1 names one host, or two who read it may take it for two requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_a_host_or_with_two_is_refused() {
+    let node = Node::start().await;
+    for hosts in ["", "Host: edge\r\nHost: other\r\n"] {
+        let mut stream = node.kubelet_tls("http/1.1").await;
+        let request = format!("GET /debug/echo HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_until(&mut stream, |text| text.contains("\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{hosts:?}: {answer}");
+    }
     assert!(requests(&node).is_empty());
 }

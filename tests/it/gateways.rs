@@ -210,3 +210,34 @@ async fn a_servers_certificate_may_be_for_another_name_than_its_host() {
         node.wait_link(LinkState::Offline).await;
     }
 }
+
+/// rancher/rancher#13058, kubernetes/kubernetes#97350: a redirect that names the path would lead below it twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_an_apiserver_below_a_path_does_not_name_the_path() {
+    let base = "/k8s/clusters/c-x";
+    let options = Options {
+        base,
+        ..Options::default()
+    };
+    let node = at(options, |url| format!("{url}{base}/"), "").await;
+    let moved = node.kubelet().get("/debug/moved").await;
+    assert_eq!((moved.status, moved.header("location")), (301, "/debug/echo"));
+}
+
+/// wifidog/wifidog-gateway#271, openNDS/openNDS#137 (RFC 6585 section 6: a portal's own status), cloudflare/cloudflared#333 (520 to 530
+/// are a gateway's words for 502 and 504): nothing that kube-apiserver says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_only_portals_and_gateways_have_is_no_answer() {
+    let node = node().await;
+    for code in [407, 511, 520, 521, 522, 523, 524, 530] {
+        node.api.fault(Fault::GatewayPage(code).on("/api"));
+        let known = node.kubelet().get(SHOP).await;
+        assert_eq!(
+            (known.status, known.header("cache-status")),
+            (200, STALE),
+            "{code}"
+        );
+        node.api.clear_faults();
+        node.wait_link(LinkState::Online).await;
+    }
+}

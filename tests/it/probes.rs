@@ -46,8 +46,8 @@ async fn live(node: &Node, when: &str) {
     .await;
     let before = node.api.requests().len();
     // A failure, so that it is probed; the only server is not as long as it answers.
-    node.api.cut_connections();
-    let _any = node.client(None).send("GET", "/version?again", "").await;
+    node.api.fault(Fault::Reset.on("/api/v1/nodes?fails").times(1));
+    let _any = node.kubelet().send("GET", "/api/v1/nodes?fails", "").await;
     eventually("it was asked", || async { node.api.requests().len() > before }).await;
     node.wait_link(LinkState::Online).await;
 }

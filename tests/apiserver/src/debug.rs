@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -19,6 +19,8 @@ pub(crate) async fn answer(call: Call) -> Answer {
         "/debug/echo" => echo(call).await,
         "/debug/trailers" => Ok(trailers(&call)),
         "/debug/blob" => Ok(huge::blob(&call)),
+        "/debug/head" => Ok(head(&call)),
+        "/debug/moved" => Ok(moved(&call)),
         _ => Err(Status::unknown_resource()),
     }
 }
@@ -75,6 +77,24 @@ fn header_map(headers: &HeaderMap) -> Value {
         out[name.as_str()] = json!(values);
     }
     out
+}
+
+/// `count` headers `x-0`, `x-1`, ... of `each` bytes, as the application behind a pod's proxy may send them.
+fn head(call: &Call) -> Response<body::Body> {
+    let number = |name: &str| call.query.text(name).parse().unwrap_or(1usize);
+    let value = "v".repeat(number("each"));
+    let mut response = Response::builder().header(CONTENT_TYPE, "text/plain");
+    for index in 0..number("count") {
+        response = response.header(format!("x-{index}"), &value);
+    }
+    response.body(body::full("ok")).expect("valid")
+}
+
+/// A redirect to `/debug/echo`, as a gateway writes it that serves an apiserver below a path: with that path.
+fn moved(call: &Call) -> Response<body::Body> {
+    let response = Response::builder().status(301);
+    let response = response.header(LOCATION, format!("{}/debug/echo", call.shared.options.base));
+    response.body(body::empty()).expect("valid")
 }
 
 /// A body with trailers `x-checksum` and `x-status`. On HTTP/1.1 the client must send `TE: trailers`.
