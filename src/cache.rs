@@ -223,12 +223,12 @@ impl ViewHandle {
             return;
         }
         drop(late);
-        let late = Arc::clone(&self.late);
+        let (late, level) = (Arc::clone(&self.late), Arc::clone(&self.level));
         self.post(move |view| {
             let begun = std::mem::take(&mut *late.lock());
             for (stream, start) in begun.streams {
                 view.input(Input::StreamOpened { stream, start });
-                view.input(Input::Missed { stream });
+                view.missed(stream, &level.shown());
             }
         });
     }

@@ -134,6 +134,9 @@ impl Cache {
             return Answer::Unknown;
         };
         let newest = told.newest(not_before.as_ref());
+        if newest == Newest::Unknown {
+            tracing::debug!(path, ?told, "what is known of an object says nothing certain");
+        }
         if !resource.subresource.is_empty() || !resource.options.unknown.is_empty() {
             // Views hold objects, not their subresources, nor what an unknown parameter makes of them.
             return self.aspect(query, path, &newest).await;
@@ -193,11 +196,18 @@ impl Cache {
         let (key, name) = (object_key(resource), object_name(resource));
         for (view_key, view) in self.views_where(owner, |k| derive::may_hold(k, &name)) {
             let asked = key.clone();
-            let read = view.run(move |view| (view.item(&asked), view.version())).await;
+            let read = view
+                .run(move |view| (view.item(&asked), view.version(), view.is_certain()))
+                .await;
             // What a view that does not answer knows may be newer than all the rest.
-            let (Some((item, form, validated)), Some(at)) = read.ok()? else {
+            let (item, at, is_certain) = read.ok()?;
+            let (Some((item, form, validated)), Some(at)) = (item, at) else {
                 continue;
             };
+            if !is_certain {
+                // What its clients were told, and it was not, may be of this object.
+                return None;
+            }
             match item {
                 Some(item) if view_key.version == resource.version => {
                     shows.extend(shown_by_view(&view_key, &form, (&item, at), validated));

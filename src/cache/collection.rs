@@ -17,7 +17,7 @@ use crate::store::{self, Change as Record, Log, LogId, LogSnapshot, Staging, Sto
 use crate::view::event::{Action, Change, Event, Input, StreamId, Ticket};
 use crate::view::key::ViewKey;
 use crate::view::machine::{Limits, View};
-use crate::view::newest::Sighting;
+use crate::view::newest::{Mark, Sighting};
 use crate::wire::collection::Collection;
 use crate::wire::object::Object;
 use crate::wire::{WireError, watch};
@@ -114,6 +114,8 @@ pub(super) struct StoredView {
     is_partial: bool,
     /// What was shown and is not held, since that was last asked for.
     lost: Vec<Lost>,
+    /// Up to there something was told that was not recorded: which object it was about is not known.
+    missed: Mark,
     /// The number of the request whose answer became the view last, and the version.
     committed: Option<(u64, ResourceVersion)>,
 }
@@ -156,6 +158,7 @@ impl StoredView {
             health,
             is_partial,
             lost: Vec::new(),
+            missed: Mark::Start,
             committed: None,
         }
     }
@@ -256,6 +259,17 @@ impl StoredView {
         if self.log.is_some() && self.machine.version() == Some(version) {
             self.validated.set(clock::wall());
         }
+    }
+
+    /// Something of a stream was told and not recorded; all of it is at or below what has been shown.
+    pub(super) fn missed(&mut self, stream: StreamId, shown: &Mark) {
+        self.missed = std::mem::take(&mut self.missed).max(shown);
+        self.input(Input::Missed { stream });
+    }
+
+    /// Whether what it shows of an object is at least as new as all that its clients were told.
+    pub(super) fn is_certain(&self) -> bool {
+        self.missed == Mark::Start
     }
 
     /// A stream has ended.
@@ -409,6 +423,7 @@ impl StoredView {
             Action::HistoryRestarted => {
                 tracing::warn!(view = %self.id, "the cluster's history was restarted (restored from a backup?)");
                 self.restarted = true;
+                self.missed = Mark::Start;
                 Ok(())
             }
             Action::Forget => Ok(self.forget()?),
@@ -488,6 +503,9 @@ impl StoredView {
                 }
             }
         }
+        if self.missed.covers(Some(version)) == Some(false) || self.missed == Mark::At(version.clone()) {
+            self.missed = Mark::Start;
+        }
         self.log = Some(log);
         self.form = Some(form);
         self.validated.set(seen);
@@ -503,6 +521,7 @@ impl StoredView {
     }
 
     fn forget(&mut self) -> Result<(), StoreError> {
+        self.missed = Mark::Start;
         self.log = None;
         self.form = None;
         self.store.remove(&self.id)

@@ -215,6 +215,8 @@ mod tests {
         assert_eq!(view.condition(), Condition::Followed);
         event(&mut recording, "b", 6).await;
         assert!(content(&cache).await.contains("\"b\""));
+        let one = query("/api/v1/pods/b");
+        assert!(matches!(cache.answer(&one).await, Answer::Found(_)));
 
         // The disk hangs, and takes all the room that there is.
         let all = u32::try_from(VIEW_BACKLOG / 1024).unwrap();
@@ -229,12 +231,19 @@ mod tests {
             now.contains("\"6\"") && !now.contains("\"e\""),
             "whole, at its moment: {now}"
         );
+        // The client may have been told of a newer one.
+        let one = query("/api/v1/pods/b");
+        assert!(matches!(cache.answer(&one).await, Answer::Unknown));
 
         let begun = view.record_list(&cache, &list).unwrap();
         event(&mut recording, "f", 10).await;
         let items = ["a", "b", "c", "d", "e"].map(|name| object(name, 4));
         answered(begun, &items, 9).await;
         assert_eq!(view.condition(), Condition::Followed);
+        assert!(
+            matches!(cache.answer(&one).await, Answer::Found(_)),
+            "it is whole"
+        );
         event(&mut recording, "g", 11).await;
         let now = content(&cache).await;
         assert!(

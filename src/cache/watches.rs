@@ -329,10 +329,11 @@ impl WatchRecording {
         }
         tracing::warn!(view = %self.view.id(), why, "a view misses an event, it takes a list to carry it on");
         let (stream, missed) = (self.stream, Arc::clone(&self.missed));
+        let level = Arc::clone(&self.view.level);
         self.view.post(move |view| {
             // What is missed from now on is another word.
             missed.store(false, Ordering::Release);
-            view.input(Input::Missed { stream });
+            view.missed(stream, &level.shown());
         });
     }
 

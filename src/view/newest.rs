@@ -25,7 +25,7 @@ pub enum Mark {
 
 impl Mark {
     /// Whether a version is at or before this point; `None` where that cannot be told.
-    fn covers(&self, version: Option<&ResourceVersion>) -> Option<bool> {
+    pub fn covers(&self, version: Option<&ResourceVersion>) -> Option<bool> {
         let version = version.filter(|version| version.is_comparable())?;
         match self {
             Self::Start => Some(false),
