@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub connections: Mutex<HashMap<u64, Arc<Control>>>,
     pub go_away: watch::Sender<u64>,
     pub tasks: Tasks,
+    /// Watches that stream, by user.
+    pub watches: Mutex<HashMap<String, usize>>,
     /// Seconds by which `Date` is off.
     pub skew: std::sync::atomic::AtomicI64,
 }

@@ -88,6 +88,7 @@ impl Standin {
             connections: Mutex::default(),
             go_away: watch::Sender::new(0),
             tasks: Tasks::default(),
+            watches: Mutex::default(),
             skew: std::sync::atomic::AtomicI64::default(),
             cluster,
             options,
@@ -212,6 +213,12 @@ impl Standin {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.recorder.counters()
+    }
+
+    /// How many watches of this user stream now.
+    #[must_use]
+    pub fn watches_of(&self, user: &str) -> usize {
+        self.shared.watches.lock().get(user).copied().unwrap_or_default()
     }
 
     /// The first remembered request for which `found` holds, now or later.

@@ -67,10 +67,37 @@ pub(crate) fn watch(call: &Call, kind: &'static Kind) -> Answer {
         sent: 0,
         member: is_packed.then(Vec::new),
     };
+    let streams = Streams::begun(call);
     call.shared.tasks.spawn(async move {
         let _ended = watcher.run(start).await;
+        drop(streams);
     });
     Ok(response)
+}
+
+/// A watch that streams, counted until it ends.
+struct Streams {
+    shared: Arc<Shared>,
+    user: String,
+}
+
+impl Streams {
+    fn begun(call: &Call) -> Self {
+        let user = call.user.name.clone();
+        *call.shared.watches.lock().entry(user.clone()).or_default() += 1;
+        Self {
+            shared: call.shared.clone(),
+            user,
+        }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        if let Some(open) = self.shared.watches.lock().get_mut(&self.user) {
+            *open -= 1;
+        }
+    }
 }
 
 /// The part of a watch that the URL and not the selector decides.
