@@ -5,6 +5,7 @@ mod bootstrap;
 mod convergence;
 mod coredns;
 mod failover;
+mod flanneld;
 mod foreign;
 mod hollow_kubelet;
 mod in_cluster;
@@ -43,6 +44,8 @@ pub(crate) enum Scenario {
     Proxy,
     /// CoreDNS answers for the cluster's names.
     CoreDns,
+    /// flanneld knows the subnets.
+    Flanneld,
     /// kubectl, online and offline.
     People,
     /// Two apiservers, of which one goes.
@@ -59,7 +62,7 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Convergence,
         Self::HollowKubelet,
         Self::Skew,
@@ -72,6 +75,7 @@ impl Scenario {
         Self::Foreign,
         Self::Proxy,
         Self::CoreDns,
+        Self::Flanneld,
         Self::People,
         Self::InCluster,
         Self::WanBytes,
@@ -92,6 +96,7 @@ impl Scenario {
             Self::Foreign => "foreign",
             Self::Proxy => "kube-proxy",
             Self::CoreDns => "coredns",
+            Self::Flanneld => "flanneld",
             Self::People => "kubectl",
             Self::InCluster => "in-cluster",
             Self::Install => "install",
@@ -112,6 +117,7 @@ impl Scenario {
             Self::Leader => &[Tool::Manager],
             Self::Proxy => &[Tool::Proxy],
             Self::CoreDns => &[Tool::CoreDns],
+            Self::Flanneld => &[Tool::Flanneld],
             Self::People => &[Tool::Kubectl, Tool::Client],
             Self::Install => &[
                 Tool::KubeControllerManager,
@@ -147,6 +153,7 @@ impl Scenario {
             Self::Foreign => foreign::run(cluster).await,
             Self::Proxy => proxy::run(cluster).await,
             Self::CoreDns => coredns::run(cluster).await,
+            Self::Flanneld => flanneld::run(cluster).await,
             Self::People => people::run(cluster).await,
             Self::InCluster => in_cluster::run(cluster).await,
             Self::Install => install::run(cluster).await,

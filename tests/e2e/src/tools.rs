@@ -37,6 +37,8 @@ pub(crate) enum Tool {
     Manager,
     /// CoreDNS, driven line by line.
     CoreDns,
+    /// flanneld's subnet manager, driven line by line.
+    Flanneld,
 }
 
 impl Tool {
@@ -52,6 +54,7 @@ impl Tool {
             Self::Proxy => "proxy",
             Self::Manager => "manager",
             Self::CoreDns => "coredns",
+            Self::Flanneld => "flanneld",
         }
     }
 
@@ -59,13 +62,13 @@ impl Tool {
     fn is_released(self) -> bool {
         !matches!(
             self,
-            Self::OldKubemark | Self::Client | Self::Proxy | Self::Manager | Self::CoreDns
+            Self::OldKubemark | Self::Client | Self::Proxy | Self::Manager | Self::CoreDns | Self::Flanneld
         )
     }
 
     /// Whether the program is a module of its own, and so the same for every version of Kubernetes.
     fn is_module(self) -> bool {
-        matches!(self, Self::Manager | Self::CoreDns)
+        matches!(self, Self::Manager | Self::CoreDns | Self::Flanneld)
     }
 
     /// What it is built from.
