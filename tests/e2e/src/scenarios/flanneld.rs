@@ -17,7 +17,9 @@ const NODES: &str = "/api/v1/nodes";
 const OWN: &str = "flannel-1";
 
 pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
-    join(cluster, 1, json!({})).await?;
+    // kubelet's own: flanneld cannot write into a node without any.
+    let annotations = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
+    join(cluster, 1, annotations).await?;
     join(cluster, 2, leased(2)).await?;
     let user = cluster.pki().client(Some("flannel"), &["system:masters"]);
     let mut node = Node::start(cluster, "flanneld", &[("flannel", &user)]).await?;
