@@ -31,6 +31,8 @@ pub struct Child {
     pub api: Standin,
     /// Configuration, certificates and cache.
     pub dir: tempfile::TempDir,
+    /// The URL of the cloud, if it is another one than [`Child::api`].
+    pub cloud: Option<String>,
     pair: Pair,
     process: Option<Process>,
 }
@@ -57,6 +59,13 @@ pub struct Memory {
 impl Child {
     /// Starts both and waits until edgehold listens.
     pub async fn start(program: &Path, options: Options) -> Self {
+        let mut child = Self::prepare(options);
+        child.launch(program).await;
+        child
+    }
+
+    /// Starts the cloud, and writes all that edgehold needs: for [`Child::launch`].
+    pub fn prepare(options: Options) -> Self {
         let api = Standin::start(options);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let pki = api.pki();
@@ -65,14 +74,13 @@ impl Child {
         let pair = pki.client(Some(CLIENT), &["system:nodes"]);
         pair.write_to(dir.path(), "client");
         pki.write_ca(dir.path(), "ca");
-        let mut child = Self {
+        Self {
             api,
             dir,
+            cloud: None,
             pair,
             process: None,
-        };
-        child.launch(program).await;
-        child
+        }
     }
 
     /// Starts edgehold, again if need be, on what is in the directory.
@@ -130,7 +138,7 @@ impl Child {
         writeln!(
             text,
             "upstream:\n  servers: [\"{}\"]\n  caFile: {ca}\n  probe: {{interval: 1s, timeout: 1s}}",
-            self.api.url()
+            self.cloud.as_deref().unwrap_or(&self.api.url())
         )
         .unwrap();
         writeln!(text, "cache: {{store: file, path: {}}}", file("cache")).unwrap();
@@ -158,6 +166,16 @@ impl Child {
         Client::new(self.process().address, self.api.ca_pem(), None)
     }
 
+    /// The certificate that every [`Child::client`] shows.
+    pub fn pair(&self) -> &Pair {
+        &self.pair
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.process().child.id()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.process().address
@@ -176,7 +194,7 @@ impl Child {
 
     /// Its memory now.
     pub fn memory(&self) -> Memory {
-        let path = format!("/proc/{}/status", self.process().child.id());
+        let path = format!("/proc/{}/status", self.id());
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -195,7 +213,7 @@ impl Child {
 
     /// Its open descriptors now.
     pub fn descriptors(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.process().child.id());
+        let path = format!("/proc/{}/fd", self.id());
         std::fs::read_dir(&path)
             .unwrap_or_else(|error| panic!("{path}: {error}"))
             .count()
@@ -210,14 +228,14 @@ impl Child {
 
     /// Sets the peak of [`Memory`] to what is resident now.
     pub fn forget_peak(&self) {
-        let path = format!("/proc/{}/clear_refs", self.process().child.id());
+        let path = format!("/proc/{}/clear_refs", self.id());
         #[allow(clippy::disallowed_methods)] // no file
         std::fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
     /// Processor time of all its threads so far, in user and kernel mode.
     pub fn cpu(&self) -> Duration {
-        cpu(&self.process().child.id().to_string())
+        cpu(&self.id().to_string())
     }
 
     /// Waits until so many lists and watch-lists became views since this start.
