@@ -46,10 +46,10 @@ pub(super) struct GetArgs {
     /// All namespaces, as without --namespace
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Whose: a common name, or an OWNER of `cache ls`. Without it of pods what kubelet knows, of all else what anybody knows
+    /// Whose: a common name, or an OWNER of `cache ls`. Without it pods are kubelet's, and all else is anybody's
     #[arg(long)]
     client: Option<String>,
-    /// Pods, too, of every client
+    /// Pods of every client, not only kubelet's
     #[arg(long, conflicts_with = "client")]
     all_clients: bool,
     /// Show the content of Secrets, and of what is like them, in JSON and YAML; over a Unix socket only
