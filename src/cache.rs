@@ -14,6 +14,7 @@ mod high_water;
 mod inventory;
 mod issuer;
 mod lists;
+mod missing;
 mod objects;
 mod pods;
 mod query;
@@ -659,7 +660,9 @@ impl Cache {
     /// A list has become a view: what was removed while it was under way may be in it.
     fn snapshot_kept(&self, id: &LogId, asked: Moment, version: ResourceVersion) {
         if let Some(key) = ViewKey::parse(&id.name) {
-            self.owner(&id.owner)
+            let owner = self.owner(&id.owner);
+            owner.views.lock().withdrawn.remove(&key.formless());
+            owner
                 .objects
                 .post(move |objects| objects.snapshot(asked, &version, |path| is_of(path, &key)));
         }
@@ -668,6 +671,13 @@ impl Cache {
     /// Remembers when a document was last received: one that had not changed was not written again.
     fn document_kept(&self, id: &LogId) {
         tracing::debug!(owner = %id.owner, document = %id.name, "document recorded");
+        if let Some(key) = documents::name_of(id).and_then(ViewKey::parse) {
+            self.owner(&id.owner)
+                .views
+                .lock()
+                .withdrawn
+                .remove(&key.formless());
+        }
         self.inner.confirmed.lock().insert(id.clone(), clock::wall());
     }
 

@@ -17,6 +17,7 @@ mod issuer;
 mod limits;
 mod lists;
 mod metrics;
+mod miss;
 mod owners;
 mod priority;
 mod queue;

@@ -1,4 +1,4 @@
-//! Clock, who answered, file events, jitter, sockets, tasks, strands and body helpers. Imports nothing of ours.
+//! Clock, who answered, file events, jitter, codes of problems, sockets, tasks, strands and body helpers. Imports nothing of ours.
 
 pub mod author;
 pub mod body;
@@ -6,6 +6,7 @@ pub mod clock;
 pub mod exposure;
 pub(crate) mod files;
 pub mod jitter;
+pub mod problem;
 pub mod shares;
 pub mod socket;
 pub mod strand;

@@ -160,6 +160,9 @@ pub trait Store: Send + Sync {
     /// Whether there is such a log; reads nothing.
     fn holds(&self, id: &LogId) -> bool;
 
+    /// Whether files of this log were damaged and are kept aside. Blocks.
+    fn is_damaged(&self, id: &LogId) -> bool;
+
     /// Opens a log, recovering it if need be; `None` if there is none. While a handle lives, it is the one given.
     ///
     /// # Errors

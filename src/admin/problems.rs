@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::proxy::{Incident, IncidentKind};
+use crate::runtime::problem::Code;
 use crate::store::{DiskFailure, StoreStats};
 use crate::tls::{CertificateKind, CertificateState, CertificateStatus, ClockOffset};
 use crate::upstream::{Condition, LinkReport};
@@ -38,69 +39,6 @@ impl Severity {
         match self {
             Self::Critical => "critical",
             Self::Warning => "warning",
-        }
-    }
-}
-
-/// The kinds of problems. Codes are never given anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Code {
-    LinkDown,
-    ServerDown,
-    Flapping,
-    CertificateMissing,
-    CertificateUnusable,
-    CertificateExpired,
-    CertificateNotYetValid,
-    CertificateEnding,
-    PairRefused,
-    Forbidden,
-    InMemory,
-    WritesFail,
-    Damaged,
-    Clock,
-    OverLimit,
-    Configuration,
-}
-
-impl Code {
-    pub(super) const ALL: [Self; 16] = [
-        Self::LinkDown,
-        Self::ServerDown,
-        Self::Flapping,
-        Self::CertificateMissing,
-        Self::CertificateUnusable,
-        Self::CertificateExpired,
-        Self::CertificateNotYetValid,
-        Self::CertificateEnding,
-        Self::PairRefused,
-        Self::Forbidden,
-        Self::InMemory,
-        Self::WritesFail,
-        Self::Damaged,
-        Self::Clock,
-        Self::OverLimit,
-        Self::Configuration,
-    ];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::LinkDown => "EH001",
-            Self::ServerDown => "EH002",
-            Self::Flapping => "EH003",
-            Self::CertificateMissing => "EH010",
-            Self::CertificateUnusable => "EH011",
-            Self::CertificateExpired => "EH012",
-            Self::CertificateNotYetValid => "EH013",
-            Self::CertificateEnding => "EH014",
-            Self::PairRefused => "EH020",
-            Self::Forbidden => "EH021",
-            Self::InMemory => "EH030",
-            Self::WritesFail => "EH031",
-            Self::Damaged => "EH032",
-            Self::Clock => "EH040",
-            Self::OverLimit => "EH050",
-            Self::Configuration => "EH060",
         }
     }
 }

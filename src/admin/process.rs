@@ -16,10 +16,10 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::runtime::clock;
+use crate::runtime::problem::Code;
 use crate::tls::CertificateState;
 
 use super::facts::Observer;
-use super::problems::Code;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CertificateLabels {

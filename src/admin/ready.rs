@@ -70,8 +70,9 @@ pub(super) fn text(checks: &[Check], verbose: bool) -> (bool, String) {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::problems::{Code, Severity};
+    use super::super::problems::Severity;
     use super::*;
+    use crate::runtime::problem::Code;
 
     fn finding(code: Code, check: problems::Check, stops_service: bool) -> Finding {
         Finding {

@@ -17,13 +17,14 @@ use crate::runtime::body::{self, Body};
 use crate::view::derive::{self, ObjectName};
 use crate::view::key::ViewKey;
 use crate::view::newest::{Newest, Sighting, Told};
-use crate::view::offline::{self, ListAnswer};
+use crate::view::offline::{self, ListAnswer, Missing, ReadAs};
 use crate::wire::collection::Collection;
 use crate::wire::object::read_object;
 
 use super::collection::ViewRead;
 use super::documents::{self, Chunks, Document};
 use super::lists::{ListBytes, totals};
+use super::missing::late;
 use super::objects::{Kept, Known};
 use super::query::{Query, Target, view_key};
 use super::stream::body_of;
@@ -35,8 +36,8 @@ pub enum Answer {
     Found(Box<Found>),
     /// A refusal that follows from what is known: not found, expired, invalid.
     Refused(Status),
-    /// Nothing can be said.
-    Unknown,
+    /// Nothing can be said, and why.
+    Unknown(Missing),
 }
 
 /// A cached answer.
@@ -54,7 +55,8 @@ pub struct Found {
 impl Cache {
     /// Answers a get, list or document read; watches have [`Cache::plan_watch`].
     pub async fn answer(&self, query: &Query) -> Answer {
-        in_time(self.told(query)).await.unwrap_or(Answer::Unknown)
+        let told = in_time(self.told(query)).await;
+        told.unwrap_or(Answer::Unknown(Missing::SlowDisk))
     }
 
     async fn told(&self, query: &Query) -> Answer {
@@ -66,12 +68,19 @@ impl Cache {
     }
 
     async fn document(&self, query: &Query, name: &str) -> Answer {
-        for variant in documents::wanted_variants(query.accept.as_deref()) {
-            if let Some(document) = self.load_document(&query.owner, name, &variant).await {
+        let variants = documents::wanted_variants(query.accept.as_deref());
+        for variant in &variants {
+            if let Some(document) = self.load_document(&query.owner, name, variant).await {
                 return self.found_document(query, document);
             }
         }
-        Answer::Unknown
+        let logs = variants
+            .iter()
+            .map(|variant| documents::document_id(&query.owner, name, variant));
+        Answer::Unknown(match self.is_damaged(logs.collect()).await {
+            true => Missing::Damaged,
+            false => Missing::NotRead,
+        })
     }
 
     async fn load_document(&self, owner: &str, name: &str, variant: &str) -> Option<Document> {
@@ -130,8 +139,9 @@ impl Cache {
                 .and_then(|path| path.strip_suffix('/'))
                 .unwrap_or(plain),
         };
-        let Some((told, shows)) = self.told_of(&query.owner, whole, resource).await else {
-            return Answer::Unknown;
+        let (told, shows) = match self.told_of(&query.owner, whole, resource).await {
+            Ok(told) => told,
+            Err(missing) => return Answer::Unknown(missing),
         };
         let newest = told.newest(not_before.as_ref());
         if newest == Newest::Unknown {
@@ -141,56 +151,55 @@ impl Cache {
             // Views hold objects, not their subresources, nor what an unknown parameter makes of them.
             return self.aspect(query, path, &newest).await;
         }
-        let forms: Vec<String> = query.representations().iter().map(ToString::to_string).collect();
         match newest {
-            Newest::Seen(version) => shows
-                .into_iter()
-                .filter(|show| show.seen.version == version)
-                .filter_map(|show| Some((forms.iter().position(|form| *form == show.form)?, show)))
-                // The form that the client likes best, and of equal ones what was confirmed last.
-                .min_by_key(|(rank, show)| (*rank, std::cmp::Reverse(show.validated)))
-                .map_or(Answer::Unknown, |(_, show)| found(show)),
+            Newest::Seen(version) => {
+                let newest = shows.into_iter().filter(|show| show.seen.version == version);
+                shown_as_asked(query, newest.collect())
+            }
             Newest::Absent if may_tell_absence(resource) => Answer::Refused(Status::not_found(
                 &resource.group,
                 &resource.resource,
                 &resource.name,
             )),
-            Newest::Absent | Newest::Unknown => Answer::Unknown,
+            Newest::Unknown if told.is_nothing() => {
+                Answer::Unknown(Box::pin(self.missing_object(query, resource)).await)
+            }
+            Newest::Unknown if told.newest(None) != Newest::Unknown => Answer::Unknown(Missing::TooOld),
+            Newest::Absent | Newest::Unknown => Answer::Unknown(Missing::Unclear),
         }
     }
 
     /// What was read of an object in some particular way, unless the object is known to have changed since.
     async fn aspect(&self, query: &Query, path: &str, newest: &Newest) -> Answer {
         let kept = match self.known(&query.owner, path).await {
-            Some(Known::Told { removals, kept, lost }) if removals.is_empty() => {
+            Ok(Known::Told { removals, kept, lost }) if removals.is_empty() => {
+                if kept.is_empty() && lost.is_empty() {
+                    return Answer::Unknown(Missing::NotRead);
+                }
                 let is_newest = |kept: &Kept| lost.iter().all(|lost| is_at_least(&kept.seen, lost));
                 kept.into_iter().filter(is_newest).collect::<Vec<_>>()
             }
-            _ => return Answer::Unknown,
+            Ok(Known::Told { .. } | Known::Overrun) => return Answer::Unknown(Missing::Unclear),
+            Ok(Known::Withdrawn) => return Answer::Unknown(Missing::Withdrawn),
+            Err(missing) => return Answer::Unknown(missing),
         };
         let is_outdated = |seen: &Sighting| match (newest, &seen.version) {
             (Newest::Seen(Some(newest)), Some(seen)) => newest.is_after(seen),
             (Newest::Absent, _) => true,
             (Newest::Seen(_) | Newest::Unknown, _) => false,
         };
-        let best = query.representations().into_iter().find_map(|wanted| {
-            let form = wanted.to_string();
-            kept.iter().find(|kept| kept.form == form)
-        });
-        match best.filter(|kept| !is_outdated(&kept.seen)) {
-            Some(kept) => found(kept.clone()),
-            None => Answer::Unknown,
-        }
+        let current: Vec<Kept> = kept.into_iter().filter(|kept| !is_outdated(&kept.seen)).collect();
+        shown_as_asked(query, current)
     }
 
-    /// All that this principal was told of one object, by whichever way, in whichever form and API version; `None` if it may
+    /// All that this principal was told of one object, by whichever way, in whichever form and API version; why not, if it may
     /// not be told. The views are asked first: a removal that was told while a list was under way is placed once that is a view.
     pub(super) async fn told_of(
         &self,
         owner: &str,
         path: &str,
         resource: &ResourceRequest,
-    ) -> Option<(Told, Vec<Kept>)> {
+    ) -> Result<(Told, Vec<Kept>), Missing> {
         let mut told = Told::default();
         let mut shows = Vec::new();
         let (key, name) = (object_key(resource), object_name(resource));
@@ -200,13 +209,13 @@ impl Cache {
                 .run(move |view| (view.item(&asked), view.version(), view.is_certain()))
                 .await;
             // What a view that does not answer knows may be newer than all the rest.
-            let (item, at, is_certain) = read.ok()?;
+            let (item, at, is_certain) = read.map_err(late)?;
             let (Some((item, form, validated)), Some(at)) = (item, at) else {
                 continue;
             };
             if !is_certain {
                 // What its clients were told, and it was not, may be of this object.
-                return None;
+                return Err(Missing::Unclear);
             }
             match item {
                 Some(item) if view_key.version == resource.version => {
@@ -225,8 +234,10 @@ impl Cache {
                 None => {}
             }
         }
-        let Known::Told { removals, kept, lost } = self.known(owner, path).await? else {
-            return None;
+        let (removals, kept, lost) = match self.known(owner, path).await? {
+            Known::Told { removals, kept, lost } => (removals, kept, lost),
+            Known::Withdrawn => return Err(Missing::Withdrawn),
+            Known::Overrun => return Err(Missing::Unclear),
         };
         if let Some(missing) = &told.missing
             && !self.may_say_absent(owner, resource, missing).await?
@@ -237,40 +248,40 @@ impl Cache {
         told.removals = removals;
         let shown = shows.iter().map(|show| show.seen.clone());
         told.sightings.extend(shown.chain(lost));
-        Some((told, shows))
+        Ok((told, shows))
     }
 
-    /// What is recorded of a path; `None` if that cannot be read: then nothing may be told.
-    async fn known(&self, owner: &str, path: &str) -> Option<Known> {
+    /// What is recorded of a path; if that cannot be read nothing may be told.
+    async fn known(&self, owner: &str, path: &str) -> Result<Known, Missing> {
         let asked = path.to_owned();
         let known = self
             .owner(owner)
             .objects
             .run(move |objects| objects.known(&asked))
             .await;
-        known
-            .ok()?
-            .inspect_err(|error| tracing::warn!(%error, "cannot read a stored object"))
-            .ok()
+        known.map_err(late)?.map_err(|error| {
+            tracing::warn!(%error, "cannot read a stored object");
+            Missing::Damaged
+        })
     }
 
-    /// Whether a view that stands there may say of an object that it is absent; `None` if that cannot be read.
+    /// Whether a view that stands there may say of an object that it is absent.
     async fn may_say_absent(
         &self,
         owner: &str,
         resource: &ResourceRequest,
         at: &ResourceVersion,
-    ) -> Option<bool> {
+    ) -> Result<bool, Missing> {
         let (resource, at) = (resource.clone(), at.clone());
         let objects = &self.owner(owner).objects;
         let known = objects
             .run(move |objects| objects.absences_after(&resource))
             .await;
-        let after = known
-            .ok()?
-            .inspect_err(|error| tracing::warn!(%error, "what is known of a resource cannot be read"))
-            .ok()?;
-        Some(after.is_none_or(|after| at.is_after(&after)))
+        let after = known.map_err(late)?.map_err(|error| {
+            tracing::warn!(%error, "what is known of a resource cannot be read");
+            Missing::Damaged
+        })?;
+        Ok(after.is_none_or(|after| at.is_after(&after)))
     }
 
     async fn list(&self, query: &Query, resource: &ResourceRequest) -> Answer {
@@ -307,7 +318,12 @@ impl Cache {
                 ListAnswer::Serve => self.found_list(read, filter, &representation).await,
                 other => refused_list(other, &options),
             },
-            None => refused_list(offline::list(&options, None), &options),
+            None => match refused_list(offline::list(&options, None), &options) {
+                Answer::Unknown(Missing::NotRead) => {
+                    Answer::Unknown(Box::pin(self.missing_collection(query, resource)).await)
+                }
+                refused => refused,
+            },
         }
     }
 
@@ -334,7 +350,7 @@ impl Cache {
             .await;
         let Ok(Ok((read, filter, totals))) = counted else {
             tracing::warn!("a stored list cannot be read");
-            return Answer::Unknown;
+            return Answer::Unknown(Missing::Damaged);
         };
         let (bytes, length) = ListBytes::new(&read, &filter, totals);
         Answer::Found(Box::new(Found {
@@ -450,7 +466,8 @@ pub(super) fn offline_options(resource: &ResourceRequest) -> offline::ListOption
 
 fn refused_list(answer: ListAnswer, options: &offline::ListOptions<'_>) -> Answer {
     match answer {
-        ListAnswer::Serve | ListAnswer::Unavailable(_) => Answer::Unknown,
+        ListAnswer::Serve => Answer::Unknown(Missing::NotRead),
+        ListAnswer::Unavailable(missing) => Answer::Unknown(missing),
         ListAnswer::Gone(message) => Answer::Refused(Status::expired(message)),
         ListAnswer::Invalid(violation) => Answer::Refused(invalid(violation, options)),
     }
@@ -459,6 +476,22 @@ fn refused_list(answer: ListAnswer, options: &offline::ListOptions<'_>) -> Answe
 /// 422 as the apiserver words it.
 pub(super) fn invalid(violation: offline::Violation, options: &offline::ListOptions<'_>) -> Status {
     Status::invalid_list_options(violation.field(), violation.reason(), &violation.message(options))
+}
+
+/// Of what is kept of an object the form that the client likes best, and of equal ones what was confirmed last.
+fn shown_as_asked(query: &Query, kept: Vec<Kept>) -> Answer {
+    let forms: Vec<String> = query.representations().iter().map(ToString::to_string).collect();
+    let other = kept.first().map(|kept| ReadAs::of(&kept.form));
+    let best = kept
+        .into_iter()
+        .filter_map(|kept| Some((forms.iter().position(|form| *form == kept.form)?, kept)))
+        .min_by_key(|(rank, kept)| (*rank, std::cmp::Reverse(kept.validated)));
+    match (best, other) {
+        (Some((_, kept)), _) => found(kept),
+        (None, Some(form)) => Answer::Unknown(Missing::OtherForm(form)),
+        // It was shown, and what was shown is not kept any more.
+        (None, None) => Answer::Unknown(Missing::Unclear),
+    }
 }
 
 fn found(kept: Kept) -> Answer {

@@ -233,7 +233,7 @@ mod tests {
         );
         // The client may have been told of a newer one.
         let one = query("/api/v1/pods/b");
-        assert!(matches!(cache.answer(&one).await, Answer::Unknown));
+        assert!(matches!(cache.answer(&one).await, Answer::Unknown(_)));
 
         let begun = view.record_list(&cache, &list).unwrap();
         event(&mut recording, "f", 10).await;

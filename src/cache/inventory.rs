@@ -105,14 +105,14 @@ impl Cache {
                     return part;
                 }
                 let told = match self.told_of(&owner, &place.path, &named).await {
-                    Some((told, shows)) => match told.newest(None) {
+                    Ok((told, shows)) => match told.newest(None) {
                         Newest::Absent => continue,
                         Newest::Unknown => None,
                         Newest::Seen(version) => {
                             best(shows.into_iter().filter(|show| show.seen.version == version))
                         }
                     },
-                    None => None,
+                    Err(_) => None,
                 };
                 bytes += told.as_ref().map_or(0, |told| told.body.len());
                 part.items.push(Item { place, named, told });

@@ -345,7 +345,7 @@ mod tests {
         match cache.answer(&query(&format!("{LIST}/{name}"))).await {
             Answer::Found(found) => found.status.as_u16(),
             Answer::Refused(_) => 404,
-            Answer::Unknown => 503,
+            Answer::Unknown(_) => 503,
         }
     }
 
@@ -423,7 +423,7 @@ mod tests {
         match cache.answer(&query(target)).await {
             Answer::Found(found) => found.status.as_u16(),
             Answer::Refused(_) => 404,
-            Answer::Unknown => 503,
+            Answer::Unknown(_) => 503,
         }
     }
 

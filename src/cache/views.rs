@@ -29,6 +29,9 @@ const CLOSED_AT_ONCE: usize = 32;
 /// Principals whose objects are kept open.
 const OPEN_OBJECTS: usize = 128;
 
+/// Collections of one principal of which it is remembered that they were withdrawn.
+const WITHDRAWN: usize = 1024;
+
 /// What nobody has used for so long is closed.
 const IDLE: Duration = Duration::from_secs(120);
 
@@ -74,6 +77,8 @@ impl Used {
 pub(super) struct Views {
     /// Every view that is on disk or being received.
     pub(super) names: BTreeMap<ViewKey, Validated>,
+    /// What was kept, in whatever form, and withdrawn since this process began.
+    pub(super) withdrawn: HashSet<ViewKey>,
     open: HashMap<ViewKey, (ViewHandle, Used)>,
 }
 
@@ -81,8 +86,15 @@ impl Views {
     pub(super) fn named(names: BTreeMap<ViewKey, Validated>) -> Self {
         Self {
             names,
-            open: HashMap::new(),
+            ..Self::default()
         }
+    }
+
+    /// Collections that were kept are refused to their owner.
+    pub(super) fn refused(&mut self, kept: &[ViewKey]) {
+        let room = WITHDRAWN.saturating_sub(self.withdrawn.len());
+        self.withdrawn
+            .extend(kept.iter().map(ViewKey::formless).take(room));
     }
 
     /// The views that are open.

@@ -15,7 +15,7 @@ use crate::runtime::clock;
 use crate::runtime::shares::{Share, Shares};
 use crate::view::derive::{self, Filter};
 use crate::view::event::{Change, Freshness, InitialEnd, Input, Start, StreamId};
-use crate::view::offline::{self, Initial, Opening, WatchAnswer};
+use crate::view::offline::{self, Initial, Missing, Opening, WatchAnswer};
 use crate::wire::collection::Collection;
 use crate::wire::watch::{ItemChange, WatchEvent};
 
@@ -36,8 +36,8 @@ pub enum WatchPlan {
     Gone(Encoding, Status),
     /// A refusal.
     Refused(Status),
-    /// Nothing is known that this watch could start from.
-    Unknown,
+    /// Nothing is known that this watch could start from, and why.
+    Unknown(Missing),
 }
 
 /// What a held watch starts with.
@@ -80,12 +80,12 @@ impl Cache {
     pub async fn plan_watch(&self, query: &Query) -> WatchPlan {
         in_time(self.planned_watch(query))
             .await
-            .unwrap_or(WatchPlan::Unknown)
+            .unwrap_or(WatchPlan::Unknown(Missing::SlowDisk))
     }
 
     async fn planned_watch(&self, query: &Query) -> WatchPlan {
         let Target::Collection(resource) = &query.target else {
-            return WatchPlan::Unknown;
+            return WatchPlan::Unknown(Missing::NotRead);
         };
         let options = offline_options(resource);
         let wanted: Vec<Representation> = query
@@ -99,9 +99,14 @@ impl Cache {
                 return plan(answer, representation, Some((read, filter)), &options);
             }
         }
-        match wanted.first() {
-            Some(representation) => plan(offline::watch(&options, None), representation, None, &options),
-            None => WatchPlan::Unknown,
+        let plan = wanted
+            .first()
+            .map(|representation| plan(offline::watch(&options, None), representation, None, &options));
+        match plan {
+            None | Some(WatchPlan::Unknown(Missing::NotRead)) => {
+                WatchPlan::Unknown(Box::pin(self.missing_collection(query, resource)).await)
+            }
+            Some(plan) => plan,
         }
     }
 
@@ -212,7 +217,7 @@ fn plan(
             }))
         }
         WatchAnswer::Gone { message } => WatchPlan::Gone(representation.encoding, Status::expired(message)),
-        WatchAnswer::Unavailable(_) => WatchPlan::Unknown,
+        WatchAnswer::Unavailable(missing) => WatchPlan::Unknown(missing),
         WatchAnswer::Invalid(violation) => WatchPlan::Refused(invalid(violation, options)),
     }
 }

@@ -230,8 +230,12 @@ impl Caller {
     }
 
     /// Whether the certificate has expired since the handshake, as far as the cache is concerned: a connection may be
-    /// older than the end of its certificate.
+    /// older than the end of its certificate. Or the token, that an apiserver has accepted before.
     pub(super) fn has_expired(&self, proxy: &Proxy) -> bool {
+        if let Identity::Token(token) = &self.identity {
+            let known = proxy.tokens.known(token, proxy.time.judged_at());
+            return known.is_none() && proxy.tokens.remembers(token);
+        }
         let standing = self.certificate.as_ref().and_then(|one| one.standing.as_ref());
         standing.is_some_and(|standing| standing.ends() < proxy.time.judged_at())
     }

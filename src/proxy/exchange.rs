@@ -15,6 +15,7 @@ use crate::kube::request::{Class, RequestInfo, is_escaped_well};
 use crate::kube::status::Status;
 use crate::runtime::body::{Body, Holding};
 use crate::upstream::{LinkState, Transport, UpstreamError};
+use crate::view::offline::Missing;
 
 use super::caller::Caller;
 use super::headers::forwardable;
@@ -284,17 +285,21 @@ impl Exchange {
 
     /// The answer from the cache, if there is one that may be given now. While the cloud may be there that is only what
     /// was read before: what is not there, or has expired, is for the cloud to say.
-    pub(super) async fn cached_answer(&self) -> Option<Response<Body>> {
-        let query = self.answerable_query().await?;
+    ///
+    /// # Errors
+    /// There is none, and why, if the cache could be asked.
+    pub(super) async fn cached_answer(&self) -> Result<Response<Body>, Option<Missing>> {
+        let query = self.answerable_query().await.ok_or(None)?;
         let answer = self.proxy.cache.answer(&query).await;
         match (answer, self.instead()) {
-            (Answer::Found(found), instead) => Some(cached(*found, &self.form, instead, &self.proxy.link)),
+            (Answer::Found(found), instead) => Ok(cached(*found, &self.form, instead, &self.proxy.link)),
             (Answer::Refused(status), Instead::Offline) => {
                 let mut response = refusal(&status, &self.form);
                 response.extensions_mut().insert(FromCache);
-                Some(response)
+                Ok(response)
             }
-            (Answer::Refused(_), Instead::Stale) | (Answer::Unknown, _) => None,
+            (Answer::Refused(_), Instead::Stale) => Err(None),
+            (Answer::Unknown(missing), _) => Err(Some(missing)),
         }
     }
 

@@ -8,8 +8,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, respon
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::cache::{OnlyLive, is_document};
-use crate::identity::Principal;
+use crate::cache::is_document;
 use crate::kube::groups;
 use crate::kube::local::is_served_by_apiserver;
 use crate::kube::request::{Class, RequestInfo};
@@ -17,8 +16,10 @@ use crate::kube::status::Status;
 use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
+use crate::runtime::problem::coded;
 use crate::upstream::error::Sent;
 use crate::upstream::{Answers, Effort, Failure, LinkState, Pair, Purpose, UpstreamError, is_foreign};
+use crate::view::offline::Missing;
 
 use super::caller::{Identity, Unfit};
 use super::confirm::Doubt;
@@ -26,7 +27,8 @@ use super::exchange::Exchange;
 use super::headers::strip_response;
 use super::limits::Over;
 use super::lists::{Follower, Pass, Same, Turn, share};
-use super::respond::Instead;
+use super::miss::Miss;
+use super::respond::{Instead, missed};
 use super::upload::{self, Culprit};
 use super::{gzip, owners, tokens};
 
@@ -41,7 +43,7 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     match exchange.proxy.link.state() {
         LinkState::Offline => return offline(&exchange, None).await,
         LinkState::Suspect if exchange.proxy.link.is_silent() => {
-            if let Some(response) = exchange.cached_answer().await {
+            if let Ok(response) = exchange.cached_answer().await {
                 return response;
             }
         }
@@ -63,14 +65,14 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     let (head, body) = Box::pin(share(response, followers, deadline)).await.into_parts();
     exchange.noted(&head).await;
     if (is_foreign || exchange.prefers_cache_to(&head))
-        && let Some(response) = exchange.cached_answer().await
+        && let Ok(response) = exchange.cached_answer().await
     {
         return response;
     }
     if is_foreign {
         let error = answered_by_another(head.status);
         exchange.failed(&error);
-        return exchange.refuse(&Box::pin(unknown(&exchange, Some(&error))).await);
+        return Box::pin(unknown(&exchange, Some(&error), None)).await;
     }
     let doubt = Box::pin(Doubt::of(&exchange, &head)).await;
     let late = || Some(exchange.proxy.cache.record_late(&exchange.accepted_query()?));
@@ -152,13 +154,13 @@ async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>,
     };
     // The cloud is there for it once there is room: the cache has no part in this.
     let has_room = error.failure != Failure::OverShare;
-    if has_room && let Some(response) = exchange.cached_answer().await {
+    if has_room && let Ok(response) = exchange.cached_answer().await {
         return Err(Box::new(response));
     }
     match persist(exchange, purpose, (error, is_bodiless)).await {
         Ok(response) => Ok(response),
         Err(error) if error.failure == Failure::OverShare => {
-            Err(Box::new(exchange.refuse(&unknown(exchange, Some(&error)).await)))
+            Err(Box::new(unknown(exchange, Some(&error), None).await))
         }
         Err(error) => Err(Box::new(offline(exchange, Some(&error)).await)),
     }
@@ -177,7 +179,7 @@ pub(super) async fn probing(exchange: &Exchange, effort: &Effort) -> Infallible 
 async fn instead(exchange: &Exchange) -> Response<Body> {
     let link = &exchange.proxy.link;
     link.silent().await;
-    if let Some(response) = exchange.cached_answer().await {
+    if let Ok(response) = exchange.cached_answer().await {
         return response;
     }
     link.reaches(LinkState::Offline).await;
@@ -215,60 +217,36 @@ async fn persist(
 /// The cache's answer to a read, or 503.
 async fn offline(exchange: &Exchange, error: Option<&UpstreamError>) -> Response<Body> {
     match exchange.cached_answer().await {
-        Some(response) => response,
-        None => exchange.refuse(&unknown(exchange, error).await),
+        Ok(response) => response,
+        Err(missing) => unknown(exchange, error, missing).await,
     }
 }
 
-/// Why a read is refused.
-pub(super) async fn unknown(exchange: &Exchange, error: Option<&UpstreamError>) -> Status {
-    if let Some(status) = error.and_then(|error| no_room(error.failure)) {
-        return status;
-    }
-    if let Some(UpstreamError {
-        failure: Failure::NoCredentials,
-        ..
-    }) = error
-    {
-        return no_credentials(exchange);
-    }
-    if let Some(UpstreamError {
-        failure: Failure::Gateway,
-        message,
-        ..
-    }) = error
-    {
-        return Status::bad_gateway(format!("edgehold: {message}"));
-    }
-    let caller = exchange.caller.answered_as(&exchange.proxy).await;
-    let known = !matches!(exchange.caller.identity, Identity::Token(_)) || caller.is_some();
+/// The refusal of a read: why it has no answer, from the cloud or from the cache.
+pub(super) async fn unknown(
+    exchange: &Exchange,
+    error: Option<&UpstreamError>,
+    missing: Option<Missing>,
+) -> Response<Body> {
     let link = &exchange.proxy.link;
+    let failed = error.and_then(|error| match error.failure {
+        Failure::NoCredentials => Some(no_credentials(exchange)),
+        Failure::Gateway => Some(Status::bad_gateway(format!("edgehold: {}", error.message))),
+        failure => no_room(failure),
+    });
+    if let Some(status) = failed {
+        return exchange.refuse(&status);
+    }
     if exchange.instead() == Instead::Stale {
         let broke = link.with_reason("the connection to the cloud broke before an answer came");
-        return Status::unavailable(format!("edgehold: {broke}"));
+        return exchange.refuse(&Status::unavailable(format!("edgehold: {broke}")));
     }
-    let (reason, and) = if exchange.caller.has_expired(&exchange.proxy) {
-        ("expired", "the client's certificate has expired".to_owned())
-    } else if let (true, Some(what)) = (known, never_kept(exchange, caller.as_ref())) {
-        ("never_kept", format!("{what} never answered from the cache"))
-    } else if known {
-        ("not_read", "this was not read before by this client".to_owned())
-    } else {
-        ("unknown_token", "this token is not known".to_owned())
-    };
-    exchange.proxy.metrics.requests.missed(reason);
-    Status::unavailable(format!("edgehold: {}, and {and}", link.away()))
-}
-
-/// What is asked for, in words, if no answer to that is ever kept.
-fn never_kept(exchange: &Exchange, caller: Option<&Principal>) -> Option<String> {
-    if let RequestInfo::Resource(resource) = &exchange.info
-        && let Some(what) = OnlyLive::of(resource)
-    {
-        return Some(format!("{} are", what.as_str()));
-    }
-    let is_kept = caller.is_some_and(|caller| exchange.query(caller).is_some());
-    (!is_kept).then(|| "requests of this kind are".to_owned())
+    let miss = Miss::of(exchange, missing).await;
+    exchange.proxy.metrics.requests.missed(miss.as_str());
+    let text = format!("edgehold: {}, and {miss}", link.away());
+    let codes = link.code().into_iter().chain(miss.code());
+    let response = exchange.refuse(&Status::unavailable(coded(&text, codes)));
+    missed(response, miss.as_str())
 }
 
 /// The refusal of a request that this node had no room for.
@@ -527,7 +505,8 @@ impl Exchange {
 
     /// That there is no answer to be had from the cloud, and why.
     pub(super) fn away(&self) -> Status {
-        Status::unavailable(format!("edgehold: {}", self.proxy.link.away()))
+        let link = &self.proxy.link;
+        Status::unavailable(coded(&format!("edgehold: {}", link.away()), link.code()))
     }
 
     /// Takes note of a failure.

@@ -8,6 +8,7 @@ use crate::kube::media::{self, Encoding, Offer};
 use crate::kube::status::Status;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
+use crate::runtime::problem::coded;
 use crate::upstream::Link;
 use crate::wire::status::{StatusDetails, StatusFields, encode_status};
 
@@ -138,6 +139,14 @@ impl Instead {
     }
 }
 
+/// A refusal of a read for want of an answer from the cache, and in one word why.
+pub(super) fn missed(mut response: Response<Body>, why: &'static str) -> Response<Body> {
+    if let Ok(value) = HeaderValue::from_str(&format!("edgehold; detail={why}")) {
+        response.headers_mut().insert(CACHE_STATUS, value);
+    }
+    response
+}
+
 /// A cached answer.
 pub(super) fn cached(found: Found, form: &Form, instead: Instead, link: &Link) -> Response<Body> {
     let mut response = Response::new(if form.head { body::empty() } else { found.body });
@@ -150,7 +159,8 @@ pub(super) fn cached(found: Found, form: &Form, instead: Instead, link: &Link) -
     headers.insert(header::AGE, HeaderValue::from(age));
     if form.is_kubectl {
         let (reason, age) = (instead.reason(link), spoken(age));
-        let text = format!("299 - \"{reason}: this is what edgehold knew {age} ago\"");
+        let text = format!("{reason}: this is what edgehold knew {age} ago");
+        let text = format!("299 - \"{}\"", coded(&text, link.code()));
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(WARNING, value);
         }
@@ -258,7 +268,7 @@ mod tests {
             let warning = response.headers()[WARNING].to_str().unwrap();
             assert!(warning.starts_with(&format!("299 - \"{reason}")), "{warning}");
             assert!(
-                warning.ends_with("Z): this is what edgehold knew 90s ago\""),
+                warning.contains("Z): this is what edgehold knew 90s ago"),
                 "{warning}"
             );
             assert_eq!(response.headers()[header::AGE], "90");

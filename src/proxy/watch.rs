@@ -110,14 +110,14 @@ fn opened(exchange: Exchange, answered: Answered, began: Instant) -> Response<Bo
 async fn failed(exchange: Exchange, error: &UpstreamError) -> Response<Body> {
     if error.failure.is_for_want_of_room() {
         // The cloud is there: a stream that is not live would be taken for one that is.
-        return exchange.refuse(&unknown(&exchange, Some(error)).await);
+        return unknown(&exchange, Some(error), None).await;
     }
     if let Some(start) = known_start(&exchange).await {
         return held(exchange, start, Duration::ZERO);
     }
     match exchange.proxy.link.verdict().await {
         LinkState::Offline => offline(exchange, Some(error)).await,
-        LinkState::Online | LinkState::Suspect => exchange.refuse(&unknown(&exchange, Some(error)).await),
+        LinkState::Online | LinkState::Suspect => unknown(&exchange, Some(error), None).await,
     }
 }
 
@@ -125,7 +125,7 @@ async fn failed(exchange: Exchange, error: &UpstreamError) -> Response<Body> {
 async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<Body> {
     let plan = match exchange.answerable_query().await {
         Some(query) => exchange.proxy.cache.plan_watch(&query).await,
-        None => WatchPlan::Unknown,
+        None => return unknown(&exchange, error, None).await,
     };
     match plan {
         WatchPlan::Hold(start) => held(exchange, start, Duration::ZERO),
@@ -135,7 +135,7 @@ async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<
             held_watch(encoding, body::full(frame), exchange.instead())
         }
         WatchPlan::Refused(status) => exchange.refuse(&status),
-        WatchPlan::Unknown => exchange.refuse(&unknown(&exchange, error).await),
+        WatchPlan::Unknown(missing) => unknown(&exchange, error, Some(missing)).await,
     }
 }
 
@@ -148,7 +148,7 @@ async fn known_start(exchange: &Exchange) -> Option<Box<HeldStart>> {
         .await
     {
         WatchPlan::Hold(start) => Some(start),
-        WatchPlan::Gone(..) | WatchPlan::Refused(_) | WatchPlan::Unknown => None,
+        WatchPlan::Gone(..) | WatchPlan::Refused(_) | WatchPlan::Unknown(_) => None,
     }
 }
 

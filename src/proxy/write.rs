@@ -10,6 +10,7 @@ use crate::kube::request::RequestInfo;
 use crate::kube::status::Status;
 use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
+use crate::runtime::problem::coded;
 use crate::upstream::error::Sent;
 use crate::upstream::{Effort, Failure, LinkState, Purpose};
 
@@ -59,7 +60,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
     if is_foreign {
         let error = answered_by_another(head.status);
         exchange.failed(&error);
-        return exchange.refuse(&Box::pin(unknown(&exchange, Some(&error))).await);
+        return Box::pin(unknown(&exchange, Some(&error), None)).await;
     }
     let late = || Some(self::refresh(&exchange, exchange.caller.accepted_as(&exchange.proxy))?.late());
     let body = match refresh.or_else(late) {
@@ -130,6 +131,7 @@ async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, St
 }
 
 fn write_refused(exchange: &Exchange) -> Status {
-    let away = exchange.proxy.link.away();
-    Status::unavailable(format!("edgehold: {away}, nothing was changed"))
+    let link = &exchange.proxy.link;
+    let text = format!("edgehold: {}, nothing was changed", link.away());
+    Status::unavailable(coded(&text, link.code()))
 }

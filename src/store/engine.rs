@@ -517,6 +517,10 @@ impl Store for LogStore {
         slots.get(id).is_some_and(|slot| slot.bytes.load(SeqCst) > 0)
     }
 
+    fn is_damaged(&self, id: &LogId) -> bool {
+        quarantine::keeps(&self.shared, id)
+    }
+
     fn load(&self, id: &LogId) -> Result<Option<Arc<dyn Log>>, StoreError> {
         Ok(self.shared.load(id)?.map(|log| log as Arc<dyn Log>))
     }

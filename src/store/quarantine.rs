@@ -52,6 +52,17 @@ pub(super) fn copy_aside(shared: &Shared, path: &str, file: &dyn DiskFile) {
     trim(shared);
 }
 
+/// Whether something is kept of a log.
+pub(super) fn keeps(shared: &Shared, id: &LogId) -> bool {
+    let (prefix, kept) = (prefix_of(id), shared.disk.list(DIR));
+    kept.is_ok_and(|kept| kept.iter().any(|(name, _)| name.starts_with(&prefix)))
+}
+
+/// What the names of a log's files begin with.
+fn prefix_of(id: &LogId) -> String {
+    format!("{}-{}-", short_hash(&id.owner), short_hash(&id.name))
+}
+
 /// Removes what is kept of a log, durably; also what is locked, or withdrawn data would come back with its key.
 pub(super) fn purge(shared: &Shared, id: &LogId) -> Result<(), StoreError> {
     let _one = shared.quarantine.lock();
@@ -61,7 +72,7 @@ pub(super) fn purge(shared: &Shared, id: &LogId) -> Result<(), StoreError> {
 
 fn purge_dir(shared: &Shared, id: &LogId, dir: &'static str) -> Result<(), StoreError> {
     let fail = |action| move |e| StoreError::io(action, dir, e);
-    let prefix = format!("{}-{}-", short_hash(&id.owner), short_hash(&id.name));
+    let prefix = prefix_of(id);
     let Ok(kept) = shared.disk.list(dir) else {
         return Ok(());
     };

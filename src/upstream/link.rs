@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::runtime::clock;
+use crate::runtime::problem::Code;
 
 use super::condition::{Condition, LinkReport};
 use super::history::{self, History, News};
@@ -180,6 +181,11 @@ impl Link {
     /// That there is no answer to be had from the cloud, and why: for clients.
     pub fn away(&self) -> String {
         self.with_reason("the cloud cannot be reached")
+    }
+
+    /// The problem that it is that there is no answer to be had from the cloud.
+    pub fn code(&self) -> Option<Code> {
+        (self.state() == LinkState::Offline).then_some(Code::LinkDown)
     }
 
     /// A text, and in brackets what is wrong with which servers.

@@ -41,6 +41,14 @@ impl ViewKey {
         }
     }
 
+    /// The same collection, in no form in particular.
+    pub fn formless(&self) -> Self {
+        Self {
+            representation: String::new(),
+            ..self.clone()
+        }
+    }
+
     /// Whether it selects nothing out of its scope: all objects are in it.
     pub fn is_unselected(&self) -> bool {
         self.label_selector.is_empty() && self.field_selector.is_empty() && self.shard_selector.is_empty()

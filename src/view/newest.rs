@@ -188,6 +188,11 @@ pub struct Told {
 }
 
 impl Told {
+    /// Whether there is no word of it at all.
+    pub fn is_nothing(&self) -> bool {
+        self.sightings.is_empty() && self.missing.is_none() && self.removals.is_empty()
+    }
+
     /// The newest of it, for a reader who knows the state at `not_before` and takes nothing older.
     pub fn newest(&self, not_before: Option<&ResourceVersion>) -> Newest {
         let newest = self.newest_of_all();

@@ -4,7 +4,9 @@
 //! knows already: a client that is ahead of the view keeps its own state.
 
 use std::cmp::Ordering;
+use std::fmt;
 
+use crate::kube::media::Encoding;
 use crate::kube::version::ResourceVersion;
 
 /// Upstream's message for a `continue` token whose snapshot is gone (`AS/storage/etcd3/errors.go`).
@@ -78,21 +80,100 @@ pub enum ListAnswer {
     Invalid(Violation),
 }
 
-/// What the cache lacks.
+/// Why there is nothing to answer with: of what the asking principal itself has read, and of nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Missing {
-    /// There is no view.
-    View,
-    /// The view is older than what the client asks for, and knows.
-    Version,
+    /// Nothing is kept of it.
+    NotRead,
+    /// It was read, and is kept, in a form that the client does not take.
+    OtherForm(ReadAs),
+    /// What is kept of the resource is selected otherwise, or of another namespace.
+    OtherPart,
+    /// What is kept is older than what the client asks for, and knows.
+    TooOld,
+    /// It is known not to be what is kept any more, or what is known contradicts itself.
+    Unclear,
+    /// The apiserver has refused it since.
+    Withdrawn,
+    /// What was kept cannot be read.
+    Damaged,
+    /// The disk does not answer in time.
+    SlowDisk,
+}
+
+/// A form in which something is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadAs {
+    /// Whole, in this encoding.
+    Whole(Encoding),
+    /// Only its metadata, in whatever encoding.
+    Metadata,
+    /// The rows that kubectl prints.
+    Table,
+    /// What a parameter that is not known has made of it.
+    Unknown,
 }
 
 impl Missing {
-    /// A short stable name for logs and metric labels.
+    /// A short stable name for `Cache-Status`, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::View => "no-view",
-            Self::Version => "view-too-old",
+            Self::NotRead => "not_read",
+            Self::OtherForm(_) => "other_form",
+            Self::OtherPart => "other_part",
+            Self::TooOld => "too_old",
+            Self::Unclear => "unclear",
+            Self::Withdrawn => "withdrawn",
+            Self::Damaged => "damaged",
+            Self::SlowDisk => "slow_disk",
+        }
+    }
+}
+
+/// For a person who has asked for it.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotRead => "this client has not read it before, or it was not kept",
+            Self::OtherForm(form) => {
+                return write!(f, "this client has read it before only {form}, and asks for another form now");
+            }
+            Self::OtherPart => {
+                "this client has read only other parts of it before: from all of it edgehold selects namespaces, labels and \
+                 names, and other fields only an apiserver"
+            }
+            Self::TooOld => "what is kept of it is older than what this client knows",
+            Self::Unclear => "what is known of it does not say what it is now",
+            Self::Withdrawn => "the apiserver has refused it to this client since it was read (403)",
+            Self::Damaged => "what was kept of it cannot be read from the disk of this node",
+            Self::SlowDisk => "the disk of this node does not answer in time",
+        })
+    }
+}
+
+impl ReadAs {
+    /// Of the text of a representation (see [`Representation`](crate::kube::media::Representation)).
+    pub fn of(representation: &str) -> Self {
+        match Encoding::of_form(representation) {
+            _ if representation.contains('=') => Self::Unknown,
+            _ if representation.contains(";table/") => Self::Table,
+            _ if representation.contains(";metadata/") => Self::Metadata,
+            Some(encoding) => Self::Whole(encoding),
+            None => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for ReadAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(Encoding::Json) => f.write_str("in JSON"),
+            Self::Whole(Encoding::Yaml) => f.write_str("in YAML"),
+            Self::Whole(Encoding::Protobuf) => f.write_str("in protobuf"),
+            Self::Whole(Encoding::Cbor) => f.write_str("in CBOR"),
+            Self::Metadata => f.write_str("as metadata"),
+            Self::Table => f.write_str("as a table"),
+            Self::Unknown => f.write_str("with a parameter that edgehold does not know"),
         }
     }
 }
@@ -176,7 +257,7 @@ pub fn watch(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> Watch
     match (knows, view, initial) {
         // To say nothing needs no knowledge.
         (Some(c), None, Initial::Nothing) => hold(c),
-        (_, None, _) => WatchAnswer::Unavailable(Missing::View),
+        (_, None, _) => WatchAnswer::Unavailable(Missing::NotRead),
         (None, Some(at), _) => hold(at.clone()),
         (Some(c), Some(at), Initial::Nothing) if at.is_after(&c) => WatchAnswer::Gone {
             message: format!("too old resource version: {c} ({at})"),
@@ -184,7 +265,7 @@ pub fn watch(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> Watch
         (Some(c), Some(_), Initial::Nothing) => hold(c),
         (Some(c), Some(at), _) if covers(at, &c) => hold(at.clone()),
         // Not 504: client-go would ask again without a version and go back in time.
-        (Some(_), Some(_), _) => WatchAnswer::Unavailable(Missing::Version),
+        (Some(_), Some(_), _) => WatchAnswer::Unavailable(Missing::TooOld),
     }
 }
 
@@ -197,7 +278,7 @@ pub fn list(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> ListAn
         return ListAnswer::Gone(CONTINUE_EXPIRED);
     }
     let Some(at) = view else {
-        return ListAnswer::Unavailable(Missing::View);
+        return ListAnswer::Unavailable(Missing::NotRead);
     };
     let knows = ResourceVersion::new(options.resource_version).filter(|c| c.as_str() != "0");
     match knows {
@@ -206,7 +287,7 @@ pub fn list(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> ListAn
             ListAnswer::Gone(EXACT_EXPIRED)
         }
         Some(c) if covers(at, &c) => ListAnswer::Serve,
-        Some(_) => ListAnswer::Unavailable(Missing::Version),
+        Some(_) => ListAnswer::Unavailable(Missing::TooOld),
     }
 }
 

@@ -142,7 +142,7 @@ async fn kubectl_is_told_how_old_an_offline_answer_is() {
         warning.contains("Warning: the cloud cannot be reached (")
             && warning.contains(": connection refused, since ")
             && warning.contains("): this is what edgehold knew ")
-            && warning.contains("s ago"),
+            && warning.contains("s ago (EH001)"),
         "{warning}"
     );
 }
@@ -157,8 +157,11 @@ async fn kubectl_is_told_the_truth_about_what_is_unknown_or_cannot_be_done() {
     kubectl.stdout("get configmaps -n shop -o name").await;
     node.cut().await;
     for (command, says) in [
-        ("get secrets -n shop", "was not read before"),
-        ("delete configmap a -n shop", "nothing was changed"),
+        (
+            "get secrets -n shop",
+            "this client has not read it before, or it was not kept (EH001)",
+        ),
+        ("delete configmap a -n shop", "nothing was changed (EH001)"),
         ("get configmap none -n shop", "NotFound"),
     ] {
         let output = kubectl.run(command).await;

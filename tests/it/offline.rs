@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use apiserver_standin::{Answer, Existing, Fault, Options, Pki};
+use apiserver_standin::{Answer, Client, Existing, Fault, Options, Pki, Rbac};
 use edgehold::upstream::LinkState;
 use serde_json::{Value, json};
 
-use crate::support::{HIT, METADATA, Node, PROTOBUF, STALE, Setup, TABLE, config_map, names};
+use crate::support::{HIT, METADATA, Node, PROTOBUF, STALE, Setup, TABLE, config_map, files_below, names};
 
 const SHOP: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -40,9 +40,9 @@ async fn what_is_never_kept_is_called_what_it_is() {
         ),
         (
             "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/x",
-            "was not read before",
+            "this client has not read it before",
         ),
-        (SHOP, "was not read before"),
+        (SHOP, "this client has not read it before"),
     ] {
         let refused = node.kubelet().get(target).await;
         let message = refused.json()["message"].as_str().unwrap().to_owned();
@@ -59,6 +59,127 @@ async fn what_is_never_kept_is_called_what_it_is() {
             .text()
             .contains("requests of this kind are never")
     );
+}
+
+/// What a client that takes this is told of what is not answered: the word for it, and the message.
+async fn missed(client: &Client, target: &str) -> (String, String) {
+    let answer = client.get(target).await;
+    assert_refused(&answer, 503, target);
+    let detail = answer.header("cache-status").strip_prefix("edgehold; detail=");
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    (detail.unwrap_or_default().to_owned(), message)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_reason_for_no_answer_is_said_and_counted() {
+    let mut node = Node::start().await;
+    node.api.put(pod("mine", "edge-1", "web"));
+    for name in ["a", "b", "c"] {
+        node.api.put(config_map("shop", name, "1"));
+        node.api.put(config_map("bank", name, "1"));
+        node.api.put(config_map("park", name, "sauerkraut"));
+    }
+    let tables = || node.kubelet().header("accept", TABLE);
+    let bank = "/api/v1/namespaces/bank/configmaps";
+    let park = "/api/v1/namespaces/park/configmaps";
+    let secrets = "/api/v1/namespaces/shop/secrets";
+    let by_node = "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1";
+    let shop = node.kubelet().get(SHOP).await;
+    for target in [by_node, park, secrets, &*format!("{SHOP}/a")] {
+        assert_eq!(node.status(target).await, 200, "{target}");
+    }
+    assert_eq!(tables().get(&format!("{bank}?limit=500")).await.status, 200);
+    node.settle().await;
+    node.api.set_rbac(Rbac::deny_all());
+    assert_eq!(node.status(secrets).await, 403);
+    node.cut().await;
+
+    let version: u64 = shop.json()["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let newer = format!("{SHOP}?resourceVersion={}", version + 1000);
+    let in_no_json = node.kubelet().header("accept", METADATA);
+    let plain = node.kubelet();
+    for (client, target, word, says) in [
+        (
+            &plain,
+            "/api/v1/services",
+            "not_read",
+            "this client has not read it before, or it was not kept (EH001)",
+        ),
+        (&in_no_json, SHOP, "other_form", "has read it before only in JSON"),
+        (
+            &in_no_json,
+            &*format!("{SHOP}/a"),
+            "other_form",
+            "has read it before only in JSON",
+        ),
+        (&plain, bank, "other_form", "has read it before only as a table"),
+        (
+            &plain,
+            &*format!("{bank}/a"),
+            "other_form",
+            "has read it before only as a table",
+        ),
+        (
+            &plain,
+            "/api/v1/pods",
+            "other_part",
+            "selects namespaces, labels and names",
+        ),
+        (&plain, &*newer, "too_old", "older than what this client knows"),
+        (
+            &plain,
+            secrets,
+            "withdrawn",
+            "refused it to this client since it was read (403)",
+        ),
+    ] {
+        let (detail, message) = missed(client, target).await;
+        assert!(
+            detail == word && message.contains(says),
+            "{target}: {detail}: {message}"
+        );
+        assert!(message.ends_with(" (EH001)"), "{message}");
+        let counted = format!("edgehold_cache_misses_total{{reason=\"{word}\"}} ");
+        assert!(
+            node.running().metrics_text().unwrap().contains(&counted),
+            "{counted}"
+        );
+    }
+    // A watch that knows nothing yet is told the same.
+    let (detail, _) = missed(&plain, "/api/v1/pods?watch=true").await;
+    assert_eq!(detail, "other_part");
+    // Another principal learns nothing of all this.
+    let proxy = node.client(Some(&node.pair("kube-proxy")));
+    for target in [SHOP, bank, park, secrets, "/api/v1/pods"] {
+        let (detail, message) = missed(&proxy, target).await;
+        assert!(
+            detail == "not_read" && message.contains("has not read it before"),
+            "{target}: {message}"
+        );
+    }
+
+    node.stop().await;
+    for file in files_below(&node.cache_dir()) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        if let Some(at) = bytes.windows(10).position(|part| part == b"sauerkraut") {
+            bytes[at] ^= 0x10;
+            std::fs::write(&file, &bytes).unwrap();
+        }
+    }
+    node.launch().await;
+    node.wait_link(LinkState::Offline).await;
+    let (detail, message) = missed(&node.kubelet(), park).await;
+    assert_eq!(detail, "damaged", "{message}");
+    assert!(
+        message.ends_with("cannot be read from the disk of this node (EH001, EH032)"),
+        "{message}"
+    );
+    let proxy = node.client(Some(&node.pair("kube-proxy")));
+    assert_eq!(missed(&proxy, park).await.0, "not_read");
 }
 
 fn pod(name: &str, node: &str, app: &str) -> Value {
@@ -97,9 +218,9 @@ fn assert_refused(answer: &Answer, code: u16, what: &str) {
         (
             answer.status,
             answer.header("retry-after"),
-            answer.header("cache-status")
+            answer.header("cache-status").contains("hit")
         ),
-        (code, "", ""),
+        (code, "", false),
         "{what}: {}",
         answer.text()
     );

@@ -57,13 +57,21 @@ async fn the_server_the_cause_and_the_moment_are_named() {
         assert_eq!(refused.status, 503);
         let text = refused.text();
         assert!(text.contains(&expected), "{expected}\nnot in\n{text}");
-        assert!(text.contains("this was not read before by this client"), "{text}");
+        assert!(text.contains("this client has not read it before"), "{text}");
+        assert!(
+            refused.json()["message"].as_str().unwrap().ends_with(" (EH001)"),
+            "{text}"
+        );
         let write = node
             .kubelet()
             .send("DELETE", &format!("{LIST}/a"), "")
             .await
             .unwrap();
-        assert!(write.text().contains(&expected), "{}", write.text());
+        let write = write.text();
+        assert!(
+            write.contains(&expected) && write.contains("nothing was changed (EH001)"),
+            "{write}"
+        );
         let status = report(&node).to_string();
         let line = format!("offline: the cloud is away, answering from the cache ({named}: {cause}, since 2");
         assert!(status.starts_with(&line), "{status}");

@@ -84,8 +84,8 @@ pub(super) fn refused(
 fn overrun(cache: &Cache, query: &Query, code: StatusCode) {
     match &query.target {
         Target::Collection(resource) if code == StatusCode::FORBIDDEN => {
-            let is_withdrawn = withdrawn(resource);
-            for (_, view) in cache.views_where(&query.owner, is_withdrawn) {
+            let withdrawn = withdrawn(resource);
+            for (_, view) in cache.views_where(&query.owner, |key| withdrawn.contains(&key.formless())) {
                 view.withdraw();
             }
             cache.forget_single_answers(&query.owner);
@@ -95,29 +95,25 @@ fn overrun(cache: &Cache, query: &Query, code: StatusCode) {
     }
 }
 
-/// Tells a collection and every wider one that it could be answered from, in whatever form: who may not read the part
-/// may not read the whole, because authorizers only ever add rights, and they do not look at the form.
-fn withdrawn(resource: &ResourceRequest) -> impl Fn(&ViewKey) -> bool + use<> {
-    let formless = |key: ViewKey| ViewKey {
-        representation: String::new(),
-        ..key
-    };
-    let refused = formless(view_key(resource, &Representation::full(Encoding::Json)));
-    let wider: BTreeSet<ViewKey> = derive::candidates(&refused)
-        .into_iter()
-        .map(|candidate| candidate.key)
-        .collect();
-    move |key| wider.contains(&formless(key.clone()))
+/// A collection and every wider one that it could be answered from, in no form: who may not read the part may not read
+/// the whole, because authorizers only ever add rights, and they do not look at the form.
+fn withdrawn(resource: &ResourceRequest) -> BTreeSet<ViewKey> {
+    let refused = view_key(resource, &Representation::full(Encoding::Json)).formless();
+    let wider = derive::candidates(&refused).into_iter();
+    wider.map(|candidate| candidate.key).collect()
 }
 
 /// Withdraws them, and the documents of the same names.
 fn withdraw_views(cache: &Cache, owner: &str, resource: &ResourceRequest, under_way: UnderWay) {
-    let is_withdrawn = withdrawn(resource);
-    for (_, view) in cache.views_where(owner, &is_withdrawn) {
+    let withdrawn = withdrawn(resource);
+    let mut had = cache.tables_of(owner, &withdrawn);
+    for (key, view) in cache.views_where(owner, |key| withdrawn.contains(&key.formless())) {
+        had.extend(cache.store().holds(view.id()).then_some(key));
         view.withdraw();
     }
+    cache.owner(owner).views.lock().refused(&had);
     forget_documents(cache, owner.to_owned(), under_way, move |name| {
-        ViewKey::parse(name).is_some_and(|key| is_withdrawn(&key))
+        ViewKey::parse(name).is_some_and(|key| withdrawn.contains(&key.formless()))
     });
 }
 

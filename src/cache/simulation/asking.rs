@@ -45,7 +45,7 @@ impl World {
     /// Status, encoding and body; `None`: unknown.
     async fn answer(&self, client: usize, target: &str, accept: &[Encoding]) -> Reached {
         match self.cache.answer(&query(OWNERS[client], target, accept)).await {
-            Answer::Unknown => Reached::Unknown,
+            Answer::Unknown(_) => Reached::Unknown,
             Answer::Refused(status) => Reached::Refused(status.code.as_u16()),
             Answer::Found(found) => {
                 let encoding = found

@@ -29,8 +29,8 @@ fn held(initial: Initial, known: &str) -> WatchAnswer {
     WatchAnswer::Hold(Opening { initial, known })
 }
 
-const NO_VIEW: WatchAnswer = WatchAnswer::Unavailable(Missing::View);
-const TOO_OLD: WatchAnswer = WatchAnswer::Unavailable(Missing::Version);
+const NO_VIEW: WatchAnswer = WatchAnswer::Unavailable(Missing::NotRead);
+const TOO_OLD: WatchAnswer = WatchAnswer::Unavailable(Missing::TooOld);
 
 #[test]
 fn a_plain_watch_at_or_beyond_the_view_is_held_at_its_own_position() {
@@ -130,17 +130,17 @@ fn a_list_is_served_unless_the_client_is_ahead() {
         ("9", "", ListAnswer::Serve),
         ("20", "NotOlderThan", ListAnswer::Serve),
         ("20", "Exact", ListAnswer::Serve),
-        ("100", "", ListAnswer::Unavailable(Missing::Version)),
-        ("21", "NotOlderThan", ListAnswer::Unavailable(Missing::Version)),
-        ("21", "Exact", ListAnswer::Unavailable(Missing::Version)),
+        ("100", "", ListAnswer::Unavailable(Missing::TooOld)),
+        ("21", "NotOlderThan", ListAnswer::Unavailable(Missing::TooOld)),
+        ("21", "Exact", ListAnswer::Unavailable(Missing::TooOld)),
         ("19", "Exact", ListAnswer::Gone(EXACT_EXPIRED)),
-        ("x", "", ListAnswer::Unavailable(Missing::Version)),
+        ("x", "", ListAnswer::Unavailable(Missing::TooOld)),
     ] {
         assert_eq!(list(&list_at(c, matching), Some(&at)), answer, "{c} {matching}");
     }
     assert_eq!(
         list(&list_at("", ""), None),
-        ListAnswer::Unavailable(Missing::View)
+        ListAnswer::Unavailable(Missing::NotRead)
     );
 }
 
