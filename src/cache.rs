@@ -26,6 +26,7 @@ mod simulation;
 mod source;
 mod spool;
 mod stream;
+mod tables;
 mod tee;
 mod tokens;
 mod views;

@@ -28,6 +28,7 @@ use super::missing::late;
 use super::objects::{Kept, Known};
 use super::query::{Query, Target, view_key};
 use super::stream::body_of;
+use super::tables::{self, Unselected};
 use super::{Cache, ViewHandle, in_time};
 
 /// What the cache says to a read.
@@ -296,18 +297,20 @@ impl Cache {
                 view = Some((representation.clone(), source));
             }
             if opaque.is_none() {
-                let name = view_key(resource, &representation).to_text();
-                opaque = self.load_document(&query.owner, &name, "").await;
+                opaque = self.opaque(query, resource, &representation).await;
             }
         }
-        if let Some(table) = opaque
+        if let Some((table, filter)) = opaque
             && options.resource_version.is_empty()
             && options.continue_token.is_empty()
             && self
                 .is_as_new(&table, view.as_ref().map(|(_, source)| &source.version))
                 .await
         {
-            return self.found_document(query, table);
+            match self.found_table(query, table, filter).await {
+                Answer::Unknown(_) if view.is_some() => {}
+                answer => return answer,
+            }
         }
         let read = match view {
             Some((representation, source)) => source.read(resource).await.map(|read| (read, representation)),
@@ -327,15 +330,81 @@ impl Cache {
         }
     }
 
+    /// The newest list that is kept as it came, and what of it is asked for. Of all but Tables that is everything.
+    async fn opaque(
+        &self,
+        query: &Query,
+        resource: &ResourceRequest,
+        representation: &Representation,
+    ) -> Option<(Document, derive::Filter)> {
+        let mut candidates = derive::candidates(&view_key(resource, representation));
+        if !tables::is_separable(representation) {
+            candidates.truncate(1);
+        }
+        let mut newest: Option<(Document, derive::Filter)> = None;
+        for candidate in candidates {
+            let id = documents::document_id(&query.owner, &candidate.key.to_text(), "");
+            if !self.store().holds(&id) {
+                continue;
+            }
+            let Some(document) = self
+                .load_document(&query.owner, &candidate.key.to_text(), "")
+                .await
+            else {
+                continue;
+            };
+            let is_newer = match &newest {
+                Some((known, _)) => match (self.version_of(known).await, self.version_of(&document).await) {
+                    (Some(known), Some(version)) => version.is_after(&known),
+                    _ => false,
+                },
+                None => true,
+            };
+            if is_newer {
+                newest = Some((document, candidate.filter));
+            }
+        }
+        newest
+    }
+
     /// A Table is a snapshot that nothing kept up to date: only if there is nothing newer (wire contract 2.5).
     async fn is_as_new(&self, table: &Document, view: Option<&ResourceVersion>) -> bool {
         let Some(view) = view else { return true };
+        let version = self.version_of(table).await;
+        version.is_some_and(|version| version.compare(view).is_some_and(|order| order != Ordering::Less))
+    }
+
+    async fn version_of(&self, table: &Document) -> Option<ResourceVersion> {
         let chunks = Chunks::of(table);
         let version = self.tasks().on_disk(move || documents::version(chunks)).await;
-        version
-            .ok()
-            .flatten()
-            .is_some_and(|version| version.compare(view).is_some_and(|order| order != Ordering::Less))
+        version.ok().flatten()
+    }
+
+    async fn found_table(&self, query: &Query, table: Document, filter: derive::Filter) -> Answer {
+        if filter.passes_all() {
+            return self.found_document(query, table);
+        }
+        let chunks = Chunks::of(&table);
+        let selected = self
+            .tasks()
+            .on_disk(move || tables::select(chunks, &filter))
+            .await;
+        let rows = match selected {
+            Ok(Ok(rows)) => rows,
+            Ok(Err(Unselected::Inseparable)) | Err(_) => {
+                return Answer::Unknown(Missing::OtherForm(ReadAs::Table));
+            }
+            Ok(Err(error @ Unselected::Unreadable(_))) => {
+                tracing::warn!(%error, "a stored table gives no rows");
+                return Answer::Unknown(Missing::Damaged);
+            }
+        };
+        Answer::Found(Box::new(Found {
+            status: StatusCode::OK,
+            headers: content_type_of(&table.headers),
+            body: body::full(rows),
+            validated: table.written,
+        }))
     }
 
     async fn found_list(
@@ -501,6 +570,11 @@ fn found(kept: Kept) -> Answer {
         body: body::full(kept.body),
         validated: kept.validated,
     }))
+}
+
+fn content_type_of(headers: &HeaderMap) -> HeaderMap {
+    let value = headers.get(header::CONTENT_TYPE).cloned();
+    HeaderMap::from_iter(value.map(|value| (header::CONTENT_TYPE, value)))
 }
 
 fn content_type(media_type: &'static str) -> HeaderMap {

@@ -2,7 +2,7 @@
 
 use apiserver_standin::Client;
 
-use crate::support::{Node, config_map};
+use crate::support::{HIT, Node, TABLE, config_map};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -35,6 +35,64 @@ async fn a_table_of_one_page_is_answered_offline_with_a_warning_for_kubectl() {
             .unwrap()
             .contains("the cloud cannot be reached")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_table_is_answered_from_the_whole_one() {
+    let node = node_with_two_config_maps().await;
+    let mut other = config_map("shop", "c", "3");
+    other["metadata"]["labels"] = serde_json::json!({"app": "db"});
+    node.api.put(other);
+    node.api.put(config_map("bank", "d", "4"));
+    let narrower = [
+        format!("{LIST}?limit=500"),
+        format!("{LIST}?labelSelector=app%3Dweb&limit=500"),
+        "/api/v1/configmaps?labelSelector=app+notin+%28web%29&limit=500".to_owned(),
+        format!("{LIST}?fieldSelector=metadata.name%3Da&limit=500"),
+        format!("{LIST}?labelSelector=app%3Dnone&limit=500"),
+    ];
+    assert_eq!(
+        kubectl(&node).get("/api/v1/configmaps?limit=500").await.status,
+        200
+    );
+    node.settle().await;
+    let direct = node.direct().header("accept", TABLE);
+    let mut truth = Vec::new();
+    for target in &narrower {
+        truth.push(direct.get(target).await.json());
+    }
+    node.cut().await;
+    for (target, truth) in narrower.iter().zip(truth) {
+        let offline = kubectl(&node).get(target).await;
+        assert_eq!(
+            (offline.status, offline.header("cache-status")),
+            (200, HIT),
+            "{}",
+            offline.text()
+        );
+        // Cells have ages, which pass.
+        let objects = |table: &serde_json::Value| {
+            let rows = table["rows"].as_array().unwrap().iter();
+            rows.map(|row| row["object"].clone()).collect::<Vec<_>>()
+        };
+        let offline = offline.json();
+        assert_eq!(objects(&offline), objects(&truth), "{target}");
+        for part in ["kind", "apiVersion", "metadata", "columnDefinitions"] {
+            assert_eq!(offline[part], truth[part], "{target}: {part}");
+        }
+    }
+    // Neither for other fields, nor for another principal.
+    let by_data = kubectl(&node)
+        .get("/api/v1/configmaps?fieldSelector=data.k%3D1&limit=500")
+        .await;
+    assert_eq!(
+        (by_data.status, by_data.header("cache-status")),
+        (503, "edgehold; detail=other_part")
+    );
+    let proxy = node
+        .client(Some(&node.pair("kube-proxy")))
+        .header("accept", TABLE);
+    assert_eq!(proxy.get(&narrower[1]).await.status, 503);
 }
 
 #[tokio::test(flavor = "multi_thread")]
