@@ -281,6 +281,9 @@ fn need_restart(running: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 #[cfg(test)]
+mod reference;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,7 +1,7 @@
 //! The fields of `edgehold/v1alpha1` and their rules: a tree becomes a [`Config`].
 //!
 //! Each function reads one object, all of it even after a problem, and returns `None` only after it reported one.
-//! docs/configuration.md is the reference; a test here keeps it complete.
+//! docs/configuration.md is the reference; `app/reload/reference.rs` checks it against the code.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
