@@ -77,6 +77,7 @@ fn unknown(document: &Value) -> Vec<String> {
     match (field(document, "apiVersion"), field(document, "kind")) {
         ("v1", "Pod") => fits::<core::Pod>(document),
         ("v1", "Namespace") => fits::<core::Namespace>(document),
+        ("v1", "ConfigMap") => fits::<core::ConfigMap>(document),
         ("v1", "ServiceAccount") => fits::<core::ServiceAccount>(document),
         ("apps/v1", "Deployment") => fits::<apps::Deployment>(document),
         ("apps/v1", "DaemonSet") => fits::<apps::DaemonSet>(document),
@@ -288,4 +289,51 @@ fn the_kubeconfigs_point_at_the_address_of_the_configuration() {
         assert_eq!(found.server, "https://127.0.0.1:51003", "{name}");
         assert!(matches!(found.authority, Authority::File(_)), "{name}");
     }
+}
+
+#[test]
+fn the_agents_of_edge_nodes_find_edgehold_and_are_on_no_other_node() {
+    let address = config::load(&deploy().join("../edge-node.yaml"))
+        .unwrap()
+        .listen
+        .addresses[0];
+    let elsewhere = read("agents/elsewhere.json");
+    for name in ["kube-proxy.yaml", "flannel.yaml", "coredns.yaml"] {
+        let documents = documents(&read(Path::new("agents").join(name)));
+        let set = documents
+            .iter()
+            .find(|document| document["kind"] == "DaemonSet")
+            .unwrap();
+        let pod = &set["spec"]["template"]["spec"];
+        for (label, value) in pod["nodeSelector"].as_object().unwrap() {
+            assert!(elsewhere.contains(label.as_str()), "{name}: {label}: {value}");
+        }
+        assert_eq!(pod["hostNetwork"], true, "{name}");
+        let container = &pod["containers"][0];
+        let variable = |wanted: &str| {
+            let variables = container["env"].as_array().unwrap().iter();
+            let mut named = variables.filter(|variable| field(variable, "name") == wanted);
+            named.next().map(|variable| field(variable, "value"))
+        };
+        let server = match documents
+            .iter()
+            .find_map(|document| document["data"]["kubeconfig.conf"].as_str())
+        {
+            Some(kubeconfig) => Kubeconfig::parse(kubeconfig, Path::new(name)).unwrap().server,
+            None => format!(
+                "https://{}:{}",
+                variable("KUBERNETES_SERVICE_HOST").unwrap(),
+                variable("KUBERNETES_SERVICE_PORT").unwrap()
+            ),
+        };
+        assert_eq!(server, format!("https://{address}"), "{name}");
+    }
+}
+
+#[test]
+fn kube_proxys_kubeconfig_is_the_same_in_its_config_map_and_beside_it() {
+    let map = &documents(&read("agents/kube-proxy.yaml"))[0];
+    let beside = documents(&read("kubeconfig/kube-proxy.conf")).remove(0);
+    let within = documents(map["data"]["kubeconfig.conf"].as_str().unwrap()).remove(0);
+    assert_eq!(within, beside);
 }

@@ -23,6 +23,8 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         .join("../../examples/deploy")
         .canonicalize()?;
 
+    // What goes into a namespace is refused while it is not there. This one is flannel's own.
+    kubectl.run("create namespace kube-flannel").await?.success()?;
     let manifests: Vec<PathBuf> = below(&deploy)?
         .into_iter()
         .filter(|path| !path.starts_with(deploy.join(PARTS)))
@@ -37,7 +39,6 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
         ));
     }
 
-    // What goes into a namespace is refused while it is not there.
     let namespace = deploy.join("daemonset/base/namespace.yaml");
     kubectl
         .run(&format!("apply --filename={}", namespace.display()))
