@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use apiserver_standin::{Fault, Rbac, Rule, Subject};
+use apiserver_standin::{Fault, Protocol, Rbac, Rule, Subject};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -43,9 +43,14 @@ async fn show(node: &Node, token: &str) {
 }
 
 async fn offline(node: &Node, token: &str, target: &str) -> (u16, String) {
-    let answer = node.token_client(token).get(target).await;
-    let status = answer.header("cache-status").to_owned();
-    (answer.status, status)
+    let mut answers = Vec::new();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let answer = node.token_client(token).protocol(protocol).get(target).await;
+        let status = answer.header("cache-status").to_owned();
+        answers.push((answer.status, status));
+    }
+    assert_eq!(answers[0], answers[1], "on both protocols: {token} {target}");
+    answers.swap_remove(0)
 }
 
 fn served() -> (u16, String) {

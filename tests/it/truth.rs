@@ -904,7 +904,10 @@ async fn a_403_that_lasts_stands_and_what_was_never_read_is_not_asked_about() {
     assert_eq!(node.asked("GET", never), 1);
     kept(&node, false).await;
     node.cut().await;
-    assert_eq!(node.status(SECRETS).await, 503);
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let told = node.kubelet().protocol(protocol).get(SECRETS).await;
+        assert_eq!(told.status, 503, "{protocol:?}");
+    }
 }
 
 /// A kubelet that has read a secret in one way.
