@@ -327,6 +327,8 @@ impl Cluster {
             .args([
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
+                // As kubeadm has it: kube-proxy is privileged.
+                "--allow-privileged",
             ])
             .args([
                 "--enable-bootstrap-token-auth",
