@@ -37,7 +37,7 @@ Exit codes:
   0   it worked
   1   it failed while running; check: run would fail, or keep nothing
   64  the configuration or the command line is wrong
-  65  check, certs: a certificate or key will not do
+  65  check, certs: a certificate or key is not usable
   69  check: a server cannot be reached; status, certs, cache: no edgehold answers at the admin address
   77  check --rights: a client may not do what the configuration needs";
 

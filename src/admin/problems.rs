@@ -179,7 +179,7 @@ pub(super) fn problems(facts: &Facts<'_>) -> Vec<Finding> {
             IncidentKind::OverLimit => (
                 Code::OverLimit,
                 format!(
-                    "{client} is over its limit ({what}): {} requests got 429; mend the client, or raise its limits",
+                    "{client} is over its limit ({what}): {} requests got 429; fix the client, or raise its limits",
                     incident.count
                 ),
             ),

@@ -1,8 +1,8 @@
 //! What the service manager is told (sd_notify(3)): that edgehold serves, how the link is (`systemctl status` shows it), that it
 //! reads its configuration again, stops, and is alive.
 //!
-//! Without `NOTIFY_SOCKET` nothing is told to nobody. The watchdog is fed by a task on the runtime's own workers, the ones
-//! that serve requests: if they are wedged, it goes hungry, and the service manager starts edgehold anew. It is fed until
+//! Without `NOTIFY_SOCKET` nothing is sent. The watchdog is fed by a task on the runtime's own workers, the ones
+//! that serve requests: if they are wedged, it goes hungry, and the service manager restarts edgehold. It is fed until
 //! the process ends, so that an orderly stop is not taken for a hang.
 
 use rustix::io::Errno;

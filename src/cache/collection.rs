@@ -196,7 +196,7 @@ impl StoredView {
     pub(super) fn input(&mut self, input: Input<Object<'static>>) {
         for action in self.machine.step(input) {
             if let Err(error) = self.carry_out(action) {
-                tracing::warn!(view = %self.id, %error, "a view could not be kept up to date; the next list mends it");
+                tracing::warn!(view = %self.id, %error, "a view could not be kept up to date; the next list repairs it");
                 let stored = self.log.as_ref().and_then(version_of);
                 for action in self.machine.step(Input::Broken { stored }) {
                     // Only what is staged is dropped, which cannot fail.

@@ -563,7 +563,7 @@ mod tests {
             cache.prune().await;
             assert_eq!(status(&cache, &last).await, if is_beyond { 503 } else { 404 });
             sim.repair();
-            // A log that failed in the middle of a record takes nothing before it is written anew.
+            // A log that failed in the middle of a record takes nothing before it is rewritten.
             store.compact_due().unwrap();
             cache.prune().await;
             cache.settle().await;

@@ -216,13 +216,13 @@ impl fmt::Display for Found {
     }
 }
 
-/// What is wrong, by what it takes to mend it; in the order in which the exit code is chosen.
+/// What is wrong, by what it takes to fix it; in the order in which the exit code is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Fault {
     /// `run` would fail, or keep nothing.
     Start,
-    /// A certificate or key that will not do. Waiting does not mend it.
+    /// A certificate or key that is not usable. Waiting does not help.
     Certificate,
     /// A client may not do what the configuration needs.
     Rights,

@@ -40,7 +40,7 @@ pub struct InstallArgs {
     /// The program that the unit runs [default: this one]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Write the configuration anew, also if it was changed by hand
+    /// Rewrite the configuration, also if it was changed by hand
     #[arg(long)]
     replace_config: bool,
 }

@@ -91,7 +91,7 @@ impl fmt::Display for ConfigErrors {
             let (name, omitted) = (&self.name, self.omitted);
             write!(
                 f,
-                "\n{name}: file: {omitted} more problems; mend the ones above first"
+                "\n{name}: file: {omitted} more problems; fix the ones above first"
             )?;
         }
         Ok(())
@@ -187,16 +187,16 @@ mod tests {
             problems.add(
                 Position { line, column: 1 },
                 "a",
-                Fault::new("is wrong", "mend it"),
+                Fault::new("is wrong", "fix it"),
             );
         }
         let text = problems.into_errors("f.yaml").to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), SHOWN + 1);
-        assert_eq!(lines[0], "f.yaml:4:1: a: is wrong; mend it");
+        assert_eq!(lines[0], "f.yaml:4:1: a: is wrong; fix it");
         assert_eq!(
             lines[SHOWN],
-            "f.yaml: file: 3 more problems; mend the ones above first"
+            "f.yaml: file: 3 more problems; fix the ones above first"
         );
     }
 }

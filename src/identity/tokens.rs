@@ -28,7 +28,7 @@ const CAPACITY_OF_ONE: usize = 500;
 /// As kube-apiserver's own leeway (`pkg/serviceaccount/claims.go`).
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// How old `accepted_at` may become before it is written anew: each request would else be a write.
+/// How old `accepted_at` may become before it is rewritten: each request would else be a write.
 const REFRESH_SECONDS: u64 = 3600;
 
 /// The node's secret key. Whoever has it can test guesses of tokens against the store; never shown.

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_made_anew_is_watched_anew() {
+    fn a_recreated_directory_is_watched_again() {
         let temp = tempfile::tempdir().unwrap();
         let base = temp.path().canonicalize().unwrap();
         let dir = base.join("pki");

@@ -1,7 +1,7 @@
 //! The codes of what can be wrong with a node, as docs/troubleshooting.md explains them: in status, metrics and alerts, and in what
 //! clients are told.
 
-/// The kinds of problems. Codes are never given anew.
+/// The kinds of problems. Codes are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
     /// The cloud is away.

@@ -18,7 +18,7 @@ use crate::tls::{PairInfo, Roots, ServerName};
 
 const YEARS: u64 = 10;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A certificate that runs out sooner is made anew by the next install.
+/// A certificate that runs out sooner is renewed by the next install.
 const LAST_DAYS: u32 = 90;
 
 /// The local authority's certificate, and the pair that it signed.

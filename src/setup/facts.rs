@@ -65,7 +65,7 @@ pub enum ServingCertificate {
 pub enum Replace {
     /// Keep it.
     Keep,
-    /// Write it anew.
+    /// Rewrite it.
     Config,
 }
 

@@ -62,7 +62,7 @@ impl Planner<'_> {
         self.plan.findings.push(finding.into());
     }
 
-    /// The configuration that is there, unless it is to be written anew.
+    /// The configuration that is there, unless it is to be rewritten.
     fn kept(&self) -> Option<&Config> {
         let keep = self.options.replace == Replace::Keep;
         self.facts.config.as_ref().filter(|_| keep)
@@ -163,7 +163,7 @@ impl Planner<'_> {
             }
             match original.pointed(file.role, &self.local, ca) {
                 Ok(pointed) => {
-                    // kubelet may have written the file anew since; as long as it comes to us, it is right.
+                    // kubelet may have rewritten the file since; as long as it comes to us, it is right.
                     if at_home && pointed.text != file.text {
                         continue;
                     }

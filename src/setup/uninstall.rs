@@ -183,7 +183,7 @@ fn for_pods(facts: &Facts, plan: &mut Plan) {
     };
     let addresses: Vec<String> = in_cluster.addresses.iter().map(ToString::to_string).collect();
     plan.notes.push(format!(
-        "pods that run have {} as their apiserver until they are made anew",
+        "pods that run have {} as their apiserver until they are recreated",
         addresses.join(" and ")
     ));
 }

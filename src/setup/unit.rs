@@ -37,7 +37,7 @@ pub fn text(binary: &Path, capabilities: &[Capability]) -> String {
 }
 
 const TEMPLATE: &str = "\
-{MARK}. Change it in edgehold.service.d/: install writes this file anew.
+{MARK}. Change it in edgehold.service.d/: install rewrites this file.
 [Unit]
 Description=edgehold, the node's way to the kube-apiserver
 # kubelet needs it; it needs nothing: it starts offline, from what is on disk.
@@ -51,7 +51,7 @@ Type=notify-reload
 ExecStart={BINARY} run --config /etc/edgehold/config.yaml
 Restart=always
 RestartSec=1
-# Fed every 20 s by the threads that serve requests: if they hang for a minute, it is started anew.
+# Fed every 20 s by the threads that serve requests: if they hang for a minute, it is restarted.
 WatchdogSec=60
 # A wrong configuration does not become right by trying again.
 RestartPreventExitStatus=64

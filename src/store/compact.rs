@@ -153,7 +153,7 @@ pub(super) fn copy(from: &LogSnapshot, digest: Digest, to: &mut Writer) -> Resul
 pub(super) fn compact_due(shared: &Arc<Shared>) -> Result<usize, StoreError> {
     let old = std::mem::take(&mut *shared.reseal.lock());
     for id in old {
-        // Opening a log seals it anew.
+        // Opening a log seals it again.
         if let Err(error) = shared.load(&id) {
             tracing::warn!(log = %id, %error, "a log could not be opened to be sealed with the new key");
         }

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_certificate_is_spoken_of_anew() {
+    fn a_new_certificate_is_spoken_of_again() {
         let (notices, _) = Notices::default().step("a", at(END), days_before(5));
         assert_eq!(
             notices.step("b", at(END), days_before(5)).1,

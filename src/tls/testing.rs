@@ -185,7 +185,7 @@ impl Authority {
         }
     }
 
-    /// The same certificate in X.509 v1, as `openssl x509 -req` makes it without `-extfile`: signed anew, without extensions.
+    /// The same certificate in X.509 v1, as `openssl x509 -req` makes it without `-extfile`: signed again, without extensions.
     pub(crate) fn issue_v1(&self, spec: &LeafSpec) -> Issued {
         self.issue_edited(spec, |fields| *fields = fields[1..7].to_vec())
     }

@@ -189,10 +189,10 @@ impl Server {
 
     /// An answer of the API carried `Audit-Id`.
     pub(super) fn is_audited(&self) {
-        let begin_anew = |count| (1..UNAUDITED).contains(&count).then_some(0);
+        let start_over = |count| (1..UNAUDITED).contains(&count).then_some(0);
         let _unchanged = self
             .unaudited
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin_anew);
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, start_over);
     }
 
     /// An answer of the API did not. That it always is so is said once.

@@ -2,7 +2,7 @@
 //!
 //! hyper sends a PING after `keepAlive.interval` without a byte. If nothing arrives for `keepAlive.timeout` more, the
 //! server is suspected and probed at once. The connection stays: on a bad link the acknowledgement may only be late,
-//! and to begin anew would make it worse. What becomes of it, [`verdict`] says:
+//! and to start over would make it worse. What becomes of it, [`verdict`] says:
 //!
 //! * The server is away: it is given up.
 //! * A probe got through quickly, so that the link is good and it is not. If the first one that got through was slow, there is

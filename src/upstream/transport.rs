@@ -346,7 +346,7 @@ impl Transports {
     }
 }
 
-/// Builds the pools of one transport anew when what they are made of changes.
+/// Rebuilds the pools of one transport when what they are made of changes.
 struct Builder {
     transport: Arc<Transport>,
     fleets: watch::Receiver<Arc<Fleet>>,

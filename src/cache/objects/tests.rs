@@ -279,7 +279,7 @@ fn a_get_that_arrives_after_the_deletion_does_not_bring_the_object_back() {
         Newest::Absent,
         "a view that lags"
     );
-    assert_eq!(world.newest_beside(viewed("30", "v")), seen("30"), "made anew");
+    assert_eq!(world.newest_beside(viewed("30", "v")), seen("30"), "made again");
 }
 
 #[test]

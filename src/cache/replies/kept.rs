@@ -144,7 +144,7 @@ impl Kept {
     pub(super) fn keep(&mut self, owner: &str, key: ReplyKey, head: Head, body: &[u8]) {
         if let Err(error) = self.try_keep(owner, key, head, body) {
             tracing::warn!(owner, %error, "the answer to a token request or review could not be kept");
-            // The log may have been evicted: the next answer begins it anew.
+            // The log may have been evicted: the next answer starts it again.
             self.owners.remove(owner);
         }
     }

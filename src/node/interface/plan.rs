@@ -24,7 +24,7 @@ pub(super) struct Present {
 /// One step towards the wanted state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
-    /// Makes the interface. What comes after it is planned anew, with its index.
+    /// Makes the interface. What comes after it is planned again, with its index.
     Create,
     BringUp {
         index: u32,

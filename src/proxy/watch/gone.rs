@@ -20,7 +20,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// No client waits for longer: it would take the cloud for gone.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Who has been quiet for so long begins anew.
+/// Who has been quiet for so long starts over.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// Questions that are remembered; what finds no room is asked without a pause.
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(
             gone.next(&ONE, now + FORGOTTEN),
             Some(now + FORGOTTEN + SHORTEST),
-            "it begins anew"
+            "it starts over"
         );
     }
 

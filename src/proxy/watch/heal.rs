@@ -53,7 +53,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// After so long without a list a view's pauses begin anew.
+/// After so long without a list a view's pauses start over.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// How long the head of the answer is waited for, each further piece of it, and the disk after it.

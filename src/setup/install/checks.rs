@@ -91,7 +91,7 @@ impl Planner<'_> {
         let path = file.path.display();
         let current = match &file.current {
             Ok(current) => current,
-            Err(error) => return self.problem(format!("{path} {error}"), "mend it first"),
+            Err(error) => return self.problem(format!("{path} {error}"), "fix it first"),
         };
         self.found(format!(
             "{}: {path}, server {}",
@@ -118,7 +118,7 @@ impl Planner<'_> {
             (Authority::File(ca), None) => {
                 self.problem(
                     format!("{path} names {}, which cannot be read", ca.display()),
-                    "mend it first",
+                    "fix it first",
                 );
             }
             _ => {}
@@ -130,7 +130,7 @@ impl Planner<'_> {
         if let Identity::Broken(error) = &file.identity {
             return self.problem(
                 format!("the client certificate of {}: {error}", file.role.as_str()),
-                "mend it first",
+                "fix it first",
             );
         }
         let Some(pair) = file.identity.pair() else {

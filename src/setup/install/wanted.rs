@@ -119,7 +119,7 @@ impl Planner<'_> {
     /// It was changed by hand: it must still be one that the kubeconfigs can be pointed at.
     fn keep_configuration(&mut self) {
         let path = config::DEFAULT_PATH;
-        let replace = "correct it, or write it anew with --replace-config";
+        let replace = "correct it, or rewrite it with --replace-config";
         match &self.facts.config {
             None => self.problem(format!("{path} is not right: see edgehold check"), replace),
             Some(config) if !config.listen.addresses.contains(&self.facts.address) => {
@@ -135,11 +135,11 @@ impl Planner<'_> {
                         format!("{path} was changed by hand and has another address for pods, or none");
                     self.problem(
                         wrong,
-                        "add it there (docs/in-cluster.md), or write it anew with --replace-config",
+                        "add it there (docs/in-cluster.md), or rewrite it with --replace-config",
                     );
                 } else if self.options.serving == ServingCertificate::Csr && self.configured_csr().is_none() {
                     let wrong = format!("{path} was changed by hand and has no certificate from the cluster");
-                    let fix = "add listen.tls.csr there (docs/serving-certificate.md), or write it anew with --replace-config";
+                    let fix = "add listen.tls.csr there (docs/serving-certificate.md), or rewrite it with --replace-config";
                     self.problem(wrong, fix);
                 } else {
                     self.found(format!("{path}: changed by hand, kept as it is"));

@@ -220,7 +220,7 @@ fn another_users_log_is_not_read_and_a_new_one_takes_its_place() {
 }
 
 #[test]
-fn another_users_directory_is_moved_aside_unread_and_the_principal_is_cached_anew() {
+fn another_users_directory_is_moved_aside_unread_and_the_principal_is_cached_again() {
     let dir = tempfile::tempdir().unwrap();
     let log = closed_store(dir.path());
     let owner = log.parent().unwrap();

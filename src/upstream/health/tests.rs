@@ -130,7 +130,7 @@ fn any_answer_ends_suspicion_and_outage() {
         let suspect = Case::known(Company::Alone).after(&[BROKEN, ProbeStarted, ProbeFailed, answer]);
         assert_eq!(suspect.state(), LinkState::Online);
         assert!(!suspect.health.standing().doubtful);
-        // The count begins anew.
+        // The count starts over.
         assert_eq!(suspect.after(&[BROKEN, ProbeFailed]).state(), LinkState::Suspect);
         let offline = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]);
         assert_eq!(offline.state(), LinkState::Offline);
@@ -195,7 +195,7 @@ fn a_server_that_is_back_is_on_trial_until_it_was_good_three_times() {
 }
 
 #[test]
-fn a_failure_on_trial_begins_the_trial_anew() {
+fn a_failure_on_trial_starts_the_trial_over() {
     let back = [BROKEN, ProbeFailed, ProbeFailed, ProbeSucceeded, ProbeSucceeded];
     let case = Case::known(Company::Among).after(&back);
     let case = case.after(&[BROKEN, ProbeSucceeded, ProbeSucceeded]);

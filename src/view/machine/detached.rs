@@ -202,7 +202,7 @@ impl<P> View<P> {
         }
     }
 
-    /// Nothing of this view may be kept; its streams go on, and may make it anew if upstream allows another list.
+    /// Nothing of this view may be kept; its streams go on, and may rebuild it if upstream allows another list.
     pub(super) fn withdraw(&mut self, actions: &mut Actions<P>) {
         let tickets = std::mem::take(&mut self.tickets);
         let incomplete = Discard::Incomplete;

@@ -137,7 +137,7 @@ fn the_interface_for_pods_goes_with_edgehold_and_what_runs_is_said() {
     let plan = edgehold::setup::uninstall(&options, &facts, Data::Keep).unwrap();
     assert!(
         plan.notes.iter().any(|note| note
-            == "pods that run have 169.254.20.11:51003 as their apiserver until they are made anew"),
+            == "pods that run have 169.254.20.11:51003 as their apiserver until they are recreated"),
         "{:?}",
         plan.notes
     );

@@ -132,7 +132,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     ready(cluster, &mut systemd).await?;
 
     step(
-        "kubelet.conf is written anew, and install points it at edgehold again, which has the cluster's certificate now",
+        "kubelet.conf is rewritten, and install points it at edgehold again, which has the cluster's certificate now",
     );
     let original = machine.read("etc/kubernetes/kubelet.conf.edgehold-backup")?;
     machine.write("etc/kubernetes/kubelet.conf", &original, 0o600)?;
