@@ -22,7 +22,7 @@ impl World {
         match *ask {
             Ask::Get(key, freshness) => {
                 if self.one_in(20) {
-                    return self.refusal(StatusCode::FORBIDDEN, encoding, vec![Told::Forbidden(key)]);
+                    return self.refusal(StatusCode::FORBIDDEN, encoding, key, vec![Told::Forbidden(key)]);
                 }
                 let at = self.position(freshness);
                 match self.cloud.then(key, at).cloned() {
@@ -38,6 +38,7 @@ impl World {
                         ..self.refusal(
                             StatusCode::NOT_FOUND,
                             encoding,
+                            key,
                             vec![Told::Gone { key, uid: None }],
                         )
                     },
@@ -67,7 +68,8 @@ impl World {
         (self.cloud.head - lag).max(95)
     }
 
-    fn refusal(&mut self, status: StatusCode, encoding: Encoding, told: Vec<Told>) -> Reply {
+    /// A `Status` that names the object, as an apiserver's does.
+    fn refusal(&self, status: StatusCode, encoding: Encoding, key: Key, told: Vec<Told>) -> Reply {
         Reply {
             status,
             encoding,
@@ -76,7 +78,7 @@ impl World {
                 &StatusFields {
                     code: status.as_u16(),
                     details: Some(StatusDetails {
-                        name: "some",
+                        name: key.1,
                         ..StatusDetails::default()
                     }),
                     ..StatusFields::default()
@@ -112,7 +114,10 @@ impl World {
             _ => (None, Mode::Dry),
         };
         let Some(thing) = thing else {
-            return self.refusal(StatusCode::CONFLICT, encoding, Vec::new());
+            let (Ask::Create(key, _) | Ask::Change(key, _)) = *ask else {
+                unreachable!("{ask:?} updates nothing");
+            };
+            return self.refusal(StatusCode::CONFLICT, encoding, key, Vec::new());
         };
         let is_gone = thing.deleting && !thing.held;
         let told = match mode {
@@ -156,7 +161,7 @@ impl World {
             Ask::Delete(key, Mode::Real) => match self.cloud.delete(key, gap) {
                 None => {
                     let gone = Told::Gone { key, uid: None };
-                    self.refusal(StatusCode::NOT_FOUND, encoding, vec![gone])
+                    self.refusal(StatusCode::NOT_FOUND, encoding, key, vec![gone])
                 }
                 Some(Ok(kept)) => Reply {
                     status: StatusCode::OK,
@@ -174,7 +179,8 @@ impl World {
                     ..dry
                 }
             }
-            _ => self.refusal(StatusCode::NOT_FOUND, encoding, Vec::new()),
+            Ask::Delete(key, Mode::Dry) => self.refusal(StatusCode::NOT_FOUND, encoding, key, Vec::new()),
+            _ => unreachable!("{ask:?} deletes nothing"),
         }
     }
 
