@@ -61,6 +61,8 @@ LimitNOFILE=65536
 # What callers without a configured certificate can make it take at most, and a quarter (docs/install.md, Memory).
 MemoryHigh=768M
 MemoryMax=1024M
+# By default glibc keeps what is freed in eight arenas a processor.
+Environment=MALLOC_ARENA_MAX=2
 # kubelet's own is -999: without edgehold nothing on the node can speak to its apiserver.
 OOMScoreAdjust=-900
 UMask=0077
