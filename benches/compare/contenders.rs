@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ impl Field {
         let cloud = free_address();
         let upstream = nginx(&dir, "upstream", cloud, &upstream_config(&dir, cloud));
         edgehold.cloud = Some(format!("https://{cloud}"));
-        runtime.block_on(edgehold.launch(Path::new(env!("CARGO_BIN_EXE_edgehold"))));
+        runtime.block_on(edgehold.launch(&binary()));
         let mut contenders = vec![Contender {
             name: "direct",
             address: cloud,
@@ -188,6 +188,11 @@ pub fn proxies(dir: &Path, cloud: SocketAddr) -> Vec<(&'static str, SocketAddr, 
     ]
 }
 
+/// What is measured as edgehold: the release build, or `COMPARE_EDGEHOLD`, another build.
+pub fn binary() -> PathBuf {
+    std::env::var_os("COMPARE_EDGEHOLD").map_or_else(|| env!("CARGO_BIN_EXE_edgehold").into(), PathBuf::from)
+}
+
 /// A client with the certificate of [`Child::client`].
 fn client(edgehold: &Child) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -262,7 +267,7 @@ fn nginx_head(dir: &Path, name: &str) -> String {
 fn upstream_config(dir: &Path, address: SocketAddr) -> String {
     let (head, dir) = (nginx_head(dir, "upstream"), dir.display());
     format!(
-        "{head}sendfile on;\nopen_file_cache max=100;\ndefault_type application/json;\nserver {{
+        "{head}open_file_cache max=100;\ndefault_type application/json;\nserver {{
 listen {address} ssl http2;
 http2_max_concurrent_streams 250;
 ssl_certificate {dir}/serving.crt;

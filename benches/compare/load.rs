@@ -45,6 +45,9 @@ impl Load {
     }
 }
 
+/// An answer that takes longer never comes.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// GETs of one path over some connections at once, one request after the other on each, for a time; at least one each.
 pub async fn run(
     config: Arc<ClientConfig>,
@@ -97,7 +100,9 @@ async fn requests(mut stream: TlsStream<TcpStream>, request: Arc<str>, end: Inst
             .write_all(request.as_bytes())
             .await
             .expect("a request is taken");
-        bytes += answer(&mut stream, &mut buffer).await;
+        stream.flush().await.expect("a request is taken");
+        let answered = tokio::time::timeout(LONGEST, answer(&mut stream, &mut buffer)).await;
+        bytes += answered.unwrap_or_else(|_| panic!("no whole answer within {LONGEST:?}: {request}"));
         let now = Instant::now();
         latencies.push(u32::try_from((now - asked).as_micros()).unwrap_or(u32::MAX));
         if now >= end {

@@ -4,7 +4,8 @@
 //! (nginx with files, or the stand-in apiserver where events are needed), client, upstream and proxies on the same machine, rounds
 //! interleaved, medians with the least and the most. Ratios count; figures of other machines do not compare.
 //!
-//! `COMPARE_ROUNDS` (5) and `COMPARE_SECONDS` (3, of each measurement) make it longer; words choose cases: `-- gets lists`.
+//! `COMPARE_ROUNDS` (5) and `COMPARE_SECONDS` (3, of each measurement) make it longer; words choose cases: `-- gets lists`;
+//! `COMPARE_EDGEHOLD` is another build of edgehold to measure.
 #![allow(
     missing_docs,
     unreachable_pub,

@@ -1,7 +1,6 @@
 //! Watches on which nothing happens, and how late their events are: in front of the stand-in apiserver.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use apiserver_standin::{Client, Connection, Options, Protocol};
@@ -9,7 +8,7 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::contenders::{Child, proxies};
+use crate::contenders::{Child, binary, proxies};
 use crate::process;
 use crate::report::Case;
 
@@ -64,7 +63,7 @@ impl Field {
         for number in 0..items {
             child.api.put(config_map(number, "x"));
         }
-        child.launch(Path::new(env!("CARGO_BIN_EXE_edgehold"))).await;
+        child.launch(&binary()).await;
         let proxies = proxies(child.dir.path(), child.api.addr());
         Self { child, proxies }
     }

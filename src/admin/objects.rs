@@ -146,8 +146,9 @@ fn object(item: Item, secrets: Secrets) -> CachedObject {
     let mut object = CachedObject {
         client: place.owner,
         resource: qualified(&named.group, &named.resource),
-        namespace: (!named.namespace.is_empty() && named.resource != "namespaces").then_some(named.namespace),
-        name: named.name,
+        namespace: (!named.namespace.is_empty() && named.resource != "namespaces")
+            .then(|| named.namespace.clone()),
+        name: named.name.clone(),
         form: None,
         bytes: None,
         validated: None,

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -56,7 +57,7 @@ pub struct Item {
     /// Whose it is, and which.
     pub place: Place,
     /// What the path means.
-    pub named: Box<ResourceRequest>,
+    pub named: Arc<ResourceRequest>,
     /// As its owner would be told it; `None`: of what is kept nobody can say whether it still is so.
     pub told: Option<Told>,
 }
@@ -216,7 +217,7 @@ impl Place {
 }
 
 /// The object that a path names; `None` for a subresource.
-fn named(path: &str) -> Option<Box<ResourceRequest>> {
+fn named(path: &str) -> Option<Arc<ResourceRequest>> {
     match RequestInfo::parse(&Method::GET, path, None) {
         RequestInfo::Resource(named) if !named.name.is_empty() && named.subresource.is_empty() => Some(named),
         _ => None,

@@ -134,7 +134,6 @@ pub(super) struct Objects {
 }
 
 /// What this process saw of an entry.
-#[derive(Clone, Copy)]
 struct Fresh {
     validated: SystemTime,
     recorded: Moment,
@@ -142,6 +141,8 @@ struct Fresh {
     used: SystemTime,
     /// It was so more than once.
     again: bool,
+    /// The version that its object shows, as far as this process has read it.
+    version: Option<ResourceVersion>,
 }
 
 impl Fresh {
@@ -151,6 +152,7 @@ impl Fresh {
             recorded,
             used: validated,
             again: false,
+            version: None,
         }
     }
 }
@@ -232,18 +234,21 @@ impl Objects {
             asked,
             recorded,
         } = answered;
-        let Some(seen) = answer_shows(path, representation, body) else {
-            return Ok(false);
-        };
-        if let Some(version) = &seen.version {
-            asked.level.raise(version);
-        }
         let key = object_key(path, representation);
         let stored = match self.entry(&key)? {
             Some((Entry::Object(stored), _)) => Some(stored),
             _ => None,
         };
         let is_unchanged = stored.as_ref().is_some_and(|stored| **stored == **body);
+        if is_unchanged && self.is_all_that_is_known(path)? && self.confirm(&key, asked, *recorded) {
+            return Ok(true);
+        }
+        let Some(seen) = answer_shows(path, representation, body) else {
+            return Ok(false);
+        };
+        if let Some(version) = &seen.version {
+            asked.level.raise(version);
+        }
         let is_older = |stored: &Bytes| {
             let stored = kept_shows(representation.encoding, stored);
             self.is_newer(&key, &stored, &seen, asked)
@@ -283,11 +288,40 @@ impl Objects {
         }
         let fresh = Fresh {
             again: stored.is_some(),
+            version: seen.version.clone(),
             ..Fresh::new(validated, *recorded)
         };
         self.fresh.insert(key.into(), fresh);
         self.drop_lost_history(path, &seen, asked)?;
         Ok(true)
+    }
+
+    /// Notes that an entry was answered once more as it stands; `false` if this process has not read what it shows.
+    fn confirm(&mut self, key: &[u8], asked: &Asked, recorded: Moment) -> bool {
+        let Some(fresh) = self.fresh.get_mut(key) else {
+            return false;
+        };
+        let Some(version) = &fresh.version else {
+            return false;
+        };
+        asked.level.raise(version);
+        fresh.validated = clock::wall();
+        (fresh.used, fresh.again) = (fresh.validated, true);
+        fresh.recorded = recorded;
+        true
+    }
+
+    /// Whether one entry is all that is known of a path, in whichever API version.
+    fn is_all_that_is_known(&mut self, path: &str) -> Result<bool, StoreError> {
+        if self.unwritten.contains_key(path) || !self.other_versions(path)?.is_empty() {
+            return Ok(false);
+        }
+        let Some(log) = self.log()? else { return Ok(false) };
+        let entries = prefixes_of(path)
+            .iter()
+            .map(|prefix| log.snapshot_of(prefix).len())
+            .sum::<usize>();
+        Ok(entries == 1)
     }
 
     /// Whether the stored answer must not be replaced by this one.

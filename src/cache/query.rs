@@ -4,6 +4,8 @@
 //! else is forwarded and never cached. A parameter that is not known, in the query or in `Accept`, is part of the key:
 //! its answer is given again to who asks in the same way, and nothing is derived from it.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
 use crate::kube::media::{self, Encoding, Offer, Representation, Rows};
@@ -54,10 +56,10 @@ pub enum Target {
         /// The plain path, and behind a `?` the parameters that are not known.
         path: String,
         /// What the path and the query mean.
-        resource: Box<ResourceRequest>,
+        resource: Arc<ResourceRequest>,
     },
     /// A collection, to be listed or watched.
-    Collection(Box<ResourceRequest>),
+    Collection(Arc<ResourceRequest>),
 }
 
 /// Non-resource paths whose answers are the same until the cluster changes. Health and metrics are not among them.
@@ -104,20 +106,23 @@ impl Query {
                 if !is_clear(uri.query().unwrap_or_default()) || OnlyLive::of(resource).is_some() {
                     return None;
                 }
-                Target::Object {
-                    path: with_query(path, &options.unknown),
-                    resource: Box::new(ResourceRequest {
+                let path = with_query(path, &options.unknown);
+                let resource = if options == resource.options {
+                    Arc::clone(resource)
+                } else {
+                    Arc::new(ResourceRequest {
                         options,
                         ..resource.as_ref().clone()
-                    }),
-                }
+                    })
+                };
+                Target::Object { path, resource }
             }
             RequestInfo::Resource(resource) => {
                 let unclear = resource.options.malformed || !resource.subresource.is_empty();
                 if unclear || OnlyLive::of(resource).is_some() {
                     return None;
                 }
-                Target::Collection(Box::new(normalised(resource)))
+                Target::Collection(normalised(resource))
             }
         };
         let text = |name| headers.get(name).map(text_of);
@@ -207,9 +212,10 @@ impl OnlyLive {
 }
 
 /// A legacy watch of one object is a watch with that name as field selector; a watch of a namespace object likewise.
-fn normalised(resource: &ResourceRequest) -> ResourceRequest {
-    let mut resource = resource.clone();
+fn normalised(resource: &Arc<ResourceRequest>) -> Arc<ResourceRequest> {
+    let mut resource = Arc::clone(resource);
     if resource.legacy_watch && !resource.name.is_empty() {
+        let resource = Arc::make_mut(&mut resource);
         resource.options.field_selector = format!("metadata.name={}", resource.name);
         if resource.resource == "namespaces" {
             resource.namespace.clear();

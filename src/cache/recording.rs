@@ -273,7 +273,7 @@ fn keep_object(
                 return;
             };
             // It is all here: no thread but the strand's is needed.
-            return owner.objects.post(move |objects| {
+            return owner.objects.post_soon(move |objects| {
                 let _until_done = under_way;
                 if let Some(answered) = read(Source::whole(chunks)) {
                     objects.keep(&answered);

@@ -244,7 +244,7 @@ fn item_of(path: &str) -> Option<([String; 2], String)> {
     match RequestInfo::parse(&Method::GET, path, None) {
         RequestInfo::Resource(resource) => {
             let item = object_key(&resource);
-            Some(([resource.group, resource.resource], item))
+            Some(([resource.group.clone(), resource.resource.clone()], item))
         }
         RequestInfo::NonResource | RequestInfo::Malformed => None,
     }

@@ -4,6 +4,8 @@ mod families;
 mod passing;
 mod recorded;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
@@ -106,7 +108,7 @@ fn request(target: &str) -> ResourceRequest {
         .split_once('?')
         .map_or((target, None), |(path, query)| (path, Some(query)));
     match RequestInfo::parse(&Method::GET, path, query) {
-        RequestInfo::Resource(request) => *request,
+        RequestInfo::Resource(request) => Arc::unwrap_or_clone(request),
         other => panic!("{target}: {other:?}"),
     }
 }

@@ -16,7 +16,7 @@ use super::tokens::TokenHash;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(from = "PrincipalKind", into = "PrincipalKind")]
 pub struct Principal {
-    kind: PrincipalKind,
+    kind: Arc<PrincipalKind>,
     key: Arc<str>,
 }
 
@@ -76,6 +76,19 @@ impl Principal {
         .into()
     }
 
+    /// Whether it is the user and groups of this certificate: as [`Principal::certificate`] would make it.
+    pub fn is_certificate(&self, common_name: &str, organizations: &[String]) -> bool {
+        let PrincipalKind::Certificate {
+            common_name: name,
+            organizations: own,
+        } = &*self.kind
+        else {
+            return false;
+        };
+        let all_in = |these: &[String], those: &[String]| these.iter().all(|one| those.contains(one));
+        name == common_name && all_in(own, organizations) && all_in(organizations, own)
+    }
+
     /// A service account.
     pub fn service_account(
         namespace: impl Into<String>,
@@ -126,13 +139,16 @@ impl From<PrincipalKind> for Principal {
             groups.dedup();
         }
         let key = key_of(&kind).into();
-        Self { kind, key }
+        Self {
+            kind: Arc::new(kind),
+            key,
+        }
     }
 }
 
 impl From<Principal> for PrincipalKind {
     fn from(principal: Principal) -> Self {
-        principal.kind
+        Arc::unwrap_or_clone(principal.kind)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Source: `apiserver/pkg/endpoints/request/requestinfo.go`; algorithm and vectors in wire contract 1.1 and 1.2.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -81,7 +82,7 @@ pub enum RequestInfo {
     /// Not an API resource: discovery, health, version, OpenAPI.
     NonResource,
     /// An API resource.
-    Resource(Box<ResourceRequest>),
+    Resource(Arc<ResourceRequest>),
     /// A `/watch` or `/proxy` prefix with nothing behind it; kube-apiserver answers 500.
     Malformed,
 }
@@ -183,7 +184,7 @@ impl RequestInfo {
             options = ListOptions::parse(query);
             verb = Verb::DeleteCollection;
         }
-        Self::Resource(Box::new(ResourceRequest {
+        Self::Resource(Arc::new(ResourceRequest {
             verb,
             legacy_watch: prefix == Some(Verb::Watch),
             group: group.to_owned(),

@@ -248,14 +248,14 @@ pub(super) struct Unfit(pub(super) Status);
 /// Whether the configured pair speaks for just this user with just these groups. Another pair under the same name would
 /// lend the caller groups that its own certificate does not have.
 fn speaks_for(proxy: &Proxy, common_name: &str, caller: &Principal) -> Result<(), Status> {
-    let Some(groups) = proxy.transports.organizations(common_name) else {
-        // Not loaded: nothing can go upstream with it.
+    let other = proxy.transports.organizations(common_name, |groups| {
+        let is_same = caller.is_certificate(common_name, groups);
+        (!is_same).then(|| Principal::certificate(common_name, groups.iter().cloned()))
+    });
+    // Not loaded: nothing can go upstream with it.
+    let Some(own) = other.flatten() else {
         return Ok(());
     };
-    let own = Principal::certificate(common_name, groups);
-    if own == *caller {
-        return Ok(());
-    }
     Err(Status::forbidden(format!(
         "edgehold: the client certificate is {caller}, but the pair configured for its common name is {own}: their \
          organizations must be the same"

@@ -4,6 +4,7 @@
 //! upstream said.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use super::metrics::ProxyMetrics;
 /// What is to be done to the answer of one request.
 pub(super) struct Filtered {
     rewrite: Rewrite,
-    request: Box<ResourceRequest>,
+    request: Arc<ResourceRequest>,
     metrics: ProxyMetrics,
 }
 
@@ -50,7 +51,7 @@ impl Exchange {
         let Some(rewrite) = filters.of_read(request, user) else {
             return Ok(None);
         };
-        let request = request.clone();
+        let request = Arc::clone(request);
         for name in [header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE] {
             self.head.headers.remove(name);
         }

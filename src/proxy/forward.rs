@@ -99,7 +99,7 @@ async fn turn(
     body: &Incoming,
 ) -> Result<(Option<Pass>, Vec<Follower>), Box<Response<Body>>> {
     let is_list = exchange.class == Class::List && body.is_end_stream();
-    let query = exchange.claimed_query().filter(|_| is_list);
+    let query = is_list.then(|| exchange.claimed_query()).flatten();
     let Some((query, name)) = query.and_then(|query| query.whole_list().map(|name| (query, name))) else {
         return Ok((None, Vec::new()));
     };

@@ -99,10 +99,10 @@ async fn presence(proxy: &Proxy, pod: &PodReference) -> Presence {
         .names()
         .filter(|name| name.starts_with(NODE_USER))
     {
-        let Some(groups) = proxy.transports.organizations(name) else {
+        let user = |groups: &[String]| Principal::certificate(name, groups.iter().cloned());
+        let Some(kubelet) = proxy.transports.organizations(name, user) else {
             continue;
         };
-        let kubelet = Principal::certificate(name, groups);
         match (proxy.cache.presence(kubelet.key(), pod).await, known) {
             (Presence::Here, _) => return Presence::Here,
             (Presence::GoneBy(seen), Presence::GoneBy(before)) => known = Presence::GoneBy(seen.max(before)),

@@ -4,10 +4,11 @@
 //! idle strand costs one parked task. A disk that hangs holds up the strand, and nobody who asks it: see [`PATIENCE`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::clock;
@@ -17,23 +18,41 @@ use super::tasks::Tasks;
 /// nothing more, or its questions would pile up.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
+/// For so long work that nobody waits for may lie, and so much of it, so that one thread is woken for all of it.
+const GATHER: Duration = Duration::from_millis(5);
+const GATHERED: usize = 64;
+
 type Work<S> = Box<dyn FnOnce(&mut S) + Send>;
 
 /// A handle to a strand. Cheap to clone; the strand ends with its last handle.
 pub struct Strand<S> {
-    work: mpsc::UnboundedSender<Work<S>>,
-    busy: Busy,
+    work: mpsc::UnboundedSender<(Work<S>, Urgency)>,
+    load: Arc<Load>,
 }
 
-/// Since when a strand has been at one piece of work, waiting for its turn included.
-#[derive(Clone, Default)]
-struct Busy(Arc<Mutex<Option<Instant>>>);
+/// Whether somebody waits for a piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Now,
+    Soon,
+}
+
+/// What a strand and its handles know of its work.
+#[derive(Default)]
+struct Load {
+    /// Since when it has been at one piece of work, waiting for its turn included.
+    busy: Mutex<Option<Instant>>,
+    /// Pieces that lie until more has come.
+    lying: AtomicUsize,
+    /// They need lie no longer.
+    enough: Notify,
+}
 
 impl<S> Clone for Strand<S> {
     fn clone(&self) -> Self {
         Self {
             work: self.work.clone(),
-            busy: self.busy.clone(),
+            load: Arc::clone(&self.load),
         }
     }
 }
@@ -52,15 +71,15 @@ pub enum NoAnswer {
 impl<S: Send + 'static> Strand<S> {
     /// A strand over `state`.
     pub fn spawn(tasks: &Tasks, state: S) -> Self {
-        Self::driven(tasks, |tasks, receiver, busy| drive(tasks, state, receiver, busy))
+        Self::driven(tasks, |tasks, receiver, load| drive(tasks, state, receiver, load))
     }
 
     /// A strand whose state is made by blocking work, before anything that is posted.
     pub fn spawn_with(tasks: &Tasks, make: impl FnOnce() -> S + Send + 'static) -> Self {
-        Self::driven(tasks, |tasks, receiver, busy| async move {
-            busy.begin();
+        Self::driven(tasks, |tasks, receiver, load| async move {
+            load.begin();
             match tasks.on_disk(make).await {
-                Ok(state) => drive(tasks, state, receiver, busy).await,
+                Ok(state) => drive(tasks, state, receiver, load).await,
                 Err(error) => {
                     tracing::error!(%error, "disk work failed; this part of the cache is lost until restart")
                 }
@@ -68,23 +87,27 @@ impl<S: Send + 'static> Strand<S> {
         })
     }
 
-    fn driven<F>(
-        tasks: &Tasks,
-        drive: impl FnOnce(Tasks, mpsc::UnboundedReceiver<Work<S>>, Busy) -> F,
-    ) -> Self
+    fn driven<F>(tasks: &Tasks, drive: impl FnOnce(Tasks, Receiver<S>, Arc<Load>) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (work, receiver) = mpsc::unbounded_channel();
-        let busy = Busy::default();
-        tasks.spawn("strand", drive(tasks.clone(), receiver, busy.clone()));
-        Self { work, busy }
+        let load = Arc::<Load>::default();
+        tasks.spawn("strand", drive(tasks.clone(), receiver, Arc::clone(&load)));
+        Self { work, load }
     }
 
     /// Queues work and does not wait for it. The caller bounds what it queues.
     pub fn post(&self, work: impl FnOnce(&mut S) + Send + 'static) {
         // A strand that has gone has nothing to keep in order.
-        let _gone = self.work.send(Box::new(work));
+        let _gone = self.work.send((Box::new(work), Urgency::Now));
+        self.load.enough.notify_one();
+    }
+
+    /// Queues work that nobody waits for: it may lie for some milliseconds, until more has come or is posted that cannot wait.
+    pub fn post_soon(&self, work: impl FnOnce(&mut S) + Send + 'static) {
+        let _gone = self.work.send((Box::new(work), Urgency::Soon));
+        self.load.one_more();
     }
 
     /// Whether earlier work panicked: nothing that is posted will run any more.
@@ -94,7 +117,7 @@ impl<S: Send + 'static> Strand<S> {
 
     /// Whether one piece of work takes so long that nothing more should be queued behind it.
     pub fn is_stuck(&self) -> bool {
-        let since = *self.busy.0.lock();
+        let since = *self.load.busy.lock();
         since.is_some_and(|since| clock::now().saturating_duration_since(since) >= PATIENCE)
     }
 
@@ -132,30 +155,46 @@ impl<S: Send + 'static> Strand<S> {
     }
 }
 
-impl Busy {
+impl Load {
     fn begin(&self) {
-        *self.0.lock() = Some(clock::now());
+        *self.busy.lock() = Some(clock::now());
     }
 
     fn end(&self) {
-        *self.0.lock() = None;
+        *self.busy.lock() = None;
+    }
+
+    /// One more piece lies until more has come.
+    fn one_more(&self) {
+        if self.lying.fetch_add(1, Ordering::Relaxed) + 1 == GATHERED {
+            self.enough.notify_one();
+        }
+    }
+
+    /// Waits for more, unless it is enough or something comes that cannot wait.
+    async fn gather(&self) {
+        tokio::select! {
+            () = self.enough.notified() => {}
+            () = tokio::time::sleep(GATHER) => {}
+        }
+        self.lying.store(0, Ordering::Relaxed);
     }
 }
 
-async fn drive<S: Send + 'static>(
-    tasks: Tasks,
-    state: S,
-    mut receiver: mpsc::UnboundedReceiver<Work<S>>,
-    busy: Busy,
-) {
+type Receiver<S> = mpsc::UnboundedReceiver<(Work<S>, Urgency)>;
+
+async fn drive<S: Send + 'static>(tasks: Tasks, state: S, mut receiver: Receiver<S>, load: Arc<Load>) {
     let mut state = state;
-    busy.end();
-    while let Some(first) = receiver.recv().await {
-        busy.begin();
-        let at_work = busy.clone();
+    load.end();
+    while let Some((first, urgency)) = receiver.recv().await {
+        if urgency == Urgency::Soon {
+            load.gather().await;
+        }
+        load.begin();
+        let at_work = Arc::clone(&load);
         let batch = tasks.on_disk(move || {
             first(&mut state);
-            while let Ok(next) = receiver.try_recv() {
+            while let Ok((next, _)) = receiver.try_recv() {
                 at_work.begin();
                 next(&mut state);
             }
@@ -168,7 +207,7 @@ async fn drive<S: Send + 'static>(
                 return;
             }
         }
-        busy.end();
+        load.end();
     }
     // Closing a file may touch the disk.
     let _panicked = tasks.on_disk(move || drop(state)).await;
@@ -186,6 +225,28 @@ mod tests {
         }
         let seen = strand.run(|seen| seen.clone()).await.unwrap();
         assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_nobody_waits_for_lies_until_there_is_enough_or_something_urgent_comes() {
+        let strand = Strand::spawn(&Tasks::new(), Vec::new());
+        let began = clock::now();
+        let soon = |n: usize| strand.post_soon(move |seen: &mut Vec<_>| seen.push((n, clock::now() - began)));
+        soon(0);
+        // It lies: time goes on only when there is nothing to do.
+        tokio::time::sleep(GATHER * 2).await;
+        soon(1);
+        let seen = strand.run(|seen| seen.clone()).await.unwrap();
+        assert_eq!(
+            seen,
+            [(0, GATHER), (1, GATHER * 2)],
+            "in order, the second at once"
+        );
+        (0..GATHERED).for_each(soon);
+        while strand.load.lying.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(clock::now() - began, GATHER * 2, "it is enough");
     }
 
     /// The clock stands still while work is under way: to say where it panicked may take long.
@@ -217,7 +278,7 @@ mod tests {
         });
         // The clock stands still while work is under way.
         let time = async {
-            while strand.busy.0.lock().is_none() {
+            while strand.load.busy.lock().is_none() {
                 tokio::task::yield_now().await;
             }
             tokio::time::advance(PATIENCE).await;

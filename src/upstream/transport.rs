@@ -319,11 +319,11 @@ impl Transports {
         self.by_name.get(common_name)
     }
 
-    /// The organizations of the certificate that a configured common name is spoken for with; `None` while it has not
+    /// Reads the organizations of the certificate that a configured common name is spoken for with; `None` while it has not
     /// loaded.
-    pub fn organizations(&self, common_name: &str) -> Option<Vec<String>> {
+    pub fn organizations<R>(&self, common_name: &str, read: impl FnOnce(&[String]) -> R) -> Option<R> {
         let identity = self.identities.get(common_name)?.borrow();
-        Some(identity.as_ref()?.leaf().organizations.clone())
+        Some(read(&identity.as_ref()?.leaf().organizations))
     }
 
     /// Every configured common name.

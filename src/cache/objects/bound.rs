@@ -79,12 +79,12 @@ impl Objects {
     fn used(&mut self, path: &str) -> Result<Option<Use>, StoreError> {
         let mut used: Option<Use> = None;
         for (key, _) in self.forms_of(path)? {
-            let fresh = self.fresh.get(&*key).copied();
+            let fresh = self.fresh.get(&*key).map(|fresh| Use {
+                at: fresh.used,
+                again: fresh.again,
+            });
             let this = match (fresh, self.entry(&key)?) {
-                (Some(fresh), _) => Use {
-                    at: fresh.used,
-                    again: fresh.again,
-                },
+                (Some(fresh), _) => fresh,
                 (None, Some((_, at))) => Use { at, again: true },
                 (None, None) => continue,
             };

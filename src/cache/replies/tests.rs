@@ -1,5 +1,7 @@
 //! What is given again, to whom, until when, and what is left of it on disk.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
@@ -61,7 +63,7 @@ fn see(store: &Arc<dyn Store>, pods: &[(&str, &str)], version: &str) {
 
 fn resource(path: &str) -> ResourceRequest {
     match RequestInfo::parse(&Method::POST, path, None) {
-        RequestInfo::Resource(resource) => *resource,
+        RequestInfo::Resource(resource) => Arc::unwrap_or_clone(resource),
         _ => panic!("{path}"),
     }
 }
