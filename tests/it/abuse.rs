@@ -17,7 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::listener::{Front, read_to_close};
 use crate::support::{
-    DEADLINE, KUBELET, Node, Setup, TestBody, change, config_map, event, eventually, version, watch_from,
+    DEADLINE, KUBELET, Node, PROTOCOLS, Setup, TestBody, change, config_map, event, eventually, version,
+    watch_from,
 };
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -159,7 +160,7 @@ async fn a_cloud_that_takes_only_a_part_of_a_body_is_given_up_and_the_write_neve
 async fn headers_beyond_the_limit_are_refused_on_both_protocols() {
     let node = Node::start().await;
     let large = "x".repeat(1_200_000);
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let client = node.kubelet().protocol(protocol);
         let answer = client
             .clone()
@@ -216,7 +217,7 @@ async fn a_watch_for_longer_than_clocks_go_is_held_like_any_other() {
 async fn a_long_url_passes_and_one_beyond_64_kib_is_refused_alone() {
     let node = Node::start().await;
     let url = |length: usize| format!("/version?x={}", "x".repeat(length - "/version?x=".len()));
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let client = node.kubelet().protocol(protocol);
         assert_eq!(client.get(&url(65_500)).await.status, 200, "{protocol:?}");
     }

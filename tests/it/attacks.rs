@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use apiserver_standin::{Client, Pki, Protocol, Rbac, Rule, ServiceAccountToken, Standin, Subject};
+use apiserver_standin::{Client, Pki, Rbac, Rule, ServiceAccountToken, Standin, Subject};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
-    DEADLINE, HIT, KUBELET, Node, Setup, change, config_map, eventually, files_below, rest, tls, version,
-    watch_from, watch_list,
+    DEADLINE, HIT, KUBELET, Node, PROTOCOLS, Setup, change, config_map, eventually, files_below, rest, tls,
+    version, watch_from, watch_list,
 };
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -302,7 +302,7 @@ async fn each_row_of_the_table_fails_safely_online_and_offline_on_both_protocols
     rows.extend(impersonators(&node, &good));
     rows.extend(tokens(&node, &good, key));
     for row in &rows {
-        for protocol in [Protocol::Http1, Protocol::Http2] {
+        for protocol in PROTOCOLS {
             node.api.forget_requests();
             let (got, expected) = row.online;
             assert_got(row, &row.attacker.clone().protocol(protocol), got).await;
@@ -318,7 +318,7 @@ async fn each_row_of_the_table_fails_safely_online_and_offline_on_both_protocols
     }
     node.cut().await;
     for row in &rows {
-        for protocol in [Protocol::Http1, Protocol::Http2] {
+        for protocol in PROTOCOLS {
             assert_got(row, &row.attacker.clone().protocol(protocol), row.offline).await;
         }
     }
@@ -436,7 +436,7 @@ async fn a_made_up_token_is_proved_by_nothing() {
     let other_cluster = Standin::start(apiserver_standin::Options::default());
     let forged = other_cluster.issue(&account());
     hide(&node, &forged).await;
-    let both = [Protocol::Http1, Protocol::Http2];
+    let both = PROTOCOLS;
     for protocol in both {
         let page = node
             .token_client(&forged)
@@ -466,7 +466,7 @@ async fn a_watch_that_is_held_for_other_groups_does_not_go_upstream_with_the_con
     let masters = node.client(Some(&node.api.pki().client(Some(KUBELET), &["system:masters"])));
     node.cut().await;
     let mut held = Vec::new();
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let mut connection = masters.clone().protocol(protocol).connect().await.unwrap();
         let watch = connection.lines(&target).await.unwrap();
         assert_eq!(watch.response.status(), 200, "held from its own position");
@@ -494,7 +494,7 @@ async fn whom_the_apiserver_does_not_know_ends_no_connection_that_others_use() {
     let mut watching = pod.connect().await.unwrap();
     let mut watch = watching.lines(&target).await.unwrap();
     for n in 0..20 {
-        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let protocol = PROTOCOLS[n % 2];
         let forger = node.token_client(&format!("made-up-{n}")).protocol(protocol);
         for asked in [LIST, target.as_str()] {
             assert_eq!(forger.get(asked).await.status, 401);
@@ -540,7 +540,7 @@ async fn made_up_tokens_leave_nothing_behind_and_share_one_limit() {
             uid: Some(format!("made-up-{n}")),
             ..account()
         });
-        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let protocol = PROTOCOLS[n % 2];
         let target = [LIST, &watch_list(LIST)][n / 2 % 2].to_owned();
         match node
             .token_client(&made_up)
@@ -566,7 +566,7 @@ async fn made_up_tokens_leave_nothing_behind_and_share_one_limit() {
     node.cut().await;
     for n in 0..2 * READS {
         let made_up = other_cluster.issue(&account());
-        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let protocol = PROTOCOLS[n % 2];
         let forger = node.token_client(&made_up).protocol(protocol);
         let target = [LIST, &watch_list(LIST)][n / 2 % 2].to_owned();
         let status = forger.get(&target).await.status;
@@ -597,7 +597,7 @@ async fn no_spelling_of_a_path_is_kept_under_the_plain_one_or_changed_on_the_way
     let node = Node::start().await;
     node.api.put(json!({"apiVersion": "v1", "kind": "Secret",
         "metadata": {"namespace": "shop", "name": "s"}, "data": {"k": "czNjcjN0"}}));
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let kubelet = node.kubelet().protocol(protocol);
         for target in SPELLINGS {
             node.api.forget_requests();
@@ -609,7 +609,7 @@ async fn no_spelling_of_a_path_is_kept_under_the_plain_one_or_changed_on_the_way
         }
     }
     node.cut().await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let kubelet = node.kubelet().protocol(protocol);
         let plain = kubelet.get("/api/v1/namespaces/shop/secrets").await;
         assert_eq!(plain.status, 503, "nobody has read it: {}", plain.text());
@@ -763,7 +763,7 @@ const VARIATIONS: [(&str, &[(&str, &str)]); 11] = [
 
 async fn vary(client: &Client) {
     for (query, headers) in VARIATIONS {
-        for protocol in [Protocol::Http1, Protocol::Http2] {
+        for protocol in PROTOCOLS {
             let mut client = client.clone().protocol(protocol);
             for (name, value) in headers {
                 client = client.header(name, value);
@@ -782,7 +782,7 @@ async fn nobody_poisons_what_another_is_answered_under_the_same_path() {
     vary(&proxy).await;
     vary(&node.client(None)).await;
     node.cut().await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let answer = kubelet.clone().protocol(protocol).get(LIST).await;
         assert_eq!(answer.status, 503, "it has read nothing: {}", answer.text());
     }
@@ -805,7 +805,7 @@ async fn nobody_poisons_what_another_is_answered_under_the_same_path() {
         client.get(&format!("{LIST}{query}")).await;
     }
     node.cut().await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let answer = kubelet.clone().protocol(protocol).get(LIST).await;
         assert_eq!((answer.status, answer.header("cache-status")), (200, HIT));
         assert_eq!(answer.text(), own.text());
@@ -854,7 +854,7 @@ async fn large_headers_of_strangers_are_bounded_and_leave_room_for_others() {
     const ASKED: &str = "/api/v1/namespaces/shop/secrets";
     let node = Node::start().await;
     let stranger = node.client(None);
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let large = |size: usize| {
             let filler = "x".repeat(size / 2);
             let stranger = stranger.clone().protocol(protocol);
@@ -905,7 +905,7 @@ async fn large_headers_of_strangers_are_bounded_and_leave_room_for_others() {
         node.api.forget_requests();
     }
     node.cut().await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         for (size, expected) in [(80 << 10, 431), (HEADERS, 503)] {
             let filler = "x".repeat(size / 2);
             let large = stranger.clone().protocol(protocol);

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use serde_json::json;
 
 use crate::process::Process;
-use crate::support::{DEADLINE, Node, config_map, eventually, names};
+use crate::support::{DEADLINE, Node, PROTOCOLS, config_map, eventually, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -285,7 +285,7 @@ async fn a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
     let address = process.address().await;
     let client = kubelet(&node, address);
     node.api.fault(Fault::Delay(Duration::from_secs(1)).on(LIST));
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let mut connection = client.clone().protocol(protocol).connect().await.unwrap();
         let asking = connection.send("GET", LIST, "");
         let before = node.asked("GET", LIST);

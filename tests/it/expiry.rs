@@ -2,10 +2,10 @@
 //!
 //! The stand-in's `Date` is moved instead of the clock: to this node, the last contact was then at another time.
 
-use apiserver_standin::{Client, Protocol, ServiceAccountToken, Validity};
+use apiserver_standin::{Client, ServiceAccountToken, Validity};
 use edgehold::upstream::LinkState;
 
-use crate::support::{HIT, KUBELET, Node, config_map, eventually, names};
+use crate::support::{HIT, KUBELET, Node, PROTOCOLS, config_map, eventually, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const MINUTE: i64 = 60;
@@ -45,7 +45,7 @@ fn kubelet(node: &Node, validity: Validity) -> Client {
 }
 
 async fn assert_served(client: &Client, who: &str) {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let answer = client.clone().protocol(protocol).get(LIST).await;
         assert_eq!(
             (answer.status, answer.header("cache-status")),
@@ -58,7 +58,7 @@ async fn assert_served(client: &Client, who: &str) {
 }
 
 async fn assert_no_handshake(client: &Client, who: &str) {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let refused = client.clone().protocol(protocol).send("GET", LIST, "").await;
         assert!(refused.is_err(), "{who}: {refused:?}");
     }
@@ -187,7 +187,7 @@ async fn a_connection_that_outlives_its_certificate_gets_nothing_from_the_cache(
         until: 10 * MINUTE,
     };
     let mut open = Vec::new();
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         for (validity, expected) in [(soon, 503), (Validity::GOOD, 200)] {
             let connection = kubelet(&node, validity).protocol(protocol).connect().await;
             open.push((protocol, connection.unwrap(), expected));
@@ -213,7 +213,7 @@ async fn a_certificate_that_expires_on_an_open_connection_is_refused_from_then_o
         until: 10 * MINUTE,
     };
     let mut open = Vec::new();
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         for (validity, expected) in [(soon, 401), (Validity::GOOD, 200)] {
             let connection = kubelet(&node, validity).protocol(protocol).connect().await;
             let mut connection = connection.unwrap();

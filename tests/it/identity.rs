@@ -3,7 +3,7 @@
 use apiserver_standin::{Client, Fault, Pair, Pki, Protocol, Seen, ServiceAccountToken, Standin};
 use serde_json::json;
 
-use crate::support::{KUBELET, Node, config_map, eventually, names};
+use crate::support::{KUBELET, Node, PROTOCOLS, config_map, eventually, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
@@ -71,7 +71,7 @@ async fn assert_own_list(client: &Client, who: &str) {
 async fn a_configured_name_speaks_with_its_own_certificate_and_without_its_token() {
     let node = node().await;
     let token = node.api.service_account_token("shop", "default");
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let kubelet = node.kubelet().token(&token).protocol(protocol);
         for (method, target) in [
             ("GET", "/debug/echo?read"),

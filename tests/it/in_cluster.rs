@@ -1,12 +1,12 @@
 //! What clients of a node see of `default/kubernetes`: online, offline, after an offline restart, in watches.
 
-use apiserver_standin::{Answer, Client, Lines, Options, Protocol};
+use apiserver_standin::{Answer, Client, Lines, Options};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use crate::support::{
-    DEADLINE, HIT, METADATA, Node, PROTOBUF, Setup, TABLE, ends_initial, event, eventually, is_on_disk,
-    offline_list, version, watch_from, watch_list,
+    DEADLINE, HIT, METADATA, Node, PROTOBUF, PROTOCOLS, Setup, TABLE, ends_initial, event, eventually,
+    is_on_disk, offline_list, version, watch_from, watch_list,
 };
 use crate::websocket::Watch;
 
@@ -306,7 +306,7 @@ async fn compressed_paged_and_fixed_length_answers_are_rewritten() {
     .await;
     node.api.put(slice("kubernetes", "kubernetes", &"x".repeat(4000)));
     node.api.put(slice("web", "web", "1"));
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let client = kube_proxy(&node)
             .protocol(protocol)
             .header("accept-encoding", "gzip");
@@ -424,7 +424,7 @@ async fn what_was_rewritten_is_not_written_back() {
 async fn a_watch_from_a_version_on_is_rewritten_over_http1_as_well() {
     let node = node().await;
     let from = version(&kube_proxy(&node).get(SLICES).await.json());
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let mut connection = kube_proxy(&node).protocol(protocol).connect().await.unwrap();
         let mut watch = connection.lines(&watch_from(SLICES, &from)).await.unwrap();
         node.api

@@ -1,11 +1,11 @@
 //! Tokens that the apiserver has not been asked about, verified with the keys that it publishes.
 
-use apiserver_standin::{Client, ISSUER, Protocol, Rbac, ServiceAccountToken, Standin, TokenKey};
+use apiserver_standin::{Client, ISSUER, Rbac, ServiceAccountToken, Standin, TokenKey};
 use edgehold::identity::BearerToken;
 use edgehold::upstream::LinkState;
 use serde_json::json;
 
-use crate::support::{HIT, Node, config_map, eventually, is_on_disk, names};
+use crate::support::{HIT, Node, PROTOCOLS, config_map, eventually, is_on_disk, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const PODS: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1";
@@ -63,7 +63,7 @@ async fn read_pods(node: &Node) {
 }
 
 async fn assert_served(node: &Node, token: &str, who: &str) {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let answer = node.token_client(token).protocol(protocol).get(LIST).await;
         assert_eq!(
             (answer.status, answer.header("cache-status")),
@@ -76,7 +76,7 @@ async fn assert_served(node: &Node, token: &str, who: &str) {
 }
 
 async fn assert_nothing(node: &Node, token: &str, who: &str) {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let answer = node.token_client(token).protocol(protocol).get(LIST).await;
         assert_eq!(answer.status, 503, "{who}: {}", answer.text());
         assert_eq!(answer.json()["kind"], "Status", "{who}");

@@ -1,9 +1,9 @@
 //! Tokens for the pods of a node, as kubelet asks for them: online from the cloud, offline what the cloud has issued.
 
-use apiserver_standin::{Answer, Client, Fault, Protocol, Rbac, Rule, Subject};
+use apiserver_standin::{Answer, Client, Fault, Rbac, Rule, Subject};
 use serde_json::{Value, json};
 
-use crate::support::{HIT, KUBELET, Node, PROTOBUF, STALE, is_on_disk};
+use crate::support::{HIT, KUBELET, Node, PROTOBUF, PROTOCOLS, STALE, is_on_disk};
 
 const TOKEN: &str = "/api/v1/namespaces/shop/serviceaccounts/default/token";
 const PODS: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1";
@@ -94,7 +94,7 @@ fn assert_refused(answer: &Answer, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_a_pod_survives_a_reboot_without_the_cloud_on_both_protocols() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let (mut node, uid) = node().await;
         let client = |node: &Node| kubelet(node, &format!("{PROTOBUF},application/json")).protocol(protocol);
         let online = post_protobuf(client(&node), "web-0", &uid).await;

@@ -3,7 +3,7 @@
 use apiserver_standin::{Fault, Options, Protocol};
 use edgehold::upstream::Purpose;
 
-use crate::support::{KUBELET, Node, Setup, config_map, eventually};
+use crate::support::{KUBELET, Node, PROTOCOLS, Setup, config_map, eventually};
 
 const OBJECT: &str = "/api/v1/namespaces/shop/configmaps/a";
 
@@ -66,7 +66,7 @@ async fn a_client_over_its_limit_gets_429_and_others_are_not_touched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_under_way_are_capped_for_each_client_and_a_free_place_is_taken_again() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let setup = Setup {
             kubelet_limits: Some("{qps: 1000, burst: 1000, inFlight: 2}"),
             ..Setup::default()

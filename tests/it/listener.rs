@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_standin::{Client, Options, Pki, Protocol};
+use apiserver_standin::{Client, Options, Pki};
 use edgehold::cache::{Cache, CacheConfig, StoredIssuer, StoredTokens};
 use edgehold::proxy::{Pace, Parts, Proxy};
 use edgehold::runtime::tasks::Tasks;
@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::process::Process;
-use crate::support::{DEADLINE, Node, Setup, eventually, rejected};
+use crate::support::{DEADLINE, Node, PROTOCOLS, Setup, eventually, rejected};
 
 /// A handshake that offers these versions and protocols, without a client certificate.
 async fn shake(
@@ -121,7 +121,7 @@ async fn a_client_certificate_is_optional_and_one_of_a_foreign_authority_is_refu
     let requests = node.api.counters().requests_total;
 
     let foreign = Pki::named("kubernetes").client(Some(crate::support::KUBELET), &["system:nodes"]);
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let refused = node.client(Some(&foreign)).protocol(protocol);
         assert!(refused.send("GET", "/version", "").await.is_err(), "{protocol:?}");
     }

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use apiserver_standin::{Fault, Protocol, Rbac, Rule, Subject};
+use apiserver_standin::{Fault, Rbac, Rule, Subject};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::support::{HIT, Node, change, config_map, event, eventually, names, version, watch_from};
+use crate::support::{
+    HIT, Node, PROTOCOLS, change, config_map, event, eventually, names, version, watch_from,
+};
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -44,7 +46,7 @@ async fn show(node: &Node, token: &str) {
 
 async fn offline(node: &Node, token: &str, target: &str) -> (u16, String) {
     let mut answers = Vec::new();
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let answer = node.token_client(token).protocol(protocol).get(target).await;
         let status = answer.header("cache-status").to_owned();
         answers.push((answer.status, status));

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use apiserver_standin::{Lines, Options, Protocol, Seen};
+use apiserver_standin::{Lines, Options, Seen};
 use edgehold::runtime::clock;
 use parking_lot::Mutex;
 
 use crate::scripted::{Scripted, Step, chunk, head};
-use crate::support::{KUBELET, Node, Setup, config_map, event, eventually, version, watch_from};
+use crate::support::{KUBELET, Node, PROTOCOLS, Setup, config_map, event, eventually, version, watch_from};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -115,7 +115,7 @@ async fn large_lists_wait_for_each_other_and_identical_ones_are_asked_for_once()
     }
     assert_eq!(asked() - before, 4);
     let waiting = (0..8).map(|n| {
-        let protocol = [Protocol::Http1, Protocol::Http2][n % 2];
+        let protocol = PROTOCOLS[n % 2];
         let client = proxy.clone().protocol(protocol);
         async move {
             client

@@ -15,13 +15,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    DEADLINE, KUBELET, Node, change, config_map, eventually, rejected, version, watch_from,
+    DEADLINE, KUBELET, Node, PROTOCOLS, change, config_map, eventually, rejected, version, watch_from,
 };
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const EXEC: &str = "/api/v1/namespaces/n/pods/p/exec?command=sh&stdin=true";
 const SLOW: &str = "/debug/echo?slow";
-const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 /// What a drain would give: connections that end before it were cut.
 const DRAIN: Duration = Duration::from_secs(9);

@@ -4,7 +4,7 @@
 use apiserver_standin::{Answer, Client, Fault, Pair, Protocol, Rbac};
 use serde_json::json;
 
-use crate::support::{KUBELET, Node, PROTOBUF};
+use crate::support::{KUBELET, Node, PROTOBUF, PROTOCOLS};
 
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
@@ -54,7 +54,7 @@ async fn ask(client: &Client, method: &str, rest: &str) -> Answer {
 
 /// All questions of this client are answered with a 503 that a protobuf client reads.
 async fn assert_unavailable(client: Client, what: &str) {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let client = kubelet_of(client.clone(), protocol);
         for (method, rest) in ASKED {
             let answer = ask(&client, method, rest).await;

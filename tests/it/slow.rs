@@ -9,7 +9,8 @@ use edgehold::upstream::LinkState;
 use serde_json::{Value, json};
 
 use crate::support::{
-    HIT, Node, STALE, Setup, change, config_map, event, eventually, names, offline_list, version, watch_from,
+    HIT, Node, PROTOCOLS, STALE, Setup, change, config_map, event, eventually, names, offline_list, version,
+    watch_from,
 };
 
 const SHOP: &str = "/api/v1/namespaces/shop/configmaps";
@@ -62,7 +63,7 @@ async fn live(client: &Client, target: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_list_is_waited_for_and_recorded_while_the_server_answers_its_probe() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let alpn = match protocol {
             Protocol::Http1 => vec!["http/1.1"],
             Protocol::Http2 => vec!["h2"],

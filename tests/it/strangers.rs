@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use apiserver_standin::{Client, Fault, Protocol, Rbac, Rule, Subject};
 use tokio::task::JoinSet;
 
-use crate::support::{DEADLINE, HIT, KUBELET, Node, config_map, eventually};
+use crate::support::{DEADLINE, HIT, KUBELET, Node, PROTOCOLS, config_map, eventually};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const THINGS: &str = "/apis/example.org/v1/things";
 const EXEC: &str = "/api/v1/namespaces/shop/pods/p/exec?command=sh&stdin=true";
-const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_they_ask_makes_the_link_suspect() {
@@ -29,7 +28,7 @@ async fn nothing_that_they_ask_makes_the_link_suspect() {
         Fault::Status(503),
     ] {
         node.api.fault(fault.on(THINGS));
-        for (n, protocol) in BOTH.into_iter().enumerate() {
+        for (n, protocol) in PROTOCOLS.into_iter().enumerate() {
             for stranger in [node.client(None), node.token_client(&format!("made-up-{n}"))] {
                 let stranger = stranger.protocol(protocol);
                 for (method, body) in [("GET", ""), ("POST", "{}")] {
@@ -73,7 +72,7 @@ async fn a_new_token_is_accepted_in_the_middle_of_a_flood_of_made_up_ones() {
     let is_over = Arc::new(AtomicBool::new(false));
     let mut flood = JoinSet::new();
     for n in 0..6_u8 {
-        let forger = node.client(None).protocol(BOTH[usize::from(n % 2)]);
+        let forger = node.client(None).protocol(PROTOCOLS[usize::from(n % 2)]);
         let forger = forger.from_address([127, 0, 0, 20 + n].into());
         let is_over = Arc::clone(&is_over);
         flood.spawn(async move {
@@ -88,7 +87,7 @@ async fn a_new_token_is_accepted_in_the_middle_of_a_flood_of_made_up_ones() {
     }
     for n in 0..NEW {
         let token = node.api.service_account_token("shop", &format!("new-{n}"));
-        let pod = node.token_client(&token).protocol(BOTH[n % 2]);
+        let pod = node.token_client(&token).protocol(PROTOCOLS[n % 2]);
         let pod = pod.from_address([127, 0, 0, 9].into());
         if n % 4 < 2 {
             let answer = pod.get(&format!("{LIST}/a")).await;
@@ -148,12 +147,12 @@ async fn a_token_beside_a_certificate_gives_nothing_with_the_cloud_or_without() 
     let token = node.api.service_account_token("shop", "web");
     assert_eq!(node.token_client(&token).get(LIST).await.status, 200);
     let proxy = node.client(Some(&node.pair("kube-proxy"))).token(&token);
-    for protocol in BOTH {
+    for protocol in PROTOCOLS {
         assert_eq!(proxy.clone().protocol(protocol).get(LIST).await.status, 403);
     }
     node.settle().await;
     node.cut().await;
-    for protocol in BOTH {
+    for protocol in PROTOCOLS {
         let refused = proxy.clone().protocol(protocol).get(LIST).await;
         assert_eq!(refused.status, 503, "{}", refused.text());
         let kubelet = node.kubelet().token(&token).protocol(protocol);

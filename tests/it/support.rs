@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Standin, secrets};
+use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Protocol, Standin, secrets};
 use edgehold::app::{App, Running};
 use edgehold::config;
 use edgehold::runtime::clock;
@@ -39,6 +39,9 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The common name of the kubelet of every test node.
 pub const KUBELET: &str = "system:node:edge-1";
+
+/// The versions of HTTP that clients speak.
+pub const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 /// Changes to the default configuration of a test node.
 #[derive(Debug, Clone)]

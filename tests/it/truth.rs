@@ -9,8 +9,8 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::support::{
-    HIT, METADATA, Node, PROTOBUF, STALE, Setup, TABLE, config_map, eventually, files_below, is_on_disk,
-    names,
+    HIT, METADATA, Node, PROTOBUF, PROTOCOLS, STALE, Setup, TABLE, config_map, eventually, files_below,
+    is_on_disk, names,
 };
 
 const SHOP: &str = "/api/v1/namespaces/shop/configmaps";
@@ -99,7 +99,7 @@ impl Broken {
 /// Every protocol to the client, with and without gzip, with and without a good copy.
 fn variants(node: &Node) -> Vec<(Client, bool, String)> {
     let mut all = Vec::new();
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         for gzip in [false, true] {
             for good in [false, true] {
                 let mut client = node.kubelet().protocol(protocol);
@@ -904,7 +904,7 @@ async fn a_403_that_lasts_stands_and_what_was_never_read_is_not_asked_about() {
     assert_eq!(node.asked("GET", never), 1);
     kept(&node, false).await;
     node.cut().await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in PROTOCOLS {
         let told = node.kubelet().protocol(protocol).get(SECRETS).await;
         assert_eq!(told.status, 503, "{protocol:?}");
     }

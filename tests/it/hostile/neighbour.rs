@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::support::{DEADLINE, Dice, KUBELET, Node, TestBody, shake, watch_list};
+use crate::support::{DEADLINE, Dice, KUBELET, Node, PROTOCOLS, TestBody, shake, watch_list};
 
 use super::SECRET;
 
@@ -224,7 +224,7 @@ impl Means {
     }
 
     fn client(&self, dice: &mut Dice, pair: Option<&Pair>) -> Client {
-        let protocol = dice.pick(&[Protocol::Http1, Protocol::Http2]);
+        let protocol = dice.pick(&PROTOCOLS);
         let client = Client::new(self.address(), &self.ca, pair).protocol(protocol);
         client.from_address(source(dice))
     }
