@@ -436,8 +436,7 @@ async fn a_made_up_token_is_proved_by_nothing() {
     let other_cluster = Standin::start(apiserver_standin::Options::default());
     let forged = other_cluster.issue(&account());
     hide(&node, &forged).await;
-    let both = PROTOCOLS;
-    for protocol in both {
+    for protocol in PROTOCOLS {
         let page = node
             .token_client(&forged)
             .header("origin", "https://evil.example");
@@ -446,8 +445,11 @@ async fn a_made_up_token_is_proved_by_nothing() {
     }
     node.cut().await;
     hide(&node, &forged).await;
-    for protocol in both {
+    for protocol in PROTOCOLS {
         let forger = node.token_client(&forged).protocol(protocol);
+        let preflight = forger.clone().header("origin", "https://evil.example");
+        let preflight = preflight.send("OPTIONS", LIST, "").await.unwrap();
+        assert_eq!(preflight.status, 503, "{}", preflight.text());
         for target in [LIST, "/version"] {
             let answer = forger.get(target).await;
             assert_eq!(answer.status, 503, "{target}: {}", answer.text());

@@ -19,8 +19,8 @@ use hyper::body::Incoming;
 
 use crate::scripted::{Scripted, Step};
 use crate::support::{
-    DEADLINE, HIT, Node, Setup, change, config_map, ends_initial, event, eventually, names, offline_list,
-    version, watch_list,
+    DEADLINE, HIT, Node, PROTOCOLS, Setup, change, config_map, ends_initial, event, eventually, names,
+    offline_list, version, watch_list,
 };
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -367,16 +367,19 @@ async fn what_cannot_be_unpacked_is_as_a_broken_connection_and_counted() {
             vec![head(Encoding::Json, ""), chunk(later), Step::Wait]
         })
         .await;
-        let (connection, mut body) = watched(&cloud.client(), Encoding::Json, LIST).await;
         // What came before the fault has passed; the event comes again by the plain watch only if it had not.
         let expected = [known, later].concat();
-        assert_eq!(read(&mut body, expected.len()).await, expected, "{reason}");
         let series = format!("edgehold_upstream_unreadable_total{{reason=\"{reason}\"}}");
-        eventually("it is counted", || async {
-            counted(&cloud.metrics(), &series) == 1
-        })
-        .await;
-        drop((connection, body));
+        for (times, protocol) in (1..).zip(PROTOCOLS) {
+            let client = cloud.client().protocol(protocol);
+            let (connection, mut body) = watched(&client, Encoding::Json, LIST).await;
+            assert_eq!(read(&mut body, expected.len()).await, expected, "{reason}");
+            eventually("it is counted", || async {
+                counted(&cloud.metrics(), &series) == times
+            })
+            .await;
+            drop((connection, body));
+        }
     }
 }
 
@@ -425,12 +428,15 @@ async fn an_event_that_unpacks_to_more_than_any_client_takes_breaks_the_stream_o
         steps
     })
     .await;
-    let (connection, mut body) = watched(&cloud.client(), Encoding::Json, LIST).await;
-    let frame = tokio::time::timeout(DEADLINE, body.frame()).await.unwrap();
-    assert!(frame.is_some_and(|frame| frame.is_err()), "broken off, not ended");
     let series = "edgehold_upstream_unreadable_total{reason=\"too-large\"}";
-    assert_eq!(counted(&cloud.metrics(), series), 1);
-    drop(connection);
+    for (times, protocol) in (1..).zip(PROTOCOLS) {
+        let client = cloud.client().protocol(protocol);
+        let (connection, mut body) = watched(&client, Encoding::Json, LIST).await;
+        let frame = tokio::time::timeout(DEADLINE, body.frame()).await.unwrap();
+        assert!(frame.is_some_and(|frame| frame.is_err()), "broken off, not ended");
+        assert_eq!(counted(&cloud.metrics(), series), times);
+        drop(connection);
+    }
 }
 
 /// What kube-apiserver 1.37 sent: one member for each flush, and whole events in each.

@@ -5,7 +5,7 @@
 use apiserver_standin::{Client, ServiceAccountToken, Validity};
 use edgehold::upstream::LinkState;
 
-use crate::support::{HIT, KUBELET, Node, PROTOCOLS, config_map, eventually, names};
+use crate::support::{HIT, KUBELET, Node, PROTOCOLS, config_map, eventually, get_on_both, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const MINUTE: i64 = 60;
@@ -45,16 +45,14 @@ fn kubelet(node: &Node, validity: Validity) -> Client {
 }
 
 async fn assert_served(client: &Client, who: &str) {
-    for protocol in PROTOCOLS {
-        let answer = client.clone().protocol(protocol).get(LIST).await;
-        assert_eq!(
-            (answer.status, answer.header("cache-status")),
-            (200, HIT),
-            "{who}: {}",
-            answer.text()
-        );
-        assert_eq!(names(&answer.json()), ["a"], "{who}");
-    }
+    let answer = get_on_both(client, LIST).await;
+    assert_eq!(
+        (answer.status, answer.header("cache-status")),
+        (200, HIT),
+        "{who}: {}",
+        answer.text()
+    );
+    assert_eq!(names(&answer.json()), ["a"], "{who}");
 }
 
 async fn assert_no_handshake(client: &Client, who: &str) {
@@ -166,7 +164,7 @@ async fn what_is_no_apiserver_cannot_tell_the_time() {
         "/api/v1/namespaces/shop/pods/web/proxy/",
         "/api/v1/namespaces/shop/pods/web/log",
     ] {
-        let _any = node.kubelet().get(target).await;
+        let _any = get_on_both(&node.kubelet(), target).await;
     }
     node.cut().await;
     assert_served(&node.kubelet(), "today's certificate").await;
@@ -254,19 +252,24 @@ async fn the_connection_of_an_expired_certificate_ends_with_the_outage() {
         until: -10 * MINUTE,
     };
     let held = crate::support::watch_from(LIST, &node.api.revision().to_string());
-    let mut late = kubelet(&node, expired).connect().await.unwrap();
-    let mut good = node.kubelet().connect().await.unwrap();
-    let mut late_watch = late.lines(&held).await.unwrap();
-    let mut good_watch = good.lines(&held).await.unwrap();
+    let mut open = Vec::new();
+    for protocol in PROTOCOLS {
+        let clients = [kubelet(&node, expired), node.kubelet()];
+        let [late, good] = clients.map(|client| client.protocol(protocol));
+        let (mut late, mut good) = (late.connect().await.unwrap(), good.connect().await.unwrap());
+        open.push((late.lines(&held).await.unwrap(), good.lines(&held).await.unwrap()));
+    }
     node.heal().await;
-    eventually("it is ended", || async {
-        node.running().metrics().open.get() == 1
+    eventually("they are ended", || async {
+        node.running().metrics().open.get() == 2
     })
     .await;
-    // A clean end, so that the client asks again; a last bookmark may come before it.
-    let last = crate::support::rest(&mut late_watch).await;
-    assert!(last.iter().all(|event| event["type"] == "BOOKMARK"), "{last:?}");
     node.api.put(config_map("shop", "b", "2"));
-    let change = crate::support::change(&mut good_watch).await;
-    assert_eq!(change, ("ADDED".into(), "b".into()), "the other one goes on");
+    for (late, good) in &mut open {
+        // A clean end, so that the client asks again; a last bookmark may come before it.
+        let last = crate::support::rest(late).await;
+        assert!(last.iter().all(|event| event["type"] == "BOOKMARK"), "{last:?}");
+        let change = crate::support::change(good).await;
+        assert_eq!(change, ("ADDED".into(), "b".into()), "the other one goes on");
+    }
 }

@@ -3,7 +3,7 @@
 use apiserver_standin::{Client, Fault, Pair, Pki, Protocol, Seen, ServiceAccountToken, Standin};
 use serde_json::json;
 
-use crate::support::{KUBELET, Node, PROTOCOLS, config_map, eventually, names};
+use crate::support::{KUBELET, Node, PROTOCOLS, config_map, eventually, get_on_both, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
@@ -49,7 +49,7 @@ async fn assert_nothing(client: &Client, who: &str) {
         "{LIST}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=3"
     );
     for target in [LIST, &target, &watch] {
-        let answer = client.get(target).await;
+        let answer = get_on_both(client, target).await;
         assert_eq!(answer.status, 503, "{who}: {target}: {}", answer.text());
         assert_eq!(answer.json()["kind"], "Status", "{who}: {target}");
         assert!(!answer.text().contains("sauerkraut"), "{who}: {target}");
@@ -57,7 +57,7 @@ async fn assert_nothing(client: &Client, who: &str) {
 }
 
 async fn assert_own_list(client: &Client, who: &str) {
-    let answer = client.get(LIST).await;
+    let answer = get_on_both(client, LIST).await;
     assert_eq!(
         (answer.status, answer.header("cache-status")),
         (200, "edgehold; hit; detail=offline"),
@@ -208,16 +208,20 @@ async fn impersonation_is_forwarded_and_neither_kept_nor_answered_from_the_cache
         .kubelet()
         .header("impersonate-user", "alice")
         .header("impersonate-group", "dev");
-    assert_eq!(impersonating.get(&other).await.status, 200);
-    let seen = seen(&node.api, &other).await;
-    assert_eq!(
-        (seen.header("impersonate-user"), seen.header("impersonate-group")),
-        (Some("alice"), Some("dev"))
-    );
+    assert_eq!(get_on_both(&impersonating, &other).await.status, 200);
+    let forwarded = node.api.requests().into_iter();
+    let forwarded: Vec<_> = forwarded.filter(|seen| seen.target == other).collect();
+    assert!(forwarded.len() >= PROTOCOLS.len());
+    for seen in forwarded {
+        assert_eq!(
+            (seen.header("impersonate-user"), seen.header("impersonate-group")),
+            (Some("alice"), Some("dev"))
+        );
+    }
     assert_eq!(node.kubelet().get(LIST).await.status, 200);
 
     node.cut().await;
-    let own = node.kubelet().get(&other).await;
+    let own = get_on_both(&node.kubelet(), &other).await;
     assert_eq!(own.status, 200, "derived from its own list");
     assert_nothing(&impersonating, "for somebody else").await;
     for header in ["impersonate-uid", "impersonate-extra-scopes"] {
@@ -227,9 +231,9 @@ async fn impersonation_is_forwarded_and_neither_kept_nor_answered_from_the_cache
 
     // The other way round: what alice read is not the kubelet's.
     let secrets = "/api/v1/namespaces/shop/secrets";
-    assert_eq!(impersonating.get(secrets).await.status, 200);
+    assert_eq!(get_on_both(&impersonating, secrets).await.status, 200);
     node.cut().await;
-    assert_eq!(node.kubelet().get(secrets).await.status, 503);
+    assert_eq!(get_on_both(&node.kubelet(), secrets).await.status, 503);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,6 +292,7 @@ async fn among_many_callers_no_token_ever_meets_a_certificate() {
     let mut all = tokio::task::JoinSet::new();
     for round in 0..6 {
         for (kind, client) in kinds.iter().cloned().enumerate() {
+            let client = client.protocol(PROTOCOLS[round % 2]);
             all.spawn(async move {
                 let target = match round % 3 {
                     0 => format!("/debug/echo?{round}.{kind}"),
@@ -473,7 +478,7 @@ async fn what_a_pod_behind_the_apiserver_says_of_its_callers_costs_them_nothing(
         ("/version?own", true),
     ] {
         node.api.fault(Fault::Status(401).on(target));
-        assert_eq!(node.token_client(&token).get(target).await.status, 401);
+        assert_eq!(get_on_both(&node.token_client(&token), target).await.status, 401);
         node.cut().await;
         if counts {
             assert_nothing(&node.token_client(&token), "the apiserver's own word").await;

@@ -5,7 +5,7 @@ use edgehold::identity::BearerToken;
 use edgehold::upstream::LinkState;
 use serde_json::json;
 
-use crate::support::{HIT, Node, PROTOCOLS, config_map, eventually, is_on_disk, names};
+use crate::support::{HIT, Node, config_map, eventually, get_on_both, is_on_disk, names};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
 const PODS: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1";
@@ -63,24 +63,25 @@ async fn read_pods(node: &Node) {
 }
 
 async fn assert_served(node: &Node, token: &str, who: &str) {
-    for protocol in PROTOCOLS {
-        let answer = node.token_client(token).protocol(protocol).get(LIST).await;
-        assert_eq!(
-            (answer.status, answer.header("cache-status")),
-            (200, HIT),
-            "{who}: {}",
-            answer.text()
-        );
-        assert_eq!(names(&answer.json()), ["a"], "{who}");
-    }
+    let answer = get_on_both(&node.token_client(token), LIST).await;
+    assert_eq!(
+        (answer.status, answer.header("cache-status")),
+        (200, HIT),
+        "{who}: {}",
+        answer.text()
+    );
+    assert_eq!(names(&answer.json()), ["a"], "{who}");
 }
 
 async fn assert_nothing(node: &Node, token: &str, who: &str) {
-    for protocol in PROTOCOLS {
-        let answer = node.token_client(token).protocol(protocol).get(LIST).await;
-        assert_eq!(answer.status, 503, "{who}: {}", answer.text());
-        assert_eq!(answer.json()["kind"], "Status", "{who}");
-    }
+    let answer = get_on_both(&node.token_client(token), LIST).await;
+    assert_eq!(answer.status, 503, "{who}: {}", answer.text());
+    assert_eq!(answer.json()["kind"], "Status", "{who}");
+}
+
+/// What comes of a token while the cloud is there.
+async fn shown(node: &Node, token: &str, target: &str) -> u16 {
+    get_on_both(&node.token_client(token), target).await.status
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +168,7 @@ async fn without_keys_or_without_a_view_of_the_nodes_pods_a_new_token_is_not_kno
 async fn a_token_counts_no_more_once_its_pod_has_left_the_node() {
     let node = node().await;
     let (old, new) = (token(&node, "web-0", "pu"), token(&node, "web-0", "pu"));
-    assert_eq!(node.token_client(&old).get(LIST).await.status, 200);
+    assert_eq!(shown(&node, &old, LIST).await, 200);
     read_documents(&node.kubelet()).await;
     read_pods(&node).await;
     node.cut().await;
@@ -195,13 +196,13 @@ async fn the_keys_do_not_vouch_for_a_token_that_the_apiserver_has_refused() {
         let mut node = node().await;
         read_pods(&node).await;
         let (revoked, never_known) = (token(&node, "web-0", "pu"), token(&node, "web-0", "pu"));
-        assert_eq!(node.token_client(&revoked).get(LIST).await.status, 200);
+        assert_eq!(shown(&node, &revoked, LIST).await, 200);
         if keys_first {
             read_documents(&node.kubelet()).await;
         }
         for token in [&revoked, &never_known] {
             node.api.revoke_token(token);
-            assert_eq!(node.token_client(token).get(LIST).await.status, 401);
+            assert_eq!(shown(&node, token, LIST).await, 401);
         }
         if !keys_first {
             read_documents(&node.kubelet()).await;
@@ -284,13 +285,10 @@ async fn only_an_apiserver_itself_publishes_keys() {
     // A gateway's page, a page of something behind the apiserver, and an impostor's keys under another path.
     node.api
         .fault(apiserver_standin::Fault::GatewayPage(200).on(DOCUMENTS[1]));
-    for document in DOCUMENTS {
-        node.client(None).get(document).await;
+    let behind = "/api/v1/namespaces/shop/services/web/proxy/openid/v1/jwks";
+    for target in [DOCUMENTS[0], DOCUMENTS[1], behind, "//openid/v1/jwks"] {
+        get_on_both(&node.client(None), target).await;
     }
-    node.client(None)
-        .get("/api/v1/namespaces/shop/services/web/proxy/openid/v1/jwks")
-        .await;
-    node.client(None).get("//openid/v1/jwks").await;
     assert!(!node.running().proxy().issuer().is_known());
     node.api.clear_faults();
     read_documents(&node.client(None)).await;
@@ -333,7 +331,7 @@ async fn tokens_of_each_kind_of_elliptic_key_count() {
         // By memory, and under the account that it is of: the first has read what all see.
         let known = token(&node, "web-0", "pu");
         let target = if new.is_empty() { LIST } else { "/version" };
-        assert_eq!(node.token_client(&known).get(target).await.status, 200);
+        assert_eq!(shown(&node, &known, target).await, 200);
         new.push((key, known, token(&node, "web-0", "pu")));
     }
     read_documents(&node.kubelet()).await;
@@ -394,18 +392,18 @@ async fn an_accepted_token_of_an_unknown_key_asks_for_the_keys() {
     let mut wanted = std::pin::pin!(issuer.wanted());
     assert!(futures_util::poll!(wanted.as_mut()).is_pending());
     let known = token(&node, "web-0", "pu");
-    assert_eq!(node.token_client(&known).get("/version").await.status, 200);
+    assert_eq!(shown(&node, &known, "/version").await, 200);
     assert!(futures_util::poll!(wanted.as_mut()).is_pending(), "a known key");
     node.api.rotate_token_key(TokenKey::Es256);
     let refused = token(&node, "web-0", "pu");
     node.api.revoke_token(&refused);
-    assert_eq!(node.token_client(&refused).get("/version").await.status, 401);
+    assert_eq!(shown(&node, &refused, "/version").await, 401);
     assert!(
         futures_util::poll!(wanted.as_mut()).is_pending(),
         "anybody can make one up"
     );
     let accepted = token(&node, "web-0", "pu");
-    assert_eq!(node.token_client(&accepted).get("/version").await.status, 200);
+    assert_eq!(shown(&node, &accepted, "/version").await, 200);
     let told = tokio::time::timeout(crate::support::DEADLINE, wanted).await;
     assert!(told.is_ok(), "nobody asks for the keys");
 }
@@ -431,11 +429,11 @@ async fn the_audiences_of_the_api_server_are_learned_from_the_tokens_that_it_acc
     node.heal().await;
 
     // An API server with `--api-audiences=api,extra`.
-    let shown = for_audiences(&node, &["api", "extra"]);
-    assert_eq!(node.token_client(&shown).get("/version").await.status, 200);
+    let accepted = for_audiences(&node, &["api", "extra"]);
+    assert_eq!(shown(&node, &accepted, "/version").await, 200);
     let refused = for_audiences(&node, &["vault"]);
     node.api.revoke_token(&refused);
-    assert_eq!(node.token_client(&refused).get("/version").await.status, 401);
+    assert_eq!(shown(&node, &refused, "/version").await, 401);
     for restarted in [false, true] {
         if restarted {
             node.restart().await;
@@ -476,13 +474,7 @@ async fn configured_audiences_count_alone() {
             ..spec("web-0", "pu")
         })
     };
-    assert_eq!(
-        node.token_client(&for_audience("other"))
-            .get("/version")
-            .await
-            .status,
-        200
-    );
+    assert_eq!(shown(&node, &for_audience("other"), "/version").await, 200);
     node.cut().await;
     assert_served(&node, &for_audience("api"), "configured").await;
     for audience in [ISSUER, "other"] {
@@ -499,7 +491,7 @@ async fn a_token_refused_before_its_key_was_known_is_not_vouched_for_by_it() {
     node.api.rotate_token_key(TokenKey::Es384);
     let revoked = token(&node, "web-0", "pu");
     node.api.revoke_token(&revoked);
-    assert_eq!(node.token_client(&revoked).get(LIST).await.status, 401);
+    assert_eq!(shown(&node, &revoked, LIST).await, 401);
     read_documents(&node.kubelet()).await;
     let good = token(&node, "web-0", "pu");
     wait_key(&node, &good).await;
@@ -523,17 +515,17 @@ async fn a_token_of_another_clusters_account_that_the_apiserver_takes_stands_for
     }
     let [before, after] = &foreign;
     let renamed = node.api.issue(&named("https://an.earlier.name"));
-    assert_eq!(node.token_client(before).get("/version").await.status, 200);
+    assert_eq!(shown(&node, before, "/version").await, 200);
     read_documents(&node.kubelet()).await;
     wait_key(&node, &token(&node, "web-0", "pu")).await;
     read_pods(&node).await;
     for token in [after, &renamed] {
-        assert_eq!(node.token_client(token).get("/version").await.status, 200);
+        assert_eq!(shown(&node, token, "/version").await, 200);
     }
     node.cut().await;
     assert_nothing(&node, before, "accepted before the issuer was known").await;
     assert_nothing(&node, after, "of another issuer").await;
-    let own = node.token_client(after).get("/version").await;
+    let own = get_on_both(&node.token_client(after), "/version").await;
     assert_eq!(
         (own.status, own.header("cache-status")),
         (200, HIT),

@@ -356,26 +356,28 @@ async fn a_header_that_comes_byte_by_byte_is_cut_off_at_the_header_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_cap_the_longest_idle_connection_makes_room() {
-    // Two handshakes, six strangers of whom no source has more than three, eight configured clients.
-    let front = Front::start(|config| config.max_connections = 16).await;
-    let mut first = front.shake("h2").await;
-    let mut second = front.shake("h2").await;
-    let _third = front.shake("h2").await;
-    let _fourth = front.shake("h2").await;
-    read_to_close(&mut first).await;
-    front.counted("too_many_connections", 1).await;
+    for alpn in ["h2", "http/1.1"] {
+        // Two handshakes, six strangers of whom no source has more than three, eight configured clients.
+        let front = Front::start(|config| config.max_connections = 16).await;
+        let mut first = front.shake(alpn).await;
+        let mut second = front.shake(alpn).await;
+        let _third = front.shake(alpn).await;
+        let _fourth = front.shake(alpn).await;
+        read_to_close(&mut first).await;
+        front.counted("too_many_connections", 1).await;
 
-    // Whoever only connects keeps nobody from it.
-    let mut idle = Vec::new();
-    for _ in 0..12 {
-        idle.push(TcpStream::connect(front.address).await.unwrap());
+        // Whoever only connects keeps nobody from it.
+        let mut idle = Vec::new();
+        for _ in 0..12 {
+            idle.push(TcpStream::connect(front.address).await.unwrap());
+        }
+        front.counted("too_many_connections", 11).await;
+        assert!(read_to_close(&mut idle[0]).await.is_empty());
+        let _fifth = front.shake(alpn).await;
+        // One that hands are shaken with no more, and the second.
+        front.counted("too_many_connections", 13).await;
+        read_to_close(&mut second).await;
     }
-    front.counted("too_many_connections", 11).await;
-    assert!(read_to_close(&mut idle[0]).await.is_empty());
-    let _fifth = front.shake("h2").await;
-    // One that hands are shaken with no more, and the second.
-    front.counted("too_many_connections", 13).await;
-    read_to_close(&mut second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use apiserver_standin::{Answer, Client};
 use serde_json::{Value, json};
 
 use crate::support::{
-    METADATA, Node, PROTOBUF, change, config_map, names, offline_list, version, watch_from,
+    METADATA, Node, PROTOBUF, change, config_map, get_on_both, names, offline_list, version, watch_from,
 };
 
 const SHOP: &str = "/api/v1/namespaces/shop/configmaps";
@@ -53,7 +53,7 @@ fn pod(name: &str) -> Value {
 }
 
 async fn status(client: &Client, target: &str) -> u16 {
-    client.get(target).await.status
+    get_on_both(client, target).await.status
 }
 
 fn in_shop(name: &str) -> String {
@@ -307,7 +307,7 @@ async fn a_name_is_one_object_however_it_is_written() {
             let target = in_shop(&format!("{spelled}{name}"));
             assert_eq!(status(&kubelet, &target).await, 404, "{target}");
         }
-        let kept = kubelet.get(&in_shop(&format!("{spelled}kept"))).await;
+        let kept = get_on_both(&kubelet, &in_shop(&format!("{spelled}kept"))).await;
         assert_eq!(kept.json(), read, "{spelled}");
     }
 }

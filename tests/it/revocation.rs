@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    DEADLINE, KUBELET, Node, PROTOCOLS, change, config_map, eventually, rejected, version, watch_from,
+    DEADLINE, KUBELET, Node, PROTOCOLS, change, config_map, eventually, get_on_both, rejected, version,
+    watch_from,
 };
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
@@ -260,6 +261,50 @@ async fn a_certificate_that_is_revoked_is_cut_off_at_once_and_its_neighbour_is_n
     assert_eq!(neighbour.get("/version").await.status, 200);
 }
 
+/// What is refused stands in files of the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_cloud_is_away_held_watches_are_cut_and_new_connections_refused_as_well() {
+    let (stays, leaves) = (Pki::new(), Pki::new());
+    let node = node(&[&stays, &leaves], Some(&stays.revoke(&[]))).await;
+    let from = node.api.revision().to_string();
+    node.cut().await;
+    let stolen = kubelet_by(&stays);
+    let [thief, leaver, stayer] =
+        [&stolen, &kubelet_by(&leaves), &kubelet_by(&stays)].map(|pair| node.client(Some(pair)));
+    let mut held = Vec::new();
+    for client in [&thief, &leaver, &stayer] {
+        for protocol in PROTOCOLS {
+            let mut connection = client.clone().protocol(protocol).connect().await.unwrap();
+            let watch = connection.lines(&watch_from(LIST, &from)).await.unwrap();
+            assert_eq!(watch.response.status(), 200);
+            held.push(watch);
+        }
+    }
+    taken(&node, CertificateKind::ClientCrl, || {
+        write_lists(&node, &stays.revoke(&[&stolen]));
+    })
+    .await;
+    is_open(&node, 4).await;
+    is_refused(&thief).await;
+    taken(&node, CertificateKind::ClientCa, || {
+        write_authorities(&node, &[&stays])
+    })
+    .await;
+    is_open(&node, 2).await;
+    is_refused(&leaver).await;
+    node.heal().await;
+    node.api.put(config_map("shop", "after", "1"));
+    let staying = held.split_off(4);
+    for mut watch in held {
+        while let Ok(Some(event)) = watch.next().await {
+            assert_eq!(event["type"], "BOOKMARK");
+        }
+    }
+    for mut watch in staying {
+        assert_eq!(change(&mut watch).await.1, "after");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_or_missing_list_keeps_the_last_good_one_and_is_said() {
     let pki = Pki::new();
@@ -283,8 +328,13 @@ async fn a_broken_or_missing_list_keeps_the_last_good_one_and_is_said() {
         status.state == CertificateState::Absent && status.last_error.is_some()
     })
     .await;
-    is_refused(&thief).await;
-    assert_eq!(neighbour.get("/version").await.status, 200);
+    for is_away in [false, true] {
+        if is_away {
+            node.cut().await;
+        }
+        is_refused(&thief).await;
+        assert_eq!(get_on_both(&neighbour, "/version").await.status, 200);
+    }
     assert_eq!(status(&node, CertificateKind::ClientCrl).fingerprint, before);
 }
 

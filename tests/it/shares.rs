@@ -6,9 +6,10 @@ use apiserver_standin::{Client, Connection, Fault, Lines, Options};
 use edgehold::upstream::{LinkState, Purpose};
 use tokio::task::JoinSet;
 
-use crate::support::{Node, Setup, change, config_map, eventually};
+use crate::support::{Node, PROTOCOLS, Setup, change, config_map, eventually, get_on_both};
 
 const LIST: &str = "/api/v1/namespaces/shop/configmaps";
+const STALLED: &str = "/api/v1/namespaces/shop/secrets/";
 
 async fn node() -> Node {
     let options = Options {
@@ -41,11 +42,12 @@ fn watch(version: &str, n: usize) -> String {
     format!("{LIST}?watch=1&resourceVersion={version}&labelSelector=app%21%3Dx{n}")
 }
 
-/// Opens so many watches at once, each on a connection of its own.
+/// Opens so many watches at once, each on a connection of its own, every other over HTTP/1.1.
 async fn watches(client: &Client, version: &str, count: usize) -> Vec<(Connection, Lines)> {
     let mut opening = JoinSet::new();
     for n in 0..count {
-        let (client, target) = (client.clone(), watch(version, n));
+        let client = client.clone().protocol(PROTOCOLS[n % 2]);
+        let target = watch(version, n);
         opening.spawn(async move {
             let mut connection = client.connect().await.unwrap();
             let watch = connection.lines(&target).await.unwrap();
@@ -60,6 +62,21 @@ async fn all_see(watches: &mut [(Connection, Lines)], name: &str) {
         assert_eq!(watch.response.status(), 200);
         assert_eq!(change(watch).await.1, name);
     }
+}
+
+/// Asks for more than a caller's share that nobody answers, every other time over HTTP/1.1; what is over has been
+/// refused.
+async fn unanswered(node: &Node, many: &Client) -> JoinSet<u16> {
+    node.api.fault(Fault::Stall.on(STALLED));
+    let mut asking = JoinSet::new();
+    for n in 0..230 {
+        let many = many.clone().protocol(PROTOCOLS[n % 2]);
+        asking.spawn(async move { many.get(&format!("{STALLED}{n}")).await.status });
+    }
+    for _ in 0..30 {
+        assert_eq!(asking.join_next().await.unwrap().unwrap(), 429);
+    }
+    asking
 }
 
 /// Fails if the link is anything but online from now on.
@@ -81,8 +98,8 @@ async fn a_hundred_watches_of_one_caller_are_live_and_others_read_and_watch_besi
     let mut others = watches(&other, &version, 5).await;
     others.extend(watches(&node.kubelet(), &version, 5).await);
     for client in [&other, &node.kubelet()] {
-        assert_eq!(client.get(LIST).await.status, 200);
-        assert_eq!(client.get("/version").await.status, 200);
+        assert_eq!(get_on_both(client, LIST).await.status, 200);
+        assert_eq!(get_on_both(client, "/version").await.status, 200);
     }
     node.api.put(config_map("shop", "news", "1"));
     all_see(&mut greedy, "news").await;
@@ -106,7 +123,7 @@ async fn a_caller_who_has_its_share_gets_429_and_not_a_watch_that_is_not_live() 
         assert_eq!(status["reason"], "TooManyRequests");
     }
     assert_eq!(
-        many.get("/version").await.status,
+        get_on_both(&many, "/version").await.status,
         200,
         "short requests have a lane of their own"
     );
@@ -160,20 +177,9 @@ async fn what_nobody_answers_of_one_caller_leaves_room_for_others() {
     let node = node().await;
     let (many, _) = account(&node, "many").await;
     let (other, _) = account(&node, "other").await;
-    node.api.fault(Fault::Stall.on("/api/v1/namespaces/shop/secrets"));
-    let mut asking = JoinSet::new();
-    for n in 0..230 {
-        let many = many.clone();
-        asking.spawn(async move {
-            let target = format!("/api/v1/namespaces/shop/secrets/{n}");
-            many.get(&target).await.status
-        });
-    }
-    for _ in 0..30 {
-        assert_eq!(asking.join_next().await.unwrap().unwrap(), 429);
-    }
+    let _asking = unanswered(&node, &many).await;
     for client in [&other, &node.kubelet()] {
-        assert_eq!(client.get(&format!("{LIST}/a")).await.status, 200);
+        assert_eq!(get_on_both(client, &format!("{LIST}/a")).await.status, 200);
     }
     node.api.clear_faults();
 }
@@ -185,20 +191,9 @@ async fn what_a_caller_has_given_up_counts_until_the_cloud_is_done_with_it() {
     node.api.put(config_map("shop", "a", "1"));
     let (many, _) = account(&node, "many").await;
     let (other, _) = account(&node, "other").await;
-    node.api.fault(Fault::Stall.on("/api/v1/namespaces/shop/secrets"));
-    let mut asking = JoinSet::new();
-    for n in 0..230 {
-        let many = many.clone();
-        asking.spawn(async move {
-            let target = format!("/api/v1/namespaces/shop/secrets/{n}");
-            many.get(&target).await.status
-        });
-    }
-    for _ in 0..30 {
-        assert_eq!(asking.join_next().await.unwrap().unwrap(), 429);
-    }
+    let mut asking = unanswered(&node, &many).await;
     eventually("the rest is with the cloud", || async {
-        node.asked("GET", "/api/v1/namespaces/shop/secrets/") >= 200
+        node.asked("GET", STALLED) >= 200
     })
     .await;
     asking.shutdown().await;
@@ -207,8 +202,8 @@ async fn what_a_caller_has_given_up_counts_until_the_cloud_is_done_with_it() {
     })
     .await;
     let object = format!("{LIST}/a");
-    assert_eq!(many.get(&object).await.status, 429);
-    assert_eq!(other.get(&object).await.status, 200);
+    assert_eq!(get_on_both(&many, &object).await.status, 429);
+    assert_eq!(get_on_both(&other, &object).await.status, 200);
     eventually("but not for ever", || async {
         many.get(&object).await.status == 200
     })

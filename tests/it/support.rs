@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use apiserver_standin::{Client, Existing, Fault, Lines, Options, Pair, Protocol, Standin, secrets};
+use apiserver_standin::{Answer, Client, Existing, Fault, Lines, Options, Pair, Protocol, Standin, secrets};
 use edgehold::app::{App, Running};
 use edgehold::config;
 use edgehold::runtime::clock;
@@ -306,6 +306,16 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.search_outputs();
     }
+}
+
+/// A GET over HTTP/1.1 and one over HTTP/2, which must get the same status from the same place. Gives the second
+/// answer.
+pub async fn get_on_both(client: &Client, target: &str) -> Answer {
+    let [first, second] = PROTOCOLS.map(|protocol| client.clone().protocol(protocol));
+    let (first, second) = (first.get(target).await, second.get(target).await);
+    let what = |answer: &Answer| (answer.status, answer.header("cache-status").to_owned());
+    assert_eq!(what(&first), what(&second), "{target}: {}", second.text());
+    second
 }
 
 /// A ConfigMap for the stand-in.

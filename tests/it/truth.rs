@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{
     HIT, METADATA, Node, PROTOBUF, PROTOCOLS, STALE, Setup, TABLE, config_map, eventually, files_below,
-    is_on_disk, names,
+    get_on_both, is_on_disk, names,
 };
 
 const SHOP: &str = "/api/v1/namespaces/shop/configmaps";
@@ -881,12 +881,13 @@ async fn a_403_that_does_not_last_is_found_out_without_the_client() {
     for (read, refused) in [(SECRETS, SECRETS), (SECRETS, &*watch), (&*object, &*object)] {
         let node = read_once(read).await;
         node.api.set_rbac(Rbac::deny_all());
-        assert_eq!(node.status(refused).await, 403, "{refused}");
+        let kubelet = node.kubelet();
+        assert_eq!(get_on_both(&kubelet, refused).await.status, 403, "{refused}");
         kept(&node, false).await;
         node.api.set_rbac(Rbac::allow_all());
         kept(&node, true).await;
         node.cut().await;
-        assert_eq!(node.status(read).await, 200, "{refused}");
+        assert_eq!(get_on_both(&kubelet, read).await.status, 200, "{refused}");
     }
 }
 
@@ -896,18 +897,16 @@ async fn a_403_that_lasts_stands_and_what_was_never_read_is_not_asked_about() {
     let never = "/api/v1/namespaces/other/configmaps";
     node.api.set_rbac(Rbac::deny_all());
     for refused in [never, SECRETS] {
-        assert_eq!(node.status(refused).await, 403, "{refused}");
+        let answer = get_on_both(&node.kubelet(), refused).await;
+        assert_eq!(answer.status, 403, "{refused}");
     }
     let asked = || node.asked("GET", SECRETS);
     let before = asked();
     eventually("edgehold asks twice", || async { asked() >= before + 2 }).await;
-    assert_eq!(node.asked("GET", never), 1);
+    assert_eq!(node.asked("GET", never), PROTOCOLS.len());
     kept(&node, false).await;
     node.cut().await;
-    for protocol in PROTOCOLS {
-        let told = node.kubelet().protocol(protocol).get(SECRETS).await;
-        assert_eq!(told.status, 503, "{protocol:?}");
-    }
+    assert_eq!(get_on_both(&node.kubelet(), SECRETS).await.status, 503);
 }
 
 /// A kubelet that has read a secret in one way.
