@@ -238,7 +238,19 @@ fn assert_no_leftovers(cache: &Path) {
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    pub fn mount(at: &Path) -> Option<Self> {
+    /// Starts a node anew with its cache on one; `None`, with a word on stderr, if none can be mounted.
+    pub async fn under(node: &mut Node) -> Option<Self> {
+        node.stop().await;
+        std::fs::remove_dir_all(node.cache_dir()).unwrap();
+        let disk = Self::mount(&node.cache_dir());
+        if disk.is_none() {
+            eprintln!("SKIPPED: a small file system cannot be mounted here");
+        }
+        node.launch().await;
+        disk
+    }
+
+    fn mount(at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs"])
@@ -269,13 +281,9 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_breaks_no_stream_and_is_recovered_from() {
     let mut node = Node::start().await;
-    node.stop().await;
-    std::fs::remove_dir_all(node.cache_dir()).unwrap();
-    let Some(disk) = SmallDisk::mount(&node.cache_dir()) else {
-        eprintln!("SKIPPED: a small file system cannot be mounted here");
+    let Some(disk) = SmallDisk::under(&mut node).await else {
         return;
     };
-    node.launch().await;
     node.api.put(config_map("shop", "a", "1"));
     let first = node.kubelet().get(SHOP).await;
     let mut connection = node.kubelet().connect().await.unwrap();

@@ -275,13 +275,9 @@ async fn a_damaged_view() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk() {
     let mut node = node().await;
-    node.stop().await;
-    std::fs::remove_dir_all(node.cache_dir()).unwrap();
-    let Some(disk) = SmallDisk::mount(&node.cache_dir()) else {
-        eprintln!("SKIPPED: a small file system cannot be mounted here");
+    let Some(disk) = SmallDisk::under(&mut node).await else {
         return;
     };
-    node.launch().await;
     assert_eq!(node.status("/version").await, 200);
     node.settle().await;
     disk.fill();

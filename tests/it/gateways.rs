@@ -157,14 +157,18 @@ async fn at(options: Options, url: impl Fn(&str) -> String, fields: &str) -> Nod
     node
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_apiserver_may_stand_below_a_path() {
+async fn below_a_path() -> Node {
     let base = "/k8s/clusters/c-x";
     let options = Options {
         base,
         ..Options::default()
     };
-    let node = at(options, |url| format!("{url}{base}/"), "").await;
+    at(options, |url| format!("{url}{base}/"), "").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apiserver_may_stand_below_a_path() {
+    let node = below_a_path().await;
     let kubelet = node.kubelet();
     let list = kubelet.get(SHOP).await;
     assert_eq!((list.status, list.header("cache-status")), (200, ""));
@@ -214,12 +218,7 @@ async fn a_servers_certificate_may_be_for_another_name_than_its_host() {
 /// rancher/rancher#13058, kubernetes/kubernetes#97350: a redirect that names the path would lead below it twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_of_an_apiserver_below_a_path_does_not_name_the_path() {
-    let base = "/k8s/clusters/c-x";
-    let options = Options {
-        base,
-        ..Options::default()
-    };
-    let node = at(options, |url| format!("{url}{base}/"), "").await;
+    let node = below_a_path().await;
     let moved = node.kubelet().get("/debug/moved").await;
     assert_eq!((moved.status, moved.header("location")), (301, "/debug/echo"));
 }

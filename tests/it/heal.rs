@@ -262,13 +262,9 @@ async fn a_watch_without_version_makes_its_view_before_anything_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_a_full_disk_has_left_behind_heals_when_there_is_space_again() {
     let mut node = Node::start().await;
-    node.stop().await;
-    std::fs::remove_dir_all(node.cache_dir()).unwrap();
-    let Some(disk) = SmallDisk::mount(&node.cache_dir()) else {
-        eprintln!("SKIPPED: a small file system cannot be mounted here");
+    let Some(disk) = SmallDisk::under(&mut node).await else {
         return;
     };
-    node.launch().await;
     put(&node, "a", "1");
     let listed = version(&node.kubelet().get(LIST).await.json());
     let mut connection = node.kubelet().connect().await.unwrap();

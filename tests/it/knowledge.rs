@@ -609,10 +609,7 @@ async fn no_answer_is_untrue_or_older_than_what_its_client_was_told() {
         ..Setup::default()
     };
     let mut node = Node::with(options, setup).await;
-    node.stop().await;
-    std::fs::remove_dir_all(node.cache_dir()).unwrap();
-    let disk = SmallDisk::mount(&node.cache_dir());
-    node.launch().await;
+    let disk = SmallDisk::under(&mut node).await;
     let mut world = World {
         dice: Dice::from_environment_or(SEED),
         node,

@@ -21,7 +21,7 @@ use crate::kubectl::Kubectl;
 use crate::process::{Process, until};
 use crate::tools::Tool;
 
-use self::dishonest::{DISHONEST, Request};
+use self::dishonest::{Request, dishonest};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
@@ -85,9 +85,9 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
     }
 
     let mut taken = Vec::new();
-    for (name, request, why) in &DISHONEST {
+    for (name, request, why) in dishonest() {
         let name = format!("edgehold-serving-{name}");
-        match submit(cluster, &name, request).await? {
+        match submit(cluster, &name, &request).await? {
             None => taken.push((name, request, why)),
             Some(refusal) => step(format!("{name} is refused by the apiserver itself: {refusal}")),
         }
@@ -102,7 +102,7 @@ pub(super) async fn run(cluster: &mut Cluster) -> anyhow::Result<()> {
             check(&mut approvers)?;
             let events = cluster.read(EVENTS).await?;
             let mut notes = notes(&events, name);
-            Ok(match notes.find(|note| note.contains(**why)) {
+            Ok(match notes.find(|note| note.contains(*why)) {
                 Some(_) => Ok(()),
                 None => Err(format!(
                     "{:?}, expected {why:?}",
