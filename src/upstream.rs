@@ -11,14 +11,18 @@ mod condition;
 mod connection;
 mod dial;
 pub mod direct;
-mod effort;
+mod dispatch;
+mod endpoint;
 pub mod error;
 mod eyeballs;
+mod failure;
+mod gateway;
 mod health;
 mod history;
 mod lane;
 mod lifeline;
 pub mod link;
+mod link_state;
 pub mod look;
 pub mod metrics;
 pub mod names;
@@ -26,7 +30,10 @@ mod pool;
 pub mod probe;
 mod proxy;
 mod pulse;
+mod purpose;
 mod replay;
+mod report;
+mod retry;
 mod server;
 pub mod settings;
 mod silence;
@@ -40,40 +47,19 @@ mod uplink;
 mod ways;
 
 pub use cause::{Cause, Reach};
-pub use condition::{Condition, LinkReport, ServerReport, Trouble};
-pub use effort::{Answers, Effort, Origin, is_foreign};
-pub use error::{Failure, UpstreamError};
+pub use condition::Condition;
+pub use endpoint::Endpoint;
+pub use error::UpstreamError;
+pub use failure::Failure;
+pub use gateway::{Answers, is_foreign};
 pub use history::Change;
 pub use lifeline::Lifeline;
-pub use link::{Link, LinkState};
+pub use link::Link;
+pub use link_state::LinkState;
 pub use metrics::UpstreamMetrics;
 pub use proxy::{Bypass, Credentials, ProxyScheme, Secret, UpstreamProxy};
-pub use settings::{
-    Compression, DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy, Trust,
-};
+pub use purpose::Purpose;
+pub use report::{LinkReport, ServerReport, Trouble};
+pub use retry::{Effort, Origin};
+pub use settings::{Compression, DialSettings, KeepAlive, ProbeSettings, Settings, Strategy, Trust};
 pub use transport::{Pair, Transport, Transports};
-
-/// Which connections of a transport a request may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Purpose {
-    /// Requests with short answers: they must never queue behind endless or large ones. kubelet's heartbeat is one.
-    Short,
-    /// Lists and documents: on a narrow link one of them fills every buffer of its connection for many seconds.
-    Large,
-    /// Watches and followed logs.
-    Watch,
-}
-
-impl Purpose {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Short, Self::Large, Self::Watch];
-
-    /// A short name for metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Short => "short",
-            Self::Large => "large",
-            Self::Watch => "watch",
-        }
-    }
-}

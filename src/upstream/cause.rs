@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::tls::TlsConnectErrorKind;
 
-use super::error::Failure;
+use super::failure::Failure;
 
 /// Why a server does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@
 //! connected to, or that it answers; and whoever of them is about to be accepted is sent again what others' refusals took
 //! along.
 
-use super::error::Failure;
+use super::failure::Failure;
 
 /// Whose requests go over a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,10 +26,11 @@ use crate::tls::Alpn;
 
 use super::cause::Cause;
 use super::dial::Path;
-use super::effort::Repeat;
-use super::error::{Failure, UpstreamError, chain};
+use super::error::{UpstreamError, chain};
+use super::failure::Failure;
 use super::pulse::Pulse;
 use super::replay::{Replay, is_unprocessed};
+use super::retry::Repeat;
 use super::silence::Silence;
 
 /// Streams on one HTTP/2 connection, unless the peer allows fewer: kube-apiserver's default

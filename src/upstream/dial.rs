@@ -13,13 +13,15 @@ use crate::runtime::tasks::Tasks;
 use crate::tls::{ClientStream, ClientTls};
 
 use super::cause::Cause;
-use super::error::{Failure, UpstreamError, chain};
+use super::endpoint::Endpoint;
+use super::error::{UpstreamError, chain};
 use super::eyeballs;
+use super::failure::Failure;
 use super::metrics::UpstreamMetrics;
 use super::proxy::UpstreamProxy;
 use super::pulse::{Felt, Pulse, while_heard};
 use super::server::Server;
-use super::settings::{DialSettings, Endpoint};
+use super::settings::DialSettings;
 use super::uplink::Seen;
 
 /// Over which of the configured interfaces a connection is made.

@@ -17,10 +17,10 @@ use hyper_util::rt::TokioIo;
 use crate::runtime::body::{self, Body};
 use crate::tls::ClientTls;
 
+use super::endpoint::Endpoint;
 use super::error::chain;
 use super::look::{self, Obstacle, Stage, Way};
 use super::proxy::UpstreamProxy;
-use super::settings::Endpoint;
 
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);

@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::Failure;
-use super::link::LinkState;
+use super::failure::Failure;
+use super::link_state::LinkState;
 use super::settings::ProbeSettings;
 
 /// Between two probes that decide about a suspicion.

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use crate::runtime::clock;
 use crate::runtime::shares::{Share, Shares};
 
-use super::Purpose;
 use super::connection::{Connection, Gauges, Lease};
 use super::dial::Dialer;
 use super::error::UpstreamError;
+use super::purpose::Purpose;
 
 /// At most so many connections: a node holds some hundred watches, and over HTTP/1.1 each takes one.
 pub(super) const MAX_CONNECTIONS: usize = 400;

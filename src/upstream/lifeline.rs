@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::runtime::shares::Share;
 
-use super::link::LinkState;
+use super::link_state::LinkState;
 use super::pulse::Pulse;
 use super::server::Server;
 use super::settings::KeepAlive;

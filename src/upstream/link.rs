@@ -15,41 +15,14 @@ use tokio::sync::watch;
 use crate::runtime::clock;
 use crate::runtime::problem::Code;
 
-use super::condition::{Condition, LinkReport};
+use super::condition::Condition;
+use super::endpoint::Endpoint;
 use super::history::{self, History, News};
+use super::link_state::LinkState;
 use super::metrics::UpstreamMetrics;
-use super::server::Server;
+use super::report::LinkReport;
+use super::server::{Judge, Server};
 use super::settings::{Settings, Strategy};
-
-/// The state of the way to the cloud, or to one server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LinkState {
-    /// Requests go upstream.
-    Online,
-    /// Something failed; a probe decides.
-    Suspect,
-    /// The cloud is away.
-    Offline,
-}
-
-impl LinkState {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Online, Self::Suspect, Self::Offline];
-
-    /// A short name for logs, metrics and status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Suspect => "suspect",
-            Self::Offline => "offline",
-        }
-    }
-
-    /// That of several servers together: the best.
-    pub fn of(servers: impl IntoIterator<Item = Self>) -> Self {
-        servers.into_iter().min().unwrap_or(Self::Offline)
-    }
-}
 
 /// The configured servers and how to choose among them. Replaced as a whole.
 #[derive(Debug)]
@@ -83,7 +56,7 @@ pub struct Link(Arc<Shared>);
 
 /// What all clones share; servers hold it weakly, since it holds them.
 #[derive(Debug)]
-pub(super) struct Shared {
+struct Shared {
     state: watch::Sender<LinkState>,
     fleet: watch::Sender<Arc<Fleet>>,
     /// Counts changes in the standing of any server.
@@ -91,7 +64,7 @@ pub(super) struct Shared {
     history: Mutex<History>,
     /// Requests that the cache has answered.
     stood_in: AtomicU64,
-    pub(super) metrics: UpstreamMetrics,
+    metrics: UpstreamMetrics,
 }
 
 impl Link {
@@ -122,7 +95,7 @@ impl Link {
             .iter()
             .map(|endpoint| {
                 let known = old.servers.iter().find(|server| server.endpoint() == endpoint);
-                known.map_or_else(|| Arc::new(Server::new(endpoint.clone(), &self.0)), Arc::clone)
+                known.map_or_else(|| Arc::new(self.server(endpoint.clone())), Arc::clone)
             })
             .collect();
         for server in &old.servers {
@@ -136,6 +109,11 @@ impl Link {
         }
         self.0.fleet.send_replace(Arc::new(Fleet { settings, servers }));
         self.0.judge();
+    }
+
+    fn server(&self, endpoint: Endpoint) -> Server {
+        let shared = Arc::downgrade(&self.0);
+        Server::new(endpoint, shared, self.0.metrics.clone())
     }
 
     /// The servers as they are configured now.
@@ -309,9 +287,11 @@ impl Shared {
             ),
         }
     }
+}
 
+impl Judge for Shared {
     /// Takes a change in the standing of a server into account; a change of the whole is logged and published.
-    pub(super) fn judge(&self) {
+    fn judge(&self) {
         // First: who waits for the state finds the report about it.
         self.tell();
         self.state.send_if_modified(|state| {

@@ -16,11 +16,11 @@ use crate::runtime::body;
 use crate::tls::{ClientTls, TlsConnectError};
 
 use super::dial;
-use super::effort;
+use super::endpoint::Endpoint;
 use super::error::chain;
 use super::eyeballs;
+use super::gateway;
 use super::proxy::{Credentials, UpstreamProxy};
-use super::settings::Endpoint;
 
 /// What answered, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,9 +210,9 @@ where
 }
 
 fn author(status: StatusCode, headers: &HeaderMap) -> Author {
-    if effort::from_apiserver(headers) {
+    if gateway::from_apiserver(headers) {
         Author::Apiserver
-    } else if effort::is_page(headers) || effort::is_down(status) || effort::is_of_the_way(status) {
+    } else if gateway::is_page(headers) || gateway::is_down(status) || gateway::is_of_the_way(status) {
         Author::Another
     } else {
         Author::Unaudited

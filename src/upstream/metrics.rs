@@ -6,9 +6,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Purpose;
 use super::condition::Condition;
-use super::error::Failure;
+use super::failure::Failure;
+use super::purpose::Purpose;
 
 /// A state of the link as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::runtime::tasks::Tasks;
 
 use super::eyeballs;
-use super::link::LinkState;
+use super::link_state::LinkState;
 use super::transport::{Transport, Transports};
 
 /// From one look to the next, in probe intervals.

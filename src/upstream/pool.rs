@@ -19,20 +19,19 @@ use crate::runtime::shares::{Share, Shares};
 use crate::runtime::tasks::Tasks;
 use crate::tls::{self, ClientTls};
 
-use super::Purpose;
 use super::abandoned::ToTheEnd;
 use super::clientele::Clientele;
-use super::connection::{Connection, Gauges, Lease, Opening, to_http1};
+use super::connection::{Connection, Gauges, Lease, Opening, SendFailed, to_http1};
 use super::dial::{Dialed, Dialer, Path, Via};
-use super::effort::{Effort, Origin, Repeat};
-use super::error::{Failure, UpstreamError, chain};
+use super::error::{UpstreamError, chain};
+use super::failure::Failure;
 use super::lane::{Lane, MAX_CONNECTIONS};
 use super::lifeline::Lifeline;
 use super::metrics::UpstreamMetrics;
+use super::purpose::Purpose;
+use super::retry::{Effort, Origin, Repeat};
 use super::settings::DialSettings;
 use super::silence::Silence;
-
-pub(super) use super::connection::SendFailed;
 
 /// Between two looks whether a new connection's peer has said how many streams it allows.
 const SETTLING_LOOK: Duration = Duration::from_millis(2);

@@ -14,8 +14,8 @@ use crate::runtime::tasks::Tasks;
 
 use super::cause::Cause;
 use super::dial::Via;
-use super::effort;
-use super::error::Failure;
+use super::failure::Failure;
+use super::gateway;
 use super::health::Event;
 use super::link::Link;
 use super::server::Server;
@@ -312,15 +312,15 @@ async fn asked(path: &'static str, server: &Arc<Server>, transport: &Transport, 
 /// is no apiserver, and a gateway that says that the apiserver does not answer has asked it.
 fn said(head: &response::Parts) -> Said {
     let status = head.status;
-    if effort::from_apiserver(&head.headers) {
+    if gateway::from_apiserver(&head.headers) {
         let is_unready = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
         return if is_unready { Said::Unready } else { Said::Up };
     }
-    if effort::is_down(status) || effort::is_of_the_way(status) {
+    if gateway::is_down(status) || gateway::is_of_the_way(status) {
         return Said::NotUp;
     }
     let is_up = status.is_success() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-    if is_up && !effort::is_page(&head.headers) {
+    if is_up && !gateway::is_page(&head.headers) {
         Said::Up
     } else {
         Said::Unheard

@@ -19,7 +19,7 @@ use http::HeaderValue;
 
 use tokio::net::TcpStream;
 
-use super::settings::Endpoint;
+use super::endpoint::Endpoint;
 
 use self::tunnel::tunnel;
 

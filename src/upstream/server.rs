@@ -15,13 +15,16 @@ use crate::runtime::clock;
 
 use super::cause::Cause;
 use super::clientele::Clientele;
-use super::condition::{Condition, ServerReport, Trouble};
-use super::error::{Failure, UpstreamError};
+use super::condition::Condition;
+use super::endpoint::Endpoint;
+use super::error::UpstreamError;
+use super::failure::Failure;
 use super::health::{Company, Event, Health, Plan, Standing};
-use super::link::{LinkState, Shared};
+use super::link_state::LinkState;
 use super::metrics::UpstreamMetrics;
 use super::pulse::Vitals;
-use super::settings::{Endpoint, ProbeSettings};
+use super::report::{ServerReport, Trouble};
+use super::settings::ProbeSettings;
 use super::uplink::{Choice, Seen, Trials};
 use super::ways::Ways;
 
@@ -30,6 +33,12 @@ const UNAUDITED: u32 = 3;
 
 /// For longer than that no server is left in peace.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// Who judges the link by its servers.
+pub(super) trait Judge: Send + Sync {
+    /// What is thought of a server has changed.
+    fn judge(&self);
+}
 
 /// One of the configured servers.
 pub(super) struct Server {
@@ -54,7 +63,7 @@ pub(super) struct Server {
     resting: Mutex<Option<Instant>>,
     /// Answers of the API without `Audit-Id` one after the other, up to [`UNAUDITED`].
     unaudited: AtomicU32,
-    link: Weak<Shared>,
+    link: Weak<dyn Judge>,
     metrics: UpstreamMetrics,
 }
 
@@ -66,10 +75,10 @@ struct Interfaces {
 }
 
 impl Server {
-    pub(super) fn new(endpoint: Endpoint, link: &Arc<Shared>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, link: Weak<dyn Judge>, metrics: UpstreamMetrics) -> Self {
         let health = Health::new(clock::now());
         let name: Arc<str> = endpoint.to_string().into();
-        let traffic = link.metrics.traffic(&name);
+        let traffic = metrics.traffic(&name);
         Self {
             name,
             endpoint,
@@ -85,8 +94,8 @@ impl Server {
             ways: Mutex::new(Ways::new()),
             resting: Mutex::default(),
             unaudited: AtomicU32::new(0),
-            link: Arc::downgrade(link),
-            metrics: link.metrics.clone(),
+            link,
+            metrics,
         }
     }
 

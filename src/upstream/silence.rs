@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::runtime::clock;
 
-use super::error::Failure;
+use super::failure::Failure;
 use super::pulse::Pulse;
 use super::server::Server;
 use super::settings::KeepAlive;

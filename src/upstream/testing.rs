@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::cause::Cause;
 use super::clientele::Clientele;
-use super::error::{Failure, UpstreamError};
+use super::endpoint::Endpoint;
+use super::error::UpstreamError;
+use super::failure::Failure;
 use super::health::Event;
 use super::link::Link;
 use super::metrics::UpstreamMetrics;
-use super::settings::{
-    Compression, DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy, Trust,
-};
+use super::settings::{Compression, DialSettings, KeepAlive, ProbeSettings, Settings, Strategy, Trust};
 
 /// A way to these servers that one failed probe takes away, with the default times.
 pub(super) fn settings(hosts: &[&str]) -> Settings {

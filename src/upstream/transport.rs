@@ -15,33 +15,22 @@ use crate::runtime::body::Body;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{Alpn, ClientIdentity, ClientTls, Roots, TrustedTime};
 
-use super::Purpose;
 use super::clientele::Clientele;
 use super::dial::{Dialer, Via};
-use super::effort::{self, Effort, Terms};
-use super::error::{Failure, UpstreamError};
+use super::dispatch::{self, Member, Terms};
+use super::error::UpstreamError;
+use super::failure::Failure;
+use super::gateway;
 use super::link::{Fleet, Link};
 use super::pool::{Connectors, Pool};
+use super::purpose::Purpose;
+use super::retry::Effort;
 use super::server::Server;
 use super::settings::Compression;
 
 /// A read that waits for a third of `responseTimeout` has its server probed, if another one could answer it: with the
 /// probe's own time limit the decision then falls before the client has waited for the whole of it.
 const SLOW_AFTER: u32 = 3;
-
-/// The connections of a transport to one server.
-#[derive(Clone)]
-pub(super) struct Member {
-    pub(super) server: Arc<Server>,
-    pub(super) pool: Arc<Pool>,
-}
-
-impl Member {
-    /// A request to this server failed.
-    pub(super) fn failed(&self, error: &UpstreamError) {
-        self.server.failed_with(self.pool.clientele(), error);
-    }
-}
 
 /// The upstream connections of one identity.
 pub struct Transport {
@@ -113,7 +102,7 @@ impl Transport {
         };
         let candidates = self.candidates()?;
         // It is large, and needed only until the head has come: it must not be a part of every stream.
-        Box::pin(effort::send(&candidates, request, effort, terms)).await
+        Box::pin(dispatch::send(&candidates, request, effort, terms)).await
     }
 
     /// Sends a request on a new HTTP/1.1 connection of its own, which may then be upgraded. `holder` is the one of several callers
@@ -140,8 +129,8 @@ impl Transport {
                 Ok(response) if is_from_apiserver(response.headers(), response.extensions()) => {
                     member.server.reached()
                 }
-                Ok(response) if effort::is_gateways(response) => {
-                    member.failed(&effort::in_its_place(response.status()));
+                Ok(response) if gateway::is_gateways(response) => {
+                    member.failed(&gateway::in_its_place(response.status()));
                 }
                 Ok(_) => {}
                 Err(error) => member.failed(error),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 
-use super::link::LinkState;
+use super::link_state::LinkState;
 use super::transport::{Transport, Transports};
 
 /// Between two looks for connections that nobody uses.

@@ -39,10 +39,6 @@ proxy/confirm proxy/exchange proxy/forward proxy/lists proxy/lists/share proxy/m
 store/compact store/engine store/locked store/log store/quarantine store/recover store/staging store/writer
 store/index store/snapshot
 tls/pem tls/pinned tls/revocation tls/trust
-upstream/cause upstream/error
-upstream/condition upstream/health upstream/history upstream/link upstream/metrics upstream/pulse upstream/server
-upstream/connection upstream/effort upstream/lane upstream/pool upstream/transport
-upstream/proxy upstream/proxy/socks upstream/settings
 view/machine/detached view/machine/parked
 wire/cbor wire/cbor/members wire/cbor/read wire/cbor/walk wire/object wire/status wire/watch
 ";
@@ -66,7 +62,6 @@ setup/install: setup/install/checks setup/install/wanted
 store: store/compact store/disk store/disk/files store/engine store/log store/quarantine store/quota store/recover store/snapshot store/staging store/writer
 store/disk: store/disk/counted store/disk/files store/disk/memory store/disk/moving store/disk/sealed
 tls: tls/client tls/pem tls/revocation tls/server tls/signed tls/trust tls/v1
-upstream: upstream/effort upstream/lane upstream/metrics upstream/pool upstream/transport
 upstream/proxy: upstream/proxy/socks
 view/machine: view/machine/apply view/machine/commit view/machine/detached view/machine/parked
 view/selector: view/selector/fields view/selector/labels view/selector/labels/parser

@@ -1,4 +1,4 @@
-use super::super::error::Failure;
+use super::super::failure::Failure;
 use super::super::health::Event;
 use super::super::testing;
 use super::super::uplink::Seen;

@@ -1,4 +1,4 @@
-use super::super::link::LinkState;
+use super::super::link_state::LinkState;
 use super::super::metrics::UpstreamMetrics;
 use super::super::pulse::{Felt, Pulse};
 use super::super::testing;
@@ -12,7 +12,7 @@ fn suspected(hosts: &[&str]) -> (Link, Arc<Server>) {
     let link = Link::new(settings, UpstreamMetrics::default());
     let server = Arc::clone(link.fleet().servers.first().unwrap());
     server.signal(Event::Reached);
-    server.failed(super::super::error::Failure::Broken);
+    server.failed(super::super::failure::Failure::Broken);
     assert_eq!(server.standing().state, LinkState::Suspect);
     (link, server)
 }

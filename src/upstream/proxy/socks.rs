@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_socks::TargetAddr;
 use tokio_socks::tcp::Socks5Stream;
 
-use super::super::settings::Endpoint;
+use super::super::endpoint::Endpoint;
 use super::{Secret, TunnelError};
 
 /// Makes the proxy at the other end of `tcp` connect to the server, whose name it looks up, and gives the socket back.

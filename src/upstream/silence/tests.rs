@@ -1,7 +1,8 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::super::health::Event;
-use super::super::link::{Link, LinkState};
+use super::super::link::Link;
+use super::super::link_state::LinkState;
 use super::super::metrics::UpstreamMetrics;
 use super::super::pulse::Felt;
 use super::super::testing;
