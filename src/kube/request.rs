@@ -126,12 +126,8 @@ impl Class {
 /// Whether each `%` of a raw path is followed by two hexadecimal digits (RFC 3986, section 2.1). kube-apiserver answers 400 where not, and over
 /// HTTP/2 resets the stream.
 pub fn is_escaped_well(raw_path: &str) -> bool {
-    let mut parts = raw_path.split('%');
-    let _before = parts.next();
-    parts.all(|part| {
-        let mut digits = part.bytes().take(2).filter(u8::is_ascii_hexdigit);
-        digits.by_ref().count() == 2
-    })
+    let mut escapes = raw_path.split('%').skip(1);
+    escapes.all(|escape| escape.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
 impl RequestInfo {
