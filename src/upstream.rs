@@ -37,6 +37,7 @@ mod retry;
 mod server;
 pub mod settings;
 mod silence;
+mod supervisor;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timeline;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{Request, StatusCode, response};
 use tokio::time::Instant;
 
@@ -19,6 +18,7 @@ use super::gateway;
 use super::health::Event;
 use super::link::Link;
 use super::server::Server;
+use super::supervisor;
 use super::transport::{Transport, Transports};
 use super::ways::Way;
 
@@ -41,41 +41,19 @@ pub fn spawn(transports: &Transports, tasks: &Tasks) {
         tasks.clone(),
     );
     tasks.spawn_critical("probe", async move {
-        let mut fleets = link.fleets();
-        let mut probed: Vec<Arc<Server>> = Vec::new();
-        let mut followed = FuturesUnordered::new();
-        loop {
-            let fleet = Arc::clone(&fleets.borrow_and_update());
-            probed.retain(|server| !server.left().is_cancelled());
-            for server in &fleet.servers {
-                if !probed.iter().any(|known| Arc::ptr_eq(known, server)) {
-                    probed.push(Arc::clone(server));
-                    let (link, identities, tasks) = (link.clone(), identities.clone(), inner.clone());
-                    followed.push(follow(Arc::clone(server), link, identities, tasks));
-                }
-            }
-            tokio::select! {
-                changed = fleets.changed() => if changed.is_err() { return },
-                Some(()) = followed.next() => {}
-            }
-        }
+        let follow = |server| follow(server, &link, &identities, &inner);
+        supervisor::each_server(&link, follow).await;
     });
 }
 
 /// Starts a probe of one server whenever one is due, until it leaves.
-async fn follow(server: Arc<Server>, link: Link, identities: Identities, tasks: Tasks) {
+async fn follow(server: Arc<Server>, link: &Link, identities: &Identities, tasks: &Tasks) {
     let mut due = server.due();
     let running = Arc::new(AtomicUsize::new(0));
     loop {
         let next = *due.borrow_and_update();
-        let wait = async {
-            match next {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = wait => {}
+            () = supervisor::at(next) => {}
             _ = due.changed() => continue,
             () = server.left().cancelled() => return,
         }

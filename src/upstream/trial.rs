@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-
 use crate::runtime::tasks::Tasks;
 
 use super::link::Link;
 use super::probe::Scout;
 use super::server::Server;
+use super::supervisor;
 use super::transport::{Transport, Transports};
 use super::uplink::Seen;
 
@@ -19,23 +18,8 @@ pub fn spawn(transports: &Transports, tasks: &Tasks) {
     let scout = Scout::new(transports);
     let all: Vec<Arc<Transport>> = transports.iter().map(Arc::clone).collect();
     tasks.spawn_critical("uplinks", async move {
-        let mut fleets = link.fleets();
-        let mut known: Vec<Arc<Server>> = Vec::new();
-        let mut followed = FuturesUnordered::new();
-        loop {
-            let fleet = Arc::clone(&fleets.borrow_and_update());
-            known.retain(|server| !server.left().is_cancelled());
-            for server in &fleet.servers {
-                if !known.iter().any(|known| Arc::ptr_eq(known, server)) {
-                    known.push(Arc::clone(server));
-                    followed.push(follow(Arc::clone(server), &link, &scout, &all));
-                }
-            }
-            tokio::select! {
-                changed = fleets.changed() => if changed.is_err() { return },
-                Some(()) = followed.next() => {}
-            }
-        }
+        let follow = |server| follow(server, &link, &scout, &all);
+        supervisor::each_server(&link, follow).await;
     });
 }
 
@@ -48,14 +32,8 @@ async fn follow(server: Arc<Server>, link: &Link, scout: &Scout, all: &[Arc<Tran
             used = choice.current();
             leave_others(&server, used, all);
         }
-        let due = async {
-            match choice.due() {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = due => {}
+            () = supervisor::at(choice.due()) => {}
             _ = choices.changed() => continue,
             () = server.left().cancelled() => return,
         }
