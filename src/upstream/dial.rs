@@ -1,12 +1,13 @@
 //! Making connections: TCP, the tunnel of a proxy if there is one, and TLS, within `connectTimeout`.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::runtime::socket;
 use crate::runtime::tasks::Tasks;
@@ -20,6 +21,7 @@ use super::failure::Failure;
 use super::metrics::UpstreamMetrics;
 use super::proxy::UpstreamProxy;
 use super::pulse::{Felt, Pulse, while_heard};
+use super::route::{Route, RouteError};
 use super::server::Server;
 use super::settings::DialSettings;
 use super::uplink::Seen;
@@ -188,79 +190,40 @@ impl Dialer {
     }
 
     async fn socket_over(&self, interface: Option<&str>) -> Result<TcpStream, UpstreamError> {
-        let message = |error: String| {
+        let failed = |failure: Failure, cause: Cause, error: &dyn fmt::Display| {
             let over = interface.map(|name| format!(" over {name}")).unwrap_or_default();
-            format!("{}{over}: {error}", self.way())
+            let message = format!("{}{over}: {error}", self.way());
+            UpstreamError::unsent(failure, message).because(cause)
         };
-        let failed = |(cause, error): (Cause, io::Error)| {
-            UpstreamError::unsent(Failure::of_connecting(&error), message(error.to_string())).because(cause)
-        };
-        let Some(proxy) = self.proxy() else {
-            let Endpoint { host, port, .. } = self.server.endpoint();
-            let tcp = self.tcp(host, *port, interface).await;
-            return tcp.map_err(failed);
-        };
-        let pair = match &proxy.credentials {
+        let of_socket = |cause, error: io::Error| failed(Failure::of_connecting(&error), cause, &error);
+        let route = self.route(interface);
+        let pair = match route.proxy.and_then(|proxy| proxy.credentials.clone()) {
             None => None,
             Some(credentials) => {
-                let credentials = credentials.clone();
                 let read = self.tasks.spawn_blocking(move || credentials.pair());
                 let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-                Some(read.map_err(|error| failed((Cause::ProxyBroken, error)))?)
+                Some(read.map_err(|error| of_socket(Cause::ProxyBroken, error))?)
             }
         };
-        let tcp = self.tcp(&proxy.host, proxy.port, interface).await;
-        let tcp = tcp.map_err(|(cause, error)| failed((cause.of_proxy(), error)))?;
-        let tunnel = proxy.lead(tcp, self.server.endpoint(), pair).await;
-        tunnel.map_err(|error| {
-            UpstreamError::unsent(Failure::Connect, message(error.to_string())).because(error.cause())
-        })
-    }
-
-    /// A connection to a host, which is looked up for every one: what the name leads to may have changed.
-    async fn tcp(
-        &self,
-        host: &str,
-        port: u16,
-        interface: Option<&str>,
-    ) -> Result<TcpStream, (Cause, io::Error)> {
-        let connected = self.raced(host, port, interface).await;
-        // A resolver that finds no descriptor says that it does not know the name: what is the matter a socket says.
-        connected.map_err(|said| match TcpSocket::new_v4() {
-            Ok(_) => said,
-            Err(error) => (Cause::of_connecting(&error), error),
-        })
-    }
-
-    async fn raced(
-        &self,
-        host: &str,
-        port: u16,
-        interface: Option<&str>,
-    ) -> Result<TcpStream, (Cause, io::Error)> {
-        let addresses = eyeballs::resolve(host, port).await;
-        let addresses = addresses.map_err(|error| (Cause::Name, error))?;
-        let connect = async |address: SocketAddr| {
-            let connected = match interface {
-                None => TcpStream::connect(address).await,
-                Some(interface) => {
-                    let bound = bound(address, interface);
-                    let problem = bound.as_ref().err().map(ToString::to_string);
-                    self.server.interface_is(interface, problem.as_deref());
-                    bound?.connect(address).await
-                }
-            };
-            connected.map_err(|error| told_apart(address, error))
+        let bound = |bound: Result<(), &io::Error>| {
+            let problem = bound.err().map(ToString::to_string);
+            let interface = interface.unwrap_or_default();
+            self.server.interface_is(interface, problem.as_deref());
         };
-        let connected = eyeballs::race(addresses, connect).await;
-        connected.map_err(|error| (Cause::of_connecting(&error), error))
+        let connected = route.connect(pair, bound).await;
+        connected.map_err(|error| match error {
+            RouteError::Server(cause, error) | RouteError::Proxy(cause, error) => of_socket(cause, error),
+            RouteError::Tunnel(error) => failed(Failure::Connect, error.cause(), &error),
+        })
+    }
+
+    fn route<'r>(&'r self, interface: Option<&'r str>) -> Route<'r> {
+        Route::new(self.server.endpoint(), self.settings.proxy.as_ref(), interface)
     }
 
     /// The proxy that the way to this server leads through.
     fn proxy(&self) -> Option<&UpstreamProxy> {
-        let Endpoint { host, port, .. } = self.server.endpoint();
-        let proxy = self.settings.proxy.as_ref();
-        proxy.filter(|proxy| proxy.serves(host, *port))
+        self.route(None).proxy
     }
 
     /// The host that is looked up for a connection, and the port there.
@@ -277,38 +240,4 @@ impl Dialer {
             Some(proxy) => format!("{} through the proxy {proxy}", self.server),
         }
     }
-}
-
-/// EADDRNOTAVAIL means that no port is left, on IPv6 also that the node has no address on that way: then the cloud is away.
-fn told_apart(address: SocketAddr, error: io::Error) -> io::Error {
-    let code = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
-    if address.is_ipv6() && error.raw_os_error() == Some(code) {
-        return io::Error::new(error.kind(), "no address or port on this way");
-    }
-    error
-}
-
-/// A socket for this address that leaves by an interface.
-pub(super) fn bound(address: SocketAddr, interface: &str) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.bind_device(Some(interface.as_bytes())).map_err(unusable)?;
-    Ok(socket)
-}
-
-/// Why a socket could not be bound to an interface, in words that help.
-fn unusable(error: io::Error) -> io::Error {
-    let why = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "a kernel before 5.7 lets only processes with CAP_NET_RAW choose an interface: give it to edgehold"
-        }
-        _ if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
-            "there is no such interface"
-        }
-        _ => return error,
-    };
-    io::Error::new(error.kind(), why)
 }

@@ -12,8 +12,9 @@ use http::StatusCode;
 
 use crate::config::{Client, Config};
 use crate::tls::{Alpn, ClientTls, PairInfo, PairPaths, Roots, TlsConnectErrorKind, TrustedTime};
-use crate::upstream::look::{self, Answered, Author, Obstacle, Patience, Stage};
-use crate::upstream::{Endpoint, Trust, UpstreamProxy};
+use crate::upstream::direct::{Obstacle, Stage};
+use crate::upstream::look::{self, Answered, Author, Patience};
+use crate::upstream::{Endpoint, Route, Trust, UpstreamProxy};
 
 use super::{Fault, Report};
 
@@ -117,17 +118,13 @@ struct Way<'c> {
 
 impl<'c> Way<'c> {
     async fn look(&self, interface: Option<&str>, tls: &ClientTls, path: &str) -> Result<Answered, Obstacle> {
-        let way = look::Way {
-            endpoint: &self.endpoint,
-            proxy: self.proxy,
-            interface,
-        };
-        let seen = look::look(way, tls, path, self.patience).await;
+        let route = Route::new(&self.endpoint, self.proxy, interface);
+        let seen = look::look(route, tls, path, self.patience).await;
         let is_kept_away = |seen: &Answered| seen.by == Author::Another && !seen.status.is_server_error();
         if !seen.as_ref().is_ok_and(is_kept_away) {
             return seen;
         }
-        match look::look(way, tls, API, self.patience).await {
+        match look::look(route, tls, API, self.patience).await {
             Ok(answered) if answered.by != Author::Another => Ok(answered),
             _ => seen,
         }
