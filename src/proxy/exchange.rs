@@ -13,7 +13,7 @@ use crate::identity::Principal;
 use crate::kube::groups::qualified;
 use crate::kube::request::{Class, RequestInfo, is_escaped_well};
 use crate::kube::status::Status;
-use crate::runtime::body::{Body, Holding};
+use crate::runtime::body::{self, Body};
 use crate::upstream::{LinkState, Transport, UpstreamError};
 use crate::view::offline::Missing;
 
@@ -197,7 +197,7 @@ async fn understood(
         Some(filtered) => filtered.apply(response),
         None => response,
     };
-    let response = response.map(|body| Holding::new(body, under_way).boxed_unsync());
+    let response = response.map(|body| body::holding(body, under_way).boxed_unsync());
     match websocket {
         Some(websocket) => websocket.apply(response),
         None => response,

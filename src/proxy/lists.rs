@@ -11,19 +11,15 @@
 mod share;
 
 use std::collections::HashSet;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::cache::ListName;
-use crate::runtime::body::{Body, BodyError};
+use crate::runtime::body::{Body, Observed, Observer, Step};
 use crate::runtime::clock;
 use crate::store::LogSummary;
 
@@ -199,11 +195,7 @@ pub(super) struct Pass {
 impl Pass {
     /// Counts what passes of a good answer.
     pub(super) fn counting(self, body: Body) -> Body {
-        Counted {
-            inner: body,
-            pass: Some(self),
-        }
-        .boxed_unsync()
+        Observed::new(body, Counting(Some(self))).boxed_unsync()
     }
 
     fn take(&mut self, bytes: u64) {
@@ -228,46 +220,28 @@ impl Pass {
     }
 }
 
-struct Counted {
-    inner: Body,
-    pass: Option<Pass>,
-}
+struct Counting(Option<Pass>);
 
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        let Poll::Ready(frame) = polled else {
-            return Poll::Pending;
-        };
-        match &frame {
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, Bytes::len);
-                if let Some(pass) = &mut self.pass {
-                    pass.take(length as u64);
+impl Observer for Counting {
+    fn saw(&mut self, step: Step<'_>) {
+        let has_ended = match step {
+            Step::Waiting => false,
+            Step::Frame { data, is_last } => {
+                if let Some(pass) = &mut self.0 {
+                    pass.take(data.len() as u64);
                 }
+                // Nobody need ask for a frame after the last one.
+                is_last
             }
-            Some(Err(_)) => drop(self.pass.take()),
-            None => {}
+            Step::Failed => {
+                self.0 = None;
+                false
+            }
+            Step::Ended => true,
+        };
+        if has_ended {
+            self.0.take().into_iter().for_each(Pass::ended);
         }
-        // Nobody need ask for a frame after the last one.
-        if self.inner.is_end_stream() || frame.is_none() {
-            self.pass.take().into_iter().for_each(Pass::ended);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

@@ -5,18 +5,15 @@
 //! What is buffered meanwhile is bounded by the windows of both connections. Nothing is decided here of a body that moves,
 //! however slowly, nor of the time that an answer takes after the whole body was given.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::runtime::body::{Body, BodyError};
+use crate::runtime::body::{Body, Observed, Observer, Step};
 use crate::runtime::clock;
 
 /// Longer than that no body stands still: an apiserver gives a whole request no more (`--request-timeout`).
@@ -59,7 +56,7 @@ pub(super) fn watched(body: Body, patience: Duration) -> (Body, Standstill) {
         phase: Arc::clone(&phase),
         limit: limit(patience),
     };
-    (Upload { inner: body, phase }.boxed_unsync(), standstill)
+    (Observed::new(body, Progress(phase)).boxed_unsync(), standstill)
 }
 
 /// For how long the body of a client that is given `patience` may stand still.
@@ -83,51 +80,31 @@ impl Standstill {
     }
 }
 
-struct Upload {
-    inner: Body,
-    phase: Arc<Mutex<Phase>>,
-}
+struct Progress(Arc<Mutex<Phase>>);
 
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        let mut phase = self.phase.lock();
-        *phase = match (&polled, *phase) {
+impl Observer for Progress {
+    fn saw(&mut self, step: Step<'_>) {
+        let mut phase = self.0.lock();
+        *phase = match (step, *phase) {
             // Asked again about the same frame.
-            (Poll::Pending, waiting @ Phase::Waiting(Culprit::Client, _)) => waiting,
-            (Poll::Pending, _) => Phase::Waiting(Culprit::Client, clock::now()),
-            (Poll::Ready(Some(Ok(_))), _) if !self.inner.is_end_stream() => {
-                Phase::Waiting(Culprit::Cloud, clock::now())
-            }
+            (Step::Waiting, waiting @ Phase::Waiting(Culprit::Client, _)) => waiting,
+            (Step::Waiting, _) => Phase::Waiting(Culprit::Client, clock::now()),
+            (Step::Frame { is_last: false, .. }, _) => Phase::Waiting(Culprit::Cloud, clock::now()),
             _ => Phase::Over,
         };
-        drop(phase);
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
-impl Drop for Upload {
+impl Drop for Progress {
     fn drop(&mut self) {
-        *self.phase.lock() = Phase::Over;
+        *self.0.lock() = Phase::Over;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::runtime::body::{self, Feeder};
 

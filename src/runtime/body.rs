@@ -39,38 +39,69 @@ pub fn incoming(body: hyper::body::Incoming) -> Body {
     body.map_err(BodyError::from).boxed_unsync()
 }
 
+/// What came of asking a body for its next frame.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'f> {
+    /// Nothing yet.
+    Waiting,
+    /// A frame; empty for trailers.
+    Frame {
+        /// What is in it.
+        data: &'f [u8],
+        /// Nothing follows, and nobody need ask again.
+        is_last: bool,
+    },
+    /// The body broke.
+    Failed,
+    /// The body has ended.
+    Ended,
+}
+
+/// Hears of what passes through a body.
+pub trait Observer {
+    /// The next frame is asked for.
+    fn asked(&mut self) {}
+
+    /// What came of it.
+    fn saw(&mut self, step: Step<'_>);
+}
+
 pin_project_lite::pin_project! {
-    /// A body that keeps a value until it ends or is dropped: a stream count, a permit, a drain guard.
-    pub struct Holding<B, G> {
+    /// A body that is observed until it ends or is dropped, and its observer with it.
+    pub struct Observed<B, O> {
         #[pin]
         inner: B,
-        guard: Option<G>,
+        observer: O,
     }
 }
 
-impl<B, G> Holding<B, G> {
-    /// Keeps `guard` for as long as `inner` has frames to give.
-    pub fn new(inner: B, guard: G) -> Self {
-        Self {
-            inner,
-            guard: Some(guard),
-        }
+impl<B, O> Observed<B, O> {
+    /// Tells `observer` of what passes.
+    pub fn new(inner: B, observer: O) -> Self {
+        Self { inner, observer }
     }
 }
 
-impl<B: HttpBody, G> HttpBody for Holding<B, G> {
-    type Data = B::Data;
+impl<B: HttpBody<Data = Bytes>, O: Observer> HttpBody for Observed<B, O> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        let polled = this.inner.poll_frame(cx);
-        if let Poll::Ready(None | Some(Err(_))) = polled {
-            this.guard.take();
-        }
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut this = self.project();
+        this.observer.asked();
+        let polled = this.inner.as_mut().poll_frame(cx);
+        this.observer.saw(match &polled {
+            Poll::Pending => Step::Waiting,
+            Poll::Ready(None) => Step::Ended,
+            Poll::Ready(Some(Err(_))) => Step::Failed,
+            Poll::Ready(Some(Ok(frame))) => Step::Frame {
+                data: frame.data_ref().map_or(&[], |data| data),
+                is_last: this.inner.is_end_stream(),
+            },
+        });
         polled
     }
 
@@ -81,6 +112,22 @@ impl<B: HttpBody, G> HttpBody for Holding<B, G> {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Keeps a value until a body ends or is dropped: a stream count, a permit, a drain guard.
+pub struct Held<G>(Option<G>);
+
+impl<G> Observer for Held<G> {
+    fn saw(&mut self, step: Step<'_>) {
+        if matches!(step, Step::Failed | Step::Ended) {
+            self.0 = None;
+        }
+    }
+}
+
+/// A body that keeps `guard` for as long as it has frames to give.
+pub fn holding<B, G>(body: B, guard: G) -> Observed<B, Held<G>> {
+    Observed::new(body, Held(Some(guard)))
 }
 
 enum Feed {
@@ -192,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn the_guard_lives_until_the_last_frame() {
         let guard = Arc::new(());
-        let body = Holding::new(full("ab"), Arc::clone(&guard));
+        let body = holding(full("ab"), Arc::clone(&guard));
         assert_eq!(Arc::strong_count(&guard), 2);
         let collected = body.collect().await.unwrap().to_bytes();
         assert_eq!(

@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 
 use crate::proxy::{Peer, Proxy, Tether};
-use crate::runtime::body::Holding;
+use crate::runtime::body;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{self, Alpn, PeerCertificate, ServerStream, ServerTls, TrustedTime};
@@ -223,7 +223,7 @@ async fn converse(
                     is_tunnel.store(true, Ordering::Relaxed);
                 }
                 let answer = answer.map(patience::watched);
-                Ok::<_, Infallible>(answer.map(|body| Holding::new(body, busy)))
+                Ok::<_, Infallible>(answer.map(|body| body::holding(body, busy)))
             }
         })
     };

@@ -15,13 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::runtime::body::{Body, BodyError};
+use crate::runtime::body::{Body, Observed, Observer, Step};
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 
@@ -104,43 +102,21 @@ where
 /// The answer of a request; must be called in the task of its stream.
 pub(super) fn watched(body: Body) -> Body {
     match OF_STREAM.try_with(Patience::clone) {
-        Ok(patience) => Watched {
-            inner: body,
-            patience,
-        }
-        .boxed_unsync(),
+        Ok(patience) => Observed::new(body, patience).boxed_unsync(),
         // HTTP/1.1: the connection is the stream.
         Err(_) => body,
     }
 }
 
-struct Watched {
-    inner: Body,
-    patience: Patience,
-}
+impl Observer for Patience {
+    fn asked(&mut self) {
+        self.found_room();
+    }
 
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.patience.found_room();
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(_))) = &polled {
-            self.patience.gave();
+    fn saw(&mut self, step: Step<'_>) {
+        if let Step::Frame { .. } = step {
+            self.gave();
         }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
@@ -225,6 +201,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Taking<S> {
 mod tests {
     use std::pin::pin;
 
+    use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

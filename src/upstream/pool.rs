@@ -13,7 +13,7 @@ use hyper::client::conn::http1;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::body::{self, Body, Holding};
+use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
 use crate::runtime::shares::{Share, Shares};
 use crate::runtime::tasks::Tasks;
@@ -200,7 +200,7 @@ impl Pool {
                     let origin = Origin::new(self.dialer.server(), self.clientele, drained);
                     let held = (lease, share);
                     let mut response =
-                        response.map(|incoming| Holding::new(body::incoming(incoming), held).boxed_unsync());
+                        response.map(|incoming| body::holding(body::incoming(incoming), held).boxed_unsync());
                     response.extensions_mut().insert(origin);
                     self.redirected(response.headers_mut());
                     return Ok(response);

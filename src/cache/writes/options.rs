@@ -1,16 +1,13 @@
 //! The options of a DELETE: they come in the body of the request or, if that is empty, in its query.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
 use crate::kube::media::Encoding;
-use crate::runtime::body::{Body, BodyError};
+use crate::runtime::body::{Body, Observed, Observer, Step};
 use crate::wire::deletion::is_dry_run;
 
 /// Options are a few hundred bytes.
@@ -48,45 +45,25 @@ impl DeleteOptions {
 /// Passes a body on and keeps a copy of it.
 pub(super) fn watched(body: Body, options: Arc<Mutex<DeleteOptions>>) -> Body {
     options.lock().sent.is_whole = body.is_end_stream();
-    Watched { inner: body, options }.boxed_unsync()
+    Observed::new(body, Copying(options)).boxed_unsync()
 }
 
-struct Watched {
-    inner: Body,
-    options: Arc<Mutex<DeleteOptions>>,
-}
+struct Copying(Arc<Mutex<DeleteOptions>>);
 
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        let mut options = self.options.lock();
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && options.sent.bytes.len() <= LARGEST
-        {
-            options.sent.bytes.extend_from_slice(data);
-        }
-        let has_ended = match &frame {
-            Some(Ok(_)) => self.inner.is_end_stream(),
-            Some(Err(_)) => false,
-            None => true,
+impl Observer for Copying {
+    fn saw(&mut self, step: Step<'_>) {
+        let sent = &mut self.0.lock().sent;
+        let has_ended = match step {
+            Step::Waiting => return,
+            Step::Frame { data, is_last } => {
+                if sent.bytes.len() <= LARGEST {
+                    sent.bytes.extend_from_slice(data);
+                }
+                is_last
+            }
+            Step::Failed => false,
+            Step::Ended => true,
         };
-        options.sent.is_whole = has_ended && options.sent.bytes.len() <= LARGEST;
-        drop(options);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        sent.is_whole = has_ended && sent.bytes.len() <= LARGEST;
     }
 }

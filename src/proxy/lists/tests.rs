@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 
 use super::share::{LARGEST, Same, share};
