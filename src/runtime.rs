@@ -1,5 +1,7 @@
-//! Clock, who answered, file events, jitter, codes of problems, sockets, tasks, strands and body helpers. Imports nothing of ours.
+//! Clock, who answered, file events, jitter, codes of problems, sealing, sockets, tasks, strands and body helpers.
+//! Imports nothing of ours.
 
+pub mod aead;
 pub mod author;
 pub mod body;
 pub mod clock;

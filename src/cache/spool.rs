@@ -8,13 +8,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use bytes::Bytes;
 
+use crate::runtime::aead::{self, Key};
 use crate::store::Failures;
 
 const READ_SIZE: usize = 256 * 1024;
-const TAG_LEN: usize = 16;
 
 /// Where spool files are made, and how.
 #[derive(Debug, Clone)]
@@ -43,30 +42,23 @@ pub(super) struct SpoolFile {
     failures: Arc<Failures>,
 }
 
-/// A key for one file. Pieces are numbered, and the number is the nonce: it never comes twice under this key.
+/// A key for one file, and the number of the next piece, which is its place.
 struct Seal {
-    key: LessSafeKey,
+    key: Key,
     next: u64,
 }
 
 impl Seal {
     fn new() -> io::Result<Self> {
-        let mut key = [0; 32];
+        let mut key = Key::default();
         aws_lc_rs::rand::fill(&mut key).map_err(|_| failed())?;
-        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| failed())?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
-            next: 0,
-        })
+        Ok(Self { key, next: 0 })
     }
 
-    fn nonce(&mut self) -> Nonce {
-        let mut nonce = [0; NONCE_LEN];
-        for (to, from) in nonce.iter_mut().zip(self.next.to_le_bytes()) {
-            *to = from;
-        }
+    fn place(&mut self) -> [u8; 8] {
+        let place = self.next.to_le_bytes();
         self.next += 1;
-        Nonce::assume_unique_for_key(nonce)
+        place
     }
 }
 
@@ -89,11 +81,8 @@ impl SpoolFile {
         let Some(seal) = &mut self.seal else {
             return self.failures.write(self.file.write_all(piece));
         };
-        let nonce = seal.nonce();
-        let mut sealed = piece.to_vec();
-        seal.key
-            .seal_in_place_append_tag(nonce, Aad::empty(), &mut sealed)
-            .map_err(|_| failed())?;
+        let place = seal.place();
+        let sealed = aead::seal(&seal.key, &[], &place, piece).ok_or_else(failed)?;
         let len = u32::try_from(sealed.len()).map_err(|_| failed())?;
         let mut put = |bytes: &[u8]| self.failures.write(self.file.write_all(bytes));
         put(&len.to_le_bytes())?;
@@ -122,12 +111,9 @@ impl SpoolFile {
         }
         let mut sealed = vec![0; usize::try_from(u32::from_le_bytes(len)).map_err(|_| failed())?];
         self.file.read_exact(&mut sealed)?;
-        let nonce = seal.nonce();
-        seal.key
-            .open_in_place(nonce, Aad::empty(), &mut sealed)
-            .map_err(|_| failed())?;
-        sealed.truncate(sealed.len().saturating_sub(TAG_LEN));
-        Ok(Some(Bytes::from(sealed)))
+        let place = seal.place();
+        let piece = aead::open(&seal.key, &[], &place, &sealed).ok_or_else(failed)?;
+        Ok(Some(Bytes::from(piece)))
     }
 }
 

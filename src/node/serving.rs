@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
+use crate::runtime::{clock, jitter};
 use crate::tls::{AltName, RequestSubject};
 
 use super::client::{ApiClient, ApiError};
@@ -319,11 +319,10 @@ impl Keeper {
 }
 
 fn now() -> Now {
-    let random = uuid::Uuid::new_v4().as_u128() & 0xffff;
     Now {
         at: clock::now(),
         wall: clock::wall(),
-        chance: f64::from(u16::try_from(random).unwrap_or_default()) / f64::from(u16::MAX),
+        chance: jitter::chance(),
     }
 }
 

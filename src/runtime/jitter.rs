@@ -4,8 +4,13 @@ use std::time::Duration;
 
 /// A random time below `most`.
 pub fn below(most: Duration) -> Duration {
-    let random = u64::from(u32::try_from(uuid::Uuid::new_v4().as_u128() & 0xffff).unwrap_or_default());
-    most.mul_f64(random as f64 / 65536.0)
+    most.mul_f64(chance())
+}
+
+/// A random number from 0 to below 1.
+pub fn chance() -> f64 {
+    let random = uuid::Uuid::new_v4().as_u128() & 0xffff;
+    f64::from(u16::try_from(random).unwrap_or_default()) / 65536.0
 }
 
 #[cfg(test)]

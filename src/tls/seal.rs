@@ -1,16 +1,15 @@
-//! Files that hold a key and a certificate in sealed form: AES-256-GCM, bound to what they are for.
-//!
-//! Layout: `edgehold sealed 1\n`, a nonce of 12 random bytes, ciphertext and tag.
+//! Files that hold a key and a certificate in sealed form, bound to what they are for.
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use crate::runtime::aead::{self, Key};
 
+/// A sealed file begins like this.
 const HEAD: &[u8] = b"edgehold sealed 1\n";
 
 /// Seals and opens the content of one file. A file that was sealed for another purpose does not open.
 pub struct FileSeal {
-    key: [u8; 32],
+    key: Key,
     purpose: String,
 }
 
@@ -24,7 +23,7 @@ impl fmt::Debug for FileSeal {
 
 impl FileSeal {
     /// With a secret key of the node.
-    pub fn new(key: [u8; 32], purpose: &str) -> Self {
+    pub fn new(key: Key, purpose: &str) -> Self {
         Self {
             key,
             purpose: purpose.to_owned(),
@@ -33,28 +32,12 @@ impl FileSeal {
 
     /// `None` only if there is no randomness.
     pub fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let mut text = plain.to_vec();
-        let aad = Aad::from(self.purpose.as_bytes());
-        let nonce = self.aead()?.seal_in_place_append_tag(aad, &mut text).ok()?;
-        Some([HEAD, nonce.as_ref(), &text].concat())
+        aead::seal(&self.key, HEAD, self.purpose.as_bytes(), plain)
     }
 
     /// `None` if it was not sealed with this key for this purpose, or is damaged.
     pub fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
-        let rest = sealed.strip_prefix(HEAD)?;
-        let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let mut text = text.to_vec();
-        let (nonce, aad) = (
-            Nonce::assume_unique_for_key(*nonce),
-            Aad::from(self.purpose.as_bytes()),
-        );
-        let length = self.aead()?.open_in_place(nonce, aad, &mut text).ok()?.len();
-        text.truncate(length);
-        Some(text)
-    }
-
-    fn aead(&self) -> Option<RandomizedNonceKey> {
-        RandomizedNonceKey::new(&AES_256_GCM, &self.key).ok()
+        aead::open(&self.key, HEAD, self.purpose.as_bytes(), sealed)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::clock;
+use crate::runtime::{clock, jitter};
 
 use super::cause::Cause;
 use super::clientele::Clientele;
@@ -385,7 +385,10 @@ impl Server {
         let (standing, due, alone) = {
             let mut health = self.health.lock();
             let Some(plan) = health.1 else { return };
-            let next = health.0.clone().step(event, clock::now(), &plan, chance());
+            let next = health
+                .0
+                .clone()
+                .step(event, clock::now(), &plan, jitter::chance());
             let seen = (next.standing(), next.due(), plan.company == Company::Alone);
             health.0 = next;
             // Published under the lock, or an older standing could overwrite a newer one.
@@ -442,12 +445,6 @@ impl Server {
         // What it gives is a lock on the standing: not to be held.
         drop(standings.wait_for(is_worse).await);
     }
-}
-
-/// Between 0 and 1.
-fn chance() -> f64 {
-    let random = uuid::Uuid::new_v4().as_u128() & 0xffff;
-    f64::from(u32::try_from(random).unwrap_or_default()) / 65536.0
 }
 
 impl fmt::Display for Server {

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-
 use crate::identity::NodeKey;
 use crate::kube::media::Encoding;
+use crate::runtime::aead;
 
 /// The first byte of a sealed value.
 const VERSION: u8 = 1;
@@ -14,7 +13,7 @@ const VERSION: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ReplyKey(pub(super) [u8; 32]);
 
-/// Both keys. A nonce is 96 random bits: 2^32 values may be sealed with one key, more than a node ever does.
+/// Both keys.
 pub(super) struct Seal {
     sealing: [u8; 32],
     naming: [u8; 32],
@@ -44,43 +43,14 @@ impl Seal {
         ReplyKey(*hasher.finalize().as_bytes())
     }
 
-    /// The sealed form: version, nonce, ciphertext and tag. `None` only if there is no randomness.
+    /// The sealed form. `None` only if there is no randomness.
     pub(super) fn seal(&self, owner: &str, key: &ReplyKey, plain: &[u8]) -> Option<Vec<u8>> {
-        let mut text = plain.to_vec();
-        let nonce = self
-            .aead()?
-            .seal_in_place_append_tag(Aad::from(bound_to(owner, key)), &mut text)
-            .ok()?;
-        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + text.len());
-        sealed.push(VERSION);
-        sealed.extend_from_slice(nonce.as_ref());
-        sealed.append(&mut text);
-        Some(sealed)
+        aead::seal(&self.sealing, &[VERSION], &bound_to(owner, key), plain)
     }
 
     /// The content of a value that was sealed for this place with this key.
     pub(super) fn open(&self, owner: &str, key: &ReplyKey, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (version, rest) = sealed.split_first()?;
-        let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
-        if *version != VERSION {
-            return None;
-        }
-        let mut text = text.to_vec();
-        let plain = self
-            .aead()?
-            .open_in_place(
-                Nonce::assume_unique_for_key(*nonce),
-                Aad::from(bound_to(owner, key)),
-                &mut text,
-            )
-            .ok()?
-            .len();
-        text.truncate(plain);
-        Some(text)
-    }
-
-    fn aead(&self) -> Option<RandomizedNonceKey> {
-        RandomizedNonceKey::new(&AES_256_GCM, &self.sealing).ok()
+        aead::open(&self.sealing, &[VERSION], &bound_to(owner, key), sealed)
     }
 }
 
