@@ -19,6 +19,7 @@ mod client;
 mod expiry;
 mod handshake;
 mod inspect;
+mod material;
 mod pem;
 mod pinned;
 mod request;
@@ -44,10 +45,8 @@ pub use client::{
 };
 pub use handshake::TlsConfigError;
 pub use inspect::PairInfo;
-pub use pem::{
-    ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial, Unusual, check_bundle,
-    check_pair,
-};
+pub use material::ServerMaterial;
+pub use pem::{ClientIdentity, LoadError, PairPaths, PairSource, Roots, Unusual, check_bundle, check_pair};
 pub use request::{AltName, NotAName, RequestError, RequestKey, RequestSubject, ServingLeaf};
 pub use requested::{NotPlain, Requested};
 pub use revocation::RevocationLists;

@@ -20,7 +20,8 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pem::{ClientIdentity, LoadError, PairPaths, PairSource, Roots, ServerMaterial};
+use super::material::ServerMaterial;
+use super::pem::{ClientIdentity, LoadError, PairPaths, PairSource, Roots};
 use super::schedule::{Action, Event, Pace, Schedule};
 use super::status::CertificateStatus;
 use super::trust::ClientTrust;

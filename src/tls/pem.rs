@@ -21,7 +21,6 @@ use rustls::sign::CertifiedKey;
 use super::certificate::{CertificateInfo, CertificateParseError, Validity, public_key, sha256_hex};
 use super::seal::FileSeal;
 use super::status::CertificateState;
-use super::trust::ClientTrust;
 use crate::runtime::exposure::is_open_to_all;
 pub use unusual::Unusual;
 
@@ -279,34 +278,6 @@ impl ClientIdentity {
 impl From<KeyPair> for ClientIdentity {
     fn from(pair: KeyPair) -> Self {
         Self { pair }
-    }
-}
-
-/// What a listener needs: its own pair and which clients to trust.
-#[derive(Debug, Clone)]
-pub struct ServerMaterial {
-    serving: KeyPair,
-    clients: Arc<ClientTrust>,
-}
-
-impl ServerMaterial {
-    pub(super) fn new(serving: KeyPair, clients: Arc<ClientTrust>) -> Self {
-        Self { serving, clients }
-    }
-
-    /// The serving leaf.
-    pub fn leaf(&self) -> &CertificateInfo {
-        &self.serving.leaf
-    }
-
-    /// What client certificates are verified against. When its fingerprint changes, open connections are to be judged
-    /// again.
-    pub fn clients(&self) -> &Arc<ClientTrust> {
-        &self.clients
-    }
-
-    pub(super) fn serving(&self) -> &KeyPair {
-        &self.serving
     }
 }
 

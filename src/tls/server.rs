@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::certificate::CertificateInfo;
 use super::client::Alpn;
 use super::handshake::{TlsConfigError, is_closed, tls_error};
-use super::pem::ServerMaterial;
+use super::material::ServerMaterial;
 use super::time::TrustedTime;
 use super::verify::ClientVerifier;
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::certificate::CertificateInfo;
 use super::handshake::TlsConfigError;
-use super::pem::ServerMaterial;
+use super::material::ServerMaterial;
 use super::server::ServerStream;
 use super::time::TrustedTime;
 use super::trust::{ClientTrust, ShownChain};

@@ -38,7 +38,6 @@ identity/issuer identity/principal identity/tokens
 proxy/confirm proxy/exchange proxy/forward proxy/lists proxy/lists/share proxy/miss proxy/repeat proxy/upgrade proxy/watch proxy/watch/gone proxy/watch/heal proxy/watch/open proxy/watch/pump proxy/websocket proxy/write
 store/compact store/engine store/locked store/log store/quarantine store/recover store/staging store/writer
 store/index store/snapshot
-tls/pem tls/pinned tls/revocation tls/trust
 view/machine/detached view/machine/parked
 wire/cbor wire/cbor/members wire/cbor/read wire/cbor/walk wire/object wire/status wire/watch
 ";
