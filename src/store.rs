@@ -21,12 +21,15 @@ mod index;
 mod keys;
 mod locked;
 mod log;
+mod opening;
 mod quarantine;
 mod quota;
 mod recover;
 mod scan;
+mod shared;
 mod snapshot;
 mod staging;
+mod state;
 mod writer;
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::StoreError;
 use super::disk::{DiskFile, Seal};
-use super::engine::Shared;
 use super::format::hash_of;
 use super::index::{Digest, add_key};
-use super::log::{FileLog, GARBAGE_MIN, State, Status};
 use super::scan::{Scanner, Step};
+use super::shared::{FileLog, Shared};
 use super::snapshot::LogSnapshot;
+use super::state::{GARBAGE_MIN, State, Status};
 use super::writer::Writer;
 
 /// Tails up to this are copied while appends wait.

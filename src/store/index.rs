@@ -11,7 +11,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::format::{Record, put_size};
-use super::snapshot::ItemRef;
 
 /// One item: its value is `len` bytes at `offset`, directly behind its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +24,33 @@ impl Entry {
     /// The same value, wherever it is.
     pub(super) fn same_value(&self, other: &Self) -> bool {
         self.hash == other.hash && self.len == other.len
+    }
+}
+
+/// The place of one item: the key, then the value at `offset`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ItemRef {
+    offset: u64,
+    pub(super) len: u32,
+    pub(super) key_len: u32,
+}
+
+impl ItemRef {
+    fn new(key: &[u8], entry: &Entry) -> Self {
+        Self {
+            offset: entry.offset,
+            len: entry.len,
+            // A key is part of a record, whose length is a u32.
+            key_len: u32::try_from(key.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    pub(super) fn start(&self) -> u64 {
+        self.offset.saturating_sub(u64::from(self.key_len))
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.offset + u64::from(self.len)
     }
 }
 

@@ -7,8 +7,8 @@ use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::disk::{Kind, Seal};
-use super::engine::Shared;
 use super::keys::KeyId;
+use super::shared::Shared;
 
 /// Where they are kept.
 pub(super) const DIR: &str = "locked";

@@ -3,134 +3,22 @@
 //! One lock guards the state; reading values happens outside it. Invariant: the contents are exactly what the
 //! valid part of the file says, `end` bytes of it; a failed write is cut off again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::disk::{DiskFile, read_exact, write_full};
-use super::engine::{Pending, Shared, Slot};
+use super::disk::{read_exact, write_full};
 use super::format::{self, Record};
-use super::index::{Contents, Index};
-use super::snapshot::{ItemRef, LogSnapshot};
-use super::writer::Written as NewFile;
-use super::{Change, Log, LogId, StoreError, Written};
-
-/// A log is due for compaction with more garbage than this, if that is also more than what is live.
-pub(super) const GARBAGE_MIN: u64 = 1 << 20;
-
-/// An open log.
-pub(super) struct FileLog {
-    pub(super) shared: Arc<Shared>,
-    pub(super) slot: Arc<Slot>,
-    pub(super) state: Mutex<State>,
-    /// Held by whoever rewrites the file, so that there is one at a time.
-    pub(super) rewriting: Mutex<()>,
-    /// What was read back was not what was written: no snapshot may be compared with this file any more.
-    pub(super) rotten: AtomicBool,
-}
-
-/// What the lock guards.
-pub(super) struct State {
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) contents: Contents,
-    pub(super) end: u64,
-    pub(super) chain: u32,
-    pub(super) status: Status,
-    pub(super) unsynced: Arc<SyncMark>,
-    /// Garbage from which on a compaction is due; moves up when one failed.
-    pub(super) due_from: u64,
-    /// The places of all items, shared by the snapshots of one moment.
-    places: Option<Weak<[ItemRef]>>,
-}
-
-/// Whether a handle can be written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    Live,
-    Broken,
-    Replaced,
-    Removed,
-}
-
-/// What the syncing of one file knows.
-#[derive(Default)]
-pub(super) struct SyncMark {
-    pub(super) queued: AtomicBool,
-    /// The file was replaced or removed: nothing to be synced.
-    pub(super) dead: AtomicBool,
-    /// A sync failed: the file cannot be trusted to be durable any more.
-    pub(super) failed: AtomicBool,
-}
+use super::index::Index;
+use super::shared::{FileLog, Pending, Shared, Slot};
+use super::snapshot::LogSnapshot;
+use super::state::{State, Status};
+use super::{Change, Log, LogId, StoreError, Written, quarantine};
 
 impl State {
-    pub(super) fn new(new: NewFile) -> Self {
-        Self {
-            file: new.file,
-            contents: new.contents,
-            end: new.end,
-            chain: new.chain,
-            status: Status::Live,
-            unsynced: Arc::default(),
-            due_from: GARBAGE_MIN,
-            places: None,
-        }
-    }
-
-    /// Takes over another file with the same items.
-    pub(super) fn adopt(&mut self, new: NewFile) {
-        self.unsynced.dead.store(true, SeqCst);
-        *self = Self::new(new);
-    }
-
-    /// The handle can never be written to again.
-    pub(super) fn end_with(&mut self, status: Status) {
-        self.status = status;
-        self.unsynced.dead.store(true, SeqCst);
-    }
-
-    pub(super) fn garbage(&self) -> u64 {
-        self.end.saturating_sub(self.contents.index.live())
-    }
-
-    pub(super) fn is_due(&self) -> bool {
-        let garbage = self.garbage();
-        garbage > self.due_from && garbage > self.contents.index.live()
-    }
-
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        match self.status {
-            Status::Live => Ok(()),
-            Status::Broken => Err(StoreError::Broken),
-            Status::Replaced => Err(StoreError::Replaced),
-            Status::Removed => Err(StoreError::Removed),
-        }
-    }
-
-    pub(super) fn snapshot(&mut self) -> LogSnapshot {
-        let items = match self.places.as_ref().and_then(Weak::upgrade) {
-            Some(items) => items,
-            None => {
-                let items: Arc<[ItemRef]> = self.contents.index.places(b"").into();
-                self.places = Some(Arc::downgrade(&items));
-                items
-            }
-        };
-        self.snapshot_with(items)
-    }
-
-    fn snapshot_with(&self, items: Arc<[ItemRef]>) -> LogSnapshot {
-        LogSnapshot {
-            file: self.file.clone(),
-            items,
-            header: self.contents.header.clone(),
-            position: self.contents.position.clone(),
-            updated: self.contents.updated,
-        }
-    }
-
     /// The record that a change needs, if any. A value that is there already only moves the position.
     fn record<'a>(
         &self,
@@ -331,6 +219,6 @@ impl Log for FileLog {
     fn scrub(&self) -> Result<(), StoreError> {
         self.compact()?;
         self.shared.settle_dir(&self.slot.dir)?;
-        self.shared.purge(&self.slot.id)
+        quarantine::purge(&self.shared, &self.slot.id)
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::disk::{DiskFile, Kind, write_full};
-use super::engine::{Shared, short_hash};
+use super::shared::{Shared, short_hash};
 use super::{LogId, StoreError, locked};
 
 /// Where damaged files are kept.

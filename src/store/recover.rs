@@ -9,12 +9,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
 
 use super::disk::{DiskFile, Kind, Seal};
-use super::engine::{Handle, Pending, Shared, Slot};
 use super::format::{self, HeadFault, Record};
 use super::index::Contents;
-use super::log::{State, Status};
 use super::scan::{Scanner, Step};
-use super::writer::Written;
+use super::shared::{Handle, Pending, Shared, Slot};
+use super::state::{State, Status, Written};
 use super::{LogId, StoreError};
 use super::{locked, quarantine};
 

@@ -11,39 +11,12 @@ use bytes::Bytes;
 
 use super::StoreError;
 use super::disk::{DiskFile, read_exact};
-use super::index::Entry;
+use super::index::ItemRef;
 
 /// The most that is read at once when items stand next to each other; one larger item is read alone.
 const READ_AHEAD: u64 = 256 << 10;
 /// Items count as adjacent if no more than this stands between them: a frame and a position.
 const GAP: u64 = 256;
-
-/// The place of one item: the key, then the value at `offset`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ItemRef {
-    offset: u64,
-    len: u32,
-    key_len: u32,
-}
-
-impl ItemRef {
-    pub(super) fn new(key: &[u8], entry: &Entry) -> Self {
-        Self {
-            offset: entry.offset,
-            len: entry.len,
-            // A key is part of a record, whose length is a u32.
-            key_len: u32::try_from(key.len()).unwrap_or(u32::MAX),
-        }
-    }
-
-    fn start(&self) -> u64 {
-        self.offset.saturating_sub(u64::from(self.key_len))
-    }
-
-    fn end(&self) -> u64 {
-        self.offset + u64::from(self.len)
-    }
-}
 
 /// The items of a log at one moment, in the order of their key bytes, with position, header and time.
 #[derive(Clone)]

@@ -11,10 +11,9 @@ use bytes::Bytes;
 
 use super::compact::copy;
 use super::disk::{DiskFile, read_exact};
-use super::engine::{Over, Shared};
 use super::format::hash_of;
 use super::index::{Entry, Index};
-use super::log::FileLog;
+use super::shared::{FileLog, Over, Shared};
 use super::snapshot::LogSnapshot;
 use super::writer::Writer;
 use super::{Log, LogId, Staging, StoreError};

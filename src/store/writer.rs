@@ -9,9 +9,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::disk::{DiskFile, read_exact, write_full};
-use super::engine::Shared;
 use super::format::{self, Record};
 use super::index::{Contents, Entry};
+use super::shared::Shared;
+use super::state::Written;
 use super::{LogId, StoreError};
 
 /// Bytes collected before they are written.
@@ -27,14 +28,6 @@ pub(super) struct Writer {
     chain: u32,
     contents: Contents,
     installed: bool,
-}
-
-/// A finished file, to become the file of a log.
-pub(super) struct Written {
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) contents: Contents,
-    pub(super) end: u64,
-    pub(super) chain: u32,
 }
 
 impl Writer {

@@ -36,8 +36,6 @@ cache/collection cache/healing cache/recording cache/recording/lists cache/views
 config/admin config/client config/encryption config/in_cluster config/interface config/material config/offline config/proxy config/schema config/serving config/upstream
 identity/issuer identity/principal identity/tokens
 proxy/confirm proxy/exchange proxy/forward proxy/lists proxy/lists/share proxy/miss proxy/repeat proxy/upgrade proxy/watch proxy/watch/gone proxy/watch/heal proxy/watch/open proxy/watch/pump proxy/websocket proxy/write
-store/compact store/engine store/locked store/log store/quarantine store/recover store/staging store/writer
-store/index store/snapshot
 view/machine/detached view/machine/parked
 wire/cbor wire/cbor/members wire/cbor/read wire/cbor/walk wire/object wire/status wire/watch
 ";
@@ -58,7 +56,7 @@ node/interface: node/interface/netlink
 node/serving: node/serving/object
 proxy: proxy/caller proxy/exchange proxy/filtered proxy/issuer proxy/limits proxy/owners proxy/priority proxy/sections proxy/tokens
 setup/install: setup/install/checks setup/install/wanted
-store: store/compact store/disk store/disk/files store/engine store/log store/quarantine store/quota store/recover store/snapshot store/staging store/writer
+store: store/compact store/disk store/disk/files store/engine store/log store/opening store/quarantine store/quota store/recover store/shared store/snapshot store/staging store/state store/writer
 store/disk: store/disk/counted store/disk/files store/disk/memory store/disk/moving store/disk/sealed
 tls: tls/client tls/pem tls/revocation tls/server tls/signed tls/trust tls/v1
 upstream/proxy: upstream/proxy/socks
