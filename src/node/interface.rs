@@ -15,12 +15,15 @@ use tokio::sync::watch;
 use crate::runtime::tasks::Tasks;
 
 use netlink::Netlink;
-use plan::{Operation, OtherKind};
+use plan::Operation;
 
 mod netlink;
 mod plan;
+mod problem;
 #[cfg(test)]
 mod tests;
+
+pub use problem::Problem;
 
 /// The kind of link that holds addresses and does nothing else.
 pub const DUMMY: &str = "dummy";
@@ -43,33 +46,6 @@ pub struct InterfaceConfig {
     pub addresses: Vec<IpAddr>,
     /// The kind of link, [`DUMMY`] but for tests on kernels without it.
     pub kind: &'static str,
-}
-
-/// Why the interface is not as wanted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// The name belongs to something else.
-    #[error(
-        "the name belongs to an interface of kind {} that edgehold does not touch: set another \
-         listen.dummyInterface.name, or remove that interface",
-        kind.as_deref().unwrap_or("hardware")
-    )]
-    OtherKind {
-        /// What it is; `None` for hardware.
-        kind: Option<String>,
-    },
-    /// The process may not change interfaces.
-    #[error(
-        "not permitted: give edgehold CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN), or make the \
-         interface and its addresses beforehand"
-    )]
-    NotPermitted,
-    /// The kernel cannot make such interfaces.
-    #[error("the kernel has no driver for dummy interfaces: load the module `dummy`")]
-    NoDriver,
-    /// Anything else.
-    #[error("{0}")]
-    Failed(String),
 }
 
 /// How the interface is.
@@ -219,10 +195,4 @@ pub async fn remove(interface: &InterfaceConfig, tasks: &Tasks) -> Result<(), Pr
 
 fn open(name: &str, tasks: &Tasks) -> Result<Netlink, Problem> {
     Netlink::open(name, tasks).map_err(|error| Problem::Failed(format!("no netlink socket: {error}")))
-}
-
-impl From<OtherKind> for Problem {
-    fn from(OtherKind(kind): OtherKind) -> Self {
-        Self::OtherKind { kind }
-    }
 }

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -24,6 +23,7 @@ use machine::{Action, Event, Machine, Now, Setback};
 use metrics::{Metrics, Outcome};
 use object::Sight;
 
+mod config;
 mod files;
 mod machine;
 mod metrics;
@@ -31,6 +31,7 @@ mod object;
 
 pub(super) use object::PATH as REQUESTS;
 
+pub use config::ServingConfig;
 pub use files::{CURRENT, prepare};
 
 /// Where every cluster has the Service of its apiservers.
@@ -39,48 +40,6 @@ pub(super) const SERVICE: &str = "/api/v1/namespaces/default/services/kubernetes
 /// How often the ClusterIP is read again, and how soon after a failure.
 const LEARN_INTERVAL: Duration = Duration::from_secs(3600);
 const LEARN_RETRY: Duration = Duration::from_secs(5);
-
-/// What to ask for, and where to keep it.
-#[derive(Debug, Clone)]
-pub struct ServingConfig {
-    /// CN of the request.
-    pub common_name: String,
-    /// O of the request: `system:nodes` for the kubelet-serving signer.
-    pub organization: Option<String>,
-    /// `spec.signerName`.
-    pub signer_name: String,
-    /// `spec.usages`.
-    pub usages: Vec<String>,
-    /// `spec.expirationSeconds`.
-    pub expiration_seconds: Option<u32>,
-    /// The listen addresses, and what else is wanted.
-    pub names: BTreeSet<AltName>,
-    /// The end of `kubernetes.default.svc.<domain>`.
-    pub cluster_domain: String,
-    /// For the key and the certificate, [`CURRENT`] in it.
-    pub directory: PathBuf,
-}
-
-impl ServingConfig {
-    /// All names of the certificate, with the ClusterIPs of the Service `default/kubernetes` as far as they are known.
-    fn all_names(&self, cluster_ips: &BTreeSet<IpAddr>) -> BTreeSet<AltName> {
-        let domain = &self.cluster_domain;
-        let service = [
-            "kubernetes".to_owned(),
-            "kubernetes.default".to_owned(),
-            "kubernetes.default.svc".to_owned(),
-            format!("kubernetes.default.svc.{domain}"),
-        ];
-        let service = service.into_iter().map(AltName::Dns);
-        let addresses = cluster_ips.iter().copied().map(AltName::Ip);
-        self.names
-            .iter()
-            .cloned()
-            .chain(service)
-            .chain(addresses)
-            .collect()
-    }
-}
 
 /// Keeps the serving certificate current for as long as `tasks` runs.
 pub fn spawn(config: ServingConfig, client: ApiClient, registry: &mut Registry, tasks: &Tasks) {

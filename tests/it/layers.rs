@@ -52,8 +52,6 @@ config: config/client config/in_cluster config/offline config/published config/s
 filter: filter/endpoints filter/rewriter filter/service
 kube/media: kube/media/accept
 node/approve: node/approve/watch
-node/interface: node/interface/netlink
-node/serving: node/serving/object
 proxy: proxy/caller proxy/exchange proxy/filtered proxy/issuer proxy/limits proxy/owners proxy/priority proxy/sections proxy/tokens
 setup/install: setup/install/checks setup/install/wanted
 store: store/compact store/disk store/disk/files store/engine store/log store/opening store/quarantine store/quota store/recover store/shared store/snapshot store/staging store/state store/writer

@@ -12,8 +12,8 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, MulticastGroup};
 
-use super::Problem;
 use super::plan::{Observed, Operation, Present};
+use super::problem::Problem;
 use crate::runtime::tasks::Tasks;
 
 // From linux/errno.h; the same on every architecture that edgehold is built for.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::ServingConfig;
+use super::config::ServingConfig;
 use crate::node::client::text;
 
 /// The collection.
