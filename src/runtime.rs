@@ -5,7 +5,7 @@ pub mod aead;
 pub mod author;
 pub mod body;
 pub mod clock;
-pub mod exposure;
+pub mod file_mode;
 pub(crate) mod files;
 pub mod jitter;
 pub mod problem;

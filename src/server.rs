@@ -5,6 +5,7 @@
 //! both the serving pair and the client CA are loaded.
 
 mod accept;
+mod accept_backoff;
 mod bind;
 mod connection;
 mod linger;
@@ -12,7 +13,6 @@ mod metrics;
 mod patience;
 mod seats;
 mod serving;
-mod starvation;
 
 pub use accept::{Bound, ListenError, Listener, ListenerConfig};
 pub use metrics::{Rejected, ServerMetrics};

@@ -14,7 +14,7 @@ use super::maintenance::Place;
 use crate::admin::InMemory;
 use crate::cache::{Spool, SpoolForm, StoredIssuer, StoredTokens, TokensError};
 use crate::config::{Cache, CacheStore, Encryption};
-use crate::runtime::exposure::exposure;
+use crate::runtime::file_mode;
 use crate::runtime::tasks::Tasks;
 use crate::store::{Keys, KeysError, LogStore, Store, StoreError};
 
@@ -195,7 +195,7 @@ fn read(path: &Path) -> io::Result<String> {
     if !found.is_file() || found.len() > LARGEST {
         return Err(io::Error::other("it is not a small file"));
     }
-    if let Some(fault) = exposure(&found) {
+    if let Some(fault) = file_mode::fault(&found) {
         tracing::warn!(path = %path.display(), "the key of the cache {fault}: it should be readable by edgehold alone (chmod 600)");
     }
     fs::read_to_string(path)

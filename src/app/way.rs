@@ -1,11 +1,11 @@
 //! The way to the cloud, from the configuration.
 
 use crate::config::{self, Upstream};
-use crate::runtime::exposure::exposure;
+use crate::runtime::file_mode;
 use crate::upstream::{Compression, Credentials, DialSettings, KeepAlive, ProbeSettings, Settings, Strategy};
 
 pub(super) fn settings(config: &Upstream) -> Settings {
-    warn_of_exposure(config);
+    warn_of_file_mode(config);
     // Host and name are DNS names or addresses: checked when the configuration was read.
     let servers = config
         .servers
@@ -42,12 +42,12 @@ pub(super) fn settings(config: &Upstream) -> Settings {
 }
 
 /// A password that others can read is worth a line at the start, and whenever the configuration changes.
-fn warn_of_exposure(config: &Upstream) {
+fn warn_of_file_mode(config: &Upstream) {
     let credentials = config.proxy.as_ref().and_then(|proxy| proxy.credentials.as_ref());
     let Some(Credentials::File(path)) = credentials else {
         return;
     };
-    if let Some(fault) = std::fs::metadata(path).ok().as_ref().and_then(exposure) {
+    if let Some(fault) = std::fs::metadata(path).ok().as_ref().and_then(file_mode::fault) {
         let path = path.display();
         tracing::warn!(%path, "the password for the proxy {fault}: it should be readable by edgehold alone (chmod 600)");
     }

@@ -18,7 +18,7 @@ use crate::admin::status::API_VERSION;
 use crate::app::rehearsal::{self, Rehearsal};
 use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef, ServerAddress};
 use crate::runtime::clock;
-use crate::runtime::exposure::{exposure, is_open_to_all};
+use crate::runtime::file_mode::{self, is_open_to_all};
 use crate::setup::lite_apiserver::{self, Flags, Pair};
 use crate::tls::{PairInfo, PairPaths};
 use crate::upstream::{Credentials, UpstreamProxy};
@@ -538,7 +538,7 @@ impl Summary {
             Some(Credentials::File(path)) => {
                 let field = "upstream.proxyCredentialsFile";
                 self.file(field, path, Absence::Fatal("the proxy gets no password"));
-                if let Some(fault) = fs::metadata(path).ok().as_ref().and_then(exposure) {
+                if let Some(fault) = fs::metadata(path).ok().as_ref().and_then(file_mode::fault) {
                     let warning = format!("{field}: {} {fault}; chmod 600", path.display());
                     self.warnings.push(warning);
                 }

@@ -19,9 +19,9 @@ use crate::tls::{AltName, RequestSubject};
 
 use super::client::{ApiClient, ApiError};
 use files::{Files, FilesError};
-use machine::{Action, Event, Machine, Now, Setback};
+use machine::{Action, CsrFailure, Event, Machine, Now};
 use metrics::{Metrics, Outcome};
-use object::Sight;
+use object::CsrStatus;
 
 mod config;
 mod files;
@@ -152,7 +152,7 @@ impl Keeper {
             Err(error) => {
                 tracing::error!(%error, "no certificate can be requested");
                 self.metrics.count(Outcome::Unusable);
-                return Event::Failed(Setback::Refused);
+                return Event::Failed(CsrFailure::Refused);
             }
         };
         let signer = &self.config.signer_name;
@@ -173,7 +173,7 @@ impl Keeper {
                     "the request for the serving certificate is there already"
                 );
             }
-            Err(error) => return self.setback(&name, &error),
+            Err(error) => return self.failure(&name, &error),
         }
         self.request = name;
         Event::Submitted
@@ -189,16 +189,16 @@ impl Keeper {
                     csr = name,
                     "the request for the serving certificate is gone, sending it again"
                 );
-                return Event::Failed(Setback::Refused);
+                return Event::Failed(CsrFailure::Refused);
             }
-            Err(error) => return self.setback(name, &error),
+            Err(error) => return self.failure(name, &error),
         };
-        let (outcome, why) = match object::sight(&object) {
-            Sight::Undecided => return Event::Undecided,
-            Sight::Issued(chain) => return Event::Issued(chain),
-            Sight::Denied(why) => (Outcome::Denied, why),
-            Sight::Failed(why) => (Outcome::Failed, why),
-            Sight::Unreadable => (
+        let (outcome, why) = match object::status_of(&object) {
+            CsrStatus::Undecided => return Event::Undecided,
+            CsrStatus::Issued(chain) => return Event::Issued(chain),
+            CsrStatus::Denied(why) => (Outcome::Denied, why),
+            CsrStatus::Failed(why) => (Outcome::Failed, why),
+            CsrStatus::Unreadable => (
                 Outcome::Unusable,
                 "the certificate is not PEM in base64".to_owned(),
             ),
@@ -211,7 +211,7 @@ impl Keeper {
             Ok(leaf) => leaf,
             Err(error @ FilesError::Io { .. }) => {
                 tracing::error!(%error, "the issued serving certificate cannot be kept, trying again");
-                return Event::Failed(Setback::Refused);
+                return Event::Failed(CsrFailure::Refused);
             }
             Err(error) => return self.rejected(Outcome::Unusable, &error.to_string()),
         };
@@ -245,21 +245,21 @@ impl Keeper {
             why,
             "no serving certificate was issued, asking again later"
         );
-        Event::Failed(Setback::Rejected)
+        Event::Failed(CsrFailure::Rejected)
     }
 
-    fn setback(&self, name: &str, error: &ApiError) -> Event {
+    fn failure(&self, name: &str, error: &ApiError) -> Event {
         if let ApiError::Unreachable(_) = error {
             self.metrics.count(Outcome::Unreachable);
             tracing::debug!(csr = name, %error, "the cluster cannot be asked for the serving certificate now");
-            return Event::Failed(Setback::Unreachable);
+            return Event::Failed(CsrFailure::Unreachable);
         }
         self.metrics.count(Outcome::Refused);
         tracing::warn!(
             csr = name, client = self.client.name(), %error,
             "the cluster refuses the request for the serving certificate",
         );
-        Event::Failed(Setback::Refused)
+        Event::Failed(CsrFailure::Refused)
     }
 
     async fn on_disk<T: Send + 'static>(

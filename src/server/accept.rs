@@ -14,12 +14,12 @@ use crate::runtime::socket;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ServerMaterial, TrustedTime};
 
+use super::accept_backoff::{AcceptBackoff, News};
 use super::bind;
 use super::connection::{self, ConnectionConfig};
 use super::metrics::ServerMetrics;
 use super::seats::{Room, Seats};
 use super::serving::Serving;
-use super::starvation::{News, Starvation};
 
 /// What a listener needs to know.
 #[derive(Debug, Clone)]
@@ -133,12 +133,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 impl Acceptor {
     async fn run(mut self, listener: TcpListener) {
-        let mut starvation = Starvation::None;
+        let mut backoff = AcceptBackoff::None;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let (state, news) = starvation.accepted(clock::now());
-                    starvation = state;
+                    let (state, news) = backoff.accepted(clock::now());
+                    backoff = state;
                     if news == News::Over {
                         tracing::info!("connections are accepted again");
                     }
@@ -146,8 +146,8 @@ impl Acceptor {
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    let (state, news) = starvation.failed(clock::now());
-                    starvation = state;
+                    let (state, news) = backoff.failed(clock::now());
+                    backoff = state;
                     if news == News::Begun {
                         tracing::warn!(%error, "cannot accept connections, trying again");
                     }

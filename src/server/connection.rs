@@ -126,7 +126,7 @@ pub(super) async fn serve(
         tether: tether.clone(),
     });
     // In a place of its own: while hands are shaken there is none.
-    let converse = Box::pin(converse(
+    let serving = Box::pin(serve_http(
         (stream, seat, bounds),
         Arc::clone(&peer),
         proxy,
@@ -135,10 +135,10 @@ pub(super) async fn serve(
         (metrics, tasks),
     ));
     let Some(standing) = standing else {
-        return converse.await;
+        return serving.await;
     };
     tokio::select! {
-        () = converse => {}
+        () = serving => {}
         // At once, not with a drain: whoever holds a key that was withdrawn gets no further byte.
         error = Box::pin(standing.withdrawn()) => {
             tether.leave();
@@ -192,7 +192,7 @@ fn holder(proxy: &Proxy, certificate: Option<&PeerCertificate>, address: SocketA
 }
 
 /// HTTP, until the client ends it or it has been drained.
-async fn converse(
+async fn serve_http(
     (stream, seat, bounds): (ServerStream, Seat, Bounds),
     peer: Arc<Peer>,
     proxy: Arc<Proxy>,
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_task_of_a_connection_is_small() {
-        let sizes = size(serve) + size(converse);
-        assert!(sizes < 9 << 10, "{} and {} bytes", size(serve), size(converse));
+        let sizes = size(serve) + size(serve_http);
+        assert!(sizes < 9 << 10, "{} and {} bytes", size(serve), size(serve_http));
     }
 }

@@ -21,7 +21,7 @@ use rustls::sign::CertifiedKey;
 use super::certificate::{CertificateInfo, CertificateParseError, Validity, public_key, sha256_hex};
 use super::seal::FileSeal;
 use super::status::CertificateState;
-use crate::runtime::exposure::is_open_to_all;
+use crate::runtime::file_mode::is_open_to_all;
 pub use unusual::Unusual;
 
 /// Far above any real bundle (Mozilla's is 0.25 MB), far below what a wrong path could cost.

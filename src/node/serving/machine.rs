@@ -29,7 +29,7 @@ const LOOKS_SOON: u32 = 60;
 
 /// How an attempt went wrong, and how long to wait then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Setback {
+pub(super) enum CsrFailure {
     /// The cloud did not answer, or is busy.
     Unreachable,
     /// The apiserver refused the request, or does not have it any more.
@@ -38,7 +38,7 @@ pub(super) enum Setback {
     Rejected,
 }
 
-impl Setback {
+impl CsrFailure {
     fn first_and_longest(self) -> (Duration, Duration) {
         let seconds = Duration::from_secs;
         match self {
@@ -81,7 +81,7 @@ pub(super) enum Event {
     /// The issued certificate is in use.
     Installed(ServingLeaf),
     /// An action failed.
-    Failed(Setback),
+    Failed(CsrFailure),
 }
 
 /// What to do next.
@@ -177,7 +177,7 @@ impl Machine {
                 return (self, Action::Install(chain));
             }
             Event::Installed(leaf) => self.take(leaf, now),
-            Event::Failed(setback) => return self.fail(setback, now),
+            Event::Failed(failure) => return self.fail(failure, now),
         }
         self.proceed(now)
     }
@@ -201,10 +201,10 @@ impl Machine {
         self.current = Some(leaf);
     }
 
-    fn fail(mut self, setback: Setback, now: Now) -> (Self, Action) {
-        let delay = setback.delay(self.failures, now.chance);
+    fn fail(mut self, failure: CsrFailure, now: Now) -> (Self, Action) {
+        let delay = failure.delay(self.failures, now.chance);
         self.failures = self.failures.saturating_add(1);
-        let lost_contact = setback == Setback::Unreachable;
+        let lost_contact = failure == CsrFailure::Unreachable;
         self.state = match self.state {
             // The request is where it was: only the look is repeated.
             State::Looking { looks } if lost_contact => State::Awaiting {
@@ -215,7 +215,7 @@ impl Machine {
                 until: now.at + delay,
             },
         };
-        if setback == Setback::Rejected {
+        if failure == CsrFailure::Rejected {
             return (self, Action::Abandon);
         }
         self.proceed(now)

@@ -12,7 +12,7 @@ pub(in crate::node) const PATH: &str = "/apis/certificates.k8s.io/v1/certificate
 
 /// What has become of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum CsrStatus {
     /// Neither denied nor issued.
     Undecided,
     /// The chain, PEM.
@@ -44,17 +44,17 @@ pub(super) fn order(name: &str, request_pem: &str, config: &ServingConfig) -> Va
 }
 
 /// Reads a request as the cluster has it. A denial counts more than a certificate.
-pub(super) fn sight(object: &Value) -> Sight {
+pub(super) fn status_of(object: &Value) -> CsrStatus {
     if let Some(why) = condition(object, "Denied") {
-        return Sight::Denied(why);
+        return CsrStatus::Denied(why);
     }
     let certificate = text(object, "/status/certificate");
     if !certificate.is_empty() {
         let chain = STANDARD.decode(certificate).ok();
         let chain = chain.and_then(|bytes| String::from_utf8(bytes).ok());
-        return chain.map_or(Sight::Unreadable, Sight::Issued);
+        return chain.map_or(CsrStatus::Unreadable, CsrStatus::Issued);
     }
-    condition(object, "Failed").map_or(Sight::Undecided, Sight::Failed)
+    condition(object, "Failed").map_or(CsrStatus::Undecided, CsrStatus::Failed)
 }
 
 /// Reason and message of a condition that is true.
@@ -144,36 +144,36 @@ mod tests {
         let condition = |kind: &str, status: &str| json!([{"type": kind, "status": status, "reason": "R", "message": "M"}]);
         let why = || "R: M".to_owned();
         for (status, expected) in [
-            (json!({}), Sight::Undecided),
+            (json!({}), CsrStatus::Undecided),
             (
                 json!({"conditions": condition("Approved", "True")}),
-                Sight::Undecided,
+                CsrStatus::Undecided,
             ),
             (
                 json!({"conditions": condition("Denied", "True")}),
-                Sight::Denied(why()),
+                CsrStatus::Denied(why()),
             ),
             (
                 json!({"conditions": condition("Denied", "True"), "certificate": "UEVN"}),
-                Sight::Denied(why()),
+                CsrStatus::Denied(why()),
             ),
             (
                 json!({"conditions": condition("Failed", "True")}),
-                Sight::Failed(why()),
+                CsrStatus::Failed(why()),
             ),
             (
                 json!({"conditions": condition("Failed", "False")}),
-                Sight::Undecided,
+                CsrStatus::Undecided,
             ),
             (
                 json!({"conditions": condition("Approved", "True"), "certificate": "UEVN"}),
-                Sight::Issued("PEM".to_owned()),
+                CsrStatus::Issued("PEM".to_owned()),
             ),
-            (json!({"certificate": "?"}), Sight::Unreadable),
+            (json!({"certificate": "?"}), CsrStatus::Unreadable),
         ] {
-            assert_eq!(sight(&json!({"status": status})), expected, "{status}");
+            assert_eq!(status_of(&json!({"status": status})), expected, "{status}");
         }
-        assert_eq!(sight(&json!({})), Sight::Undecided);
+        assert_eq!(status_of(&json!({})), CsrStatus::Undecided);
     }
 
     #[test]

@@ -186,7 +186,7 @@ fn a_rejected_request_gives_up_its_key_and_waits_longer_each_time() {
     let mut waits = Vec::new();
     run.submitted();
     for _ in 0..9 {
-        assert_eq!(run.step(Event::Failed(Setback::Rejected)), Action::Abandon);
+        assert_eq!(run.step(Event::Failed(CsrFailure::Rejected)), Action::Abandon);
         let action = run.step(Event::Tick);
         let (waited, next) = run.wake(&action);
         assert_eq!(next, Action::Submit);
@@ -200,29 +200,29 @@ fn a_rejected_request_gives_up_its_key_and_waits_longer_each_time() {
 fn a_lost_contact_repeats_the_look_and_a_lost_request_is_sent_again() {
     let mut run = Run::new(None);
     run.submitted();
-    let action = run.step(Event::Failed(Setback::Unreachable));
+    let action = run.step(Event::Failed(CsrFailure::Unreachable));
     assert_eq!(run.wake(&action), (Duration::from_secs(1), Action::Look));
     assert!(run.machine.is_waiting());
-    let action = run.step(Event::Failed(Setback::Refused));
+    let action = run.step(Event::Failed(CsrFailure::Refused));
     assert_eq!(run.wake(&action), (Duration::from_secs(10), Action::Submit));
-    let action = run.step(Event::Failed(Setback::Unreachable));
+    let action = run.step(Event::Failed(CsrFailure::Unreachable));
     assert_eq!(run.wake(&action).1, Action::Submit);
 }
 
 #[test]
 fn delays_are_bounded_and_spread() {
-    for setback in [Setback::Unreachable, Setback::Refused, Setback::Rejected] {
-        let (first, longest) = setback.first_and_longest();
+    for failure in [CsrFailure::Unreachable, CsrFailure::Refused, CsrFailure::Rejected] {
+        let (first, longest) = failure.first_and_longest();
         for failures in [0, 1, 5, 31, 32, u32::MAX] {
             for chance in [0.0, 0.5, 1.0] {
-                let delay = setback.delay(failures, chance);
+                let delay = failure.delay(failures, chance);
                 assert!(
                     delay >= first.mul_f64(0.79) && delay <= longest.mul_f64(1.21),
                     "{delay:?}"
                 );
             }
         }
-        assert!(setback.delay(0, 0.0) < setback.delay(0, 1.0));
+        assert!(failure.delay(0, 0.0) < failure.delay(0, 1.0));
     }
 }
 
@@ -231,11 +231,11 @@ fn success_forgets_the_failures_of_before() {
     let mut run = Run::new(None);
     run.submitted();
     for _ in 0..5 {
-        run.step(Event::Failed(Setback::Unreachable));
+        run.step(Event::Failed(CsrFailure::Unreachable));
     }
     run.step(Event::Issued("chain".to_owned()));
     run.step(Event::Installed(leaf(&["a"], "00000000")));
     assert_eq!(run.step(Event::Names(names(&["z"]))), Action::Submit);
-    let action = run.step(Event::Failed(Setback::Unreachable));
+    let action = run.step(Event::Failed(CsrFailure::Unreachable));
     assert_eq!(run.wake(&action).0, Duration::from_secs(1));
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 /// What makes a file of secrets one that others may know. Such a file is used nevertheless: refused, it would cost the
 /// node its cache, or its way to the cloud.
-pub fn exposure(found: &Metadata) -> Option<&'static str> {
+pub fn fault(found: &Metadata) -> Option<&'static str> {
     let ours = rustix::process::geteuid().as_raw();
     if found.uid() != ours && found.uid() != 0 {
         return Some("belongs to another user");

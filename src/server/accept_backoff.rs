@@ -9,7 +9,7 @@ const CALM: Duration = Duration::from_secs(5);
 
 /// Whether accepting fails at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Starvation {
+pub(super) enum AcceptBackoff {
     /// It does not.
     None,
     /// It failed last at this time.
@@ -24,7 +24,7 @@ pub(super) enum News {
     Over,
 }
 
-impl Starvation {
+impl AcceptBackoff {
     /// Accepting failed.
     pub(super) fn failed(self, now: Instant) -> (Self, News) {
         let news = match self {
@@ -53,7 +53,7 @@ mod tests {
     async fn it_is_told_once_and_again_only_after_it_was_over() {
         let begun = clock::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut state = Starvation::None;
+        let mut state = AcceptBackoff::None;
         let mut told = Vec::new();
         for (seconds, fails) in [
             (0, false),
