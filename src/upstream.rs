@@ -5,6 +5,7 @@
 //! apiserver allows, and watches never share one with short requests.
 
 mod abandoned;
+mod activity;
 mod cause;
 mod clientele;
 mod condition;
@@ -23,13 +24,13 @@ mod lane;
 mod lifeline;
 pub mod link;
 mod link_state;
+mod liveness;
 pub mod look;
 pub mod metrics;
 pub mod names;
 mod pool;
 pub mod probe;
 mod proxy;
-mod pulse;
 mod purpose;
 mod replay;
 mod report;
@@ -37,7 +38,6 @@ mod retry;
 mod route;
 mod server;
 pub mod settings;
-mod silence;
 mod supervisor;
 #[cfg(test)]
 pub(crate) mod testing;

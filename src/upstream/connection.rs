@@ -24,14 +24,14 @@ use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::tls::Alpn;
 
+use super::activity::ConnectionActivity;
 use super::cause::Cause;
 use super::dial::Path;
 use super::error::{UpstreamError, chain};
 use super::failure::Failure;
-use super::pulse::Pulse;
+use super::liveness::Liveness;
 use super::replay::{Replay, is_unprocessed};
 use super::retry::Repeat;
-use super::silence::Silence;
 
 /// Streams on one HTTP/2 connection, unless the peer allows fewer: kube-apiserver's default
 /// `--http2-max-streams-per-connection` (wire contract 8.3).
@@ -50,7 +50,7 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// hyper would end a connection whose PING is not answered, whatever else arrives on it. On a narrow link the
 /// acknowledgement comes behind everything that waits in the server's buffers, 16 s of it behind a list of 127 KB at
-/// 64 kbit/s (measured). [`Silence`] judges by the bytes instead; hyper only has to ask.
+/// 64 kbit/s (measured). [`Liveness`] judges by the bytes instead; hyper only has to ask.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Bytes of an answer's headers, in the sense of `SETTINGS_MAX_HEADER_LIST_SIZE` (RFC 9113, section 6.5.2): as many as edgehold
@@ -154,7 +154,7 @@ struct Used {
 pub(super) struct Opening {
     pub(super) version: Alpn,
     /// Tells when nothing arrives any more.
-    pub(super) silence: Silence,
+    pub(super) liveness: Liveness,
     /// Cancelled when the streams on it should move to another one.
     pub(super) drained: CancellationToken,
     /// Counts open connections, and the streams on them.
@@ -178,7 +178,7 @@ pub(super) struct Connection {
     drained: CancellationToken,
     opened: Instant,
     idle_since: Mutex<Instant>,
-    pulse: Arc<Pulse>,
+    activity: Arc<ConnectionActivity>,
     path: Path,
     gauge: Gauge,
 }
@@ -214,7 +214,7 @@ impl Connection {
                 .max_frame_size(64 * 1024)
                 .initial_max_send_streams(UNSETTLED_STREAMS)
                 .max_header_list_size(LARGEST_HEAD)
-                .keep_alive_interval(opening.silence.ping_interval())
+                .keep_alive_interval(opening.liveness.ping_interval())
                 .keep_alive_timeout(NEVER)
                 .keep_alive_while_idle(true)
                 // An answer that a client gave up is no error of the server. Counted are all of the life of a connection.
@@ -257,21 +257,21 @@ impl Connection {
             drained: opening.drained.clone(),
             opened: clock::now(),
             idle_since: Mutex::new(clock::now()),
-            pulse: Arc::clone(opening.silence.pulse()),
+            activity: Arc::clone(opening.liveness.activity()),
             path: opening.path,
             gauge: opening.gauges.streams,
         });
         let own = Arc::downgrade(&connection);
-        let pulse = Arc::clone(&connection.pulse);
+        let activity = Arc::clone(&connection.activity);
         let open = Counted::one(opening.gauges.connections);
         let drained = opening.drained;
         // HTTP/1.1 has no PINGs: there silence says nothing.
-        let silence = (opening.version == Alpn::H2).then_some(opening.silence);
+        let liveness = (opening.version == Alpn::H2).then_some(opening.liveness);
         tasks.spawn("upstream-connection", async move {
             let _open = open;
             let silent = async {
-                match silence {
-                    Some(silence) => silence.end().await,
+                match liveness {
+                    Some(liveness) => liveness.end().await,
                     None => std::future::pending().await,
                 }
             };
@@ -281,7 +281,7 @@ impl Connection {
                 ended = driver.as_mut() => ended,
                 () = silent => {
                     tracing::debug!("an upstream connection that has gone silent is given up");
-                    pulse.sever();
+                    activity.sever();
                     driver.await
                 }
             };
@@ -305,7 +305,7 @@ impl Connection {
 
     /// Whether the pool should forget this connection.
     pub(super) fn is_gone(&self) -> bool {
-        self.is_closed() || self.pulse.overtaken().is_cancelled()
+        self.is_closed() || self.activity.overtaken().is_cancelled()
     }
 
     /// An HTTP/1.1 connection can take a request again.
@@ -316,8 +316,8 @@ impl Connection {
     }
 
     /// What is heard on it.
-    pub(super) fn pulse(&self) -> &Pulse {
-        &self.pulse
+    pub(super) fn activity(&self) -> &ConnectionActivity {
+        &self.activity
     }
 
     /// The way that it took.
@@ -421,7 +421,7 @@ impl Lease {
         request: Request<Body>,
         repeat: Repeat,
     ) -> Result<Response<Incoming>, SendFailed> {
-        let overtaken = self.connection.pulse().overtaken().clone();
+        let overtaken = self.connection.activity().overtaken().clone();
         tokio::select! {
             biased;
             sent = self.exchange(request) => sent,

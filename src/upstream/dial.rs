@@ -13,6 +13,7 @@ use crate::runtime::socket;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ClientStream, ClientTls};
 
+use super::activity::{ConnectionActivity, Tracked, while_heard};
 use super::cause::Cause;
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, chain};
@@ -20,7 +21,6 @@ use super::eyeballs;
 use super::failure::Failure;
 use super::metrics::UpstreamMetrics;
 use super::proxy::UpstreamProxy;
-use super::pulse::{Felt, Pulse, while_heard};
 use super::route::{Route, RouteError};
 use super::server::Server;
 use super::settings::DialSettings;
@@ -46,8 +46,8 @@ pub(super) struct Path {
 
 /// A new connection after its TLS handshake.
 pub(super) struct Dialed {
-    pub(super) stream: ClientStream<Felt<TcpStream>>,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) stream: ClientStream<Tracked<TcpStream>>,
+    pub(super) activity: Arc<ConnectionActivity>,
     pub(super) path: Path,
 }
 
@@ -106,8 +106,8 @@ impl Dialer {
 
     async fn connected(&self, tls: &ClientTls, limit: Duration, via: Via) -> Result<Dialed, UpstreamError> {
         let late = || self.late(limit);
-        let vitals = self.server.vitals();
-        let socket = while_heard(|| vitals.heard(), limit, self.socket(via));
+        let of_server = self.server.activity();
+        let socket = while_heard(|| of_server.heard(), limit, self.socket(via));
         let (tcp, uplink) = self.impatiently(socket, via).await.ok_or_else(late)??;
         let seen = |seen| {
             if via == Via::Best {
@@ -116,10 +116,10 @@ impl Dialer {
         };
         socket::set_up(&tcp);
         let address = tcp.peer_addr().ok();
-        let pulse = Pulse::new(vitals);
-        let felt = Felt::new(tcp, Arc::clone(&pulse));
-        let handshake = tls.connect(&self.server.endpoint().server_name, felt);
-        let stream = while_heard(|| vitals.heard(), limit, handshake)
+        let activity = ConnectionActivity::new(of_server);
+        let tracked = Tracked::new(tcp, Arc::clone(&activity));
+        let handshake = tls.connect(&self.server.endpoint().server_name, tracked);
+        let stream = while_heard(|| of_server.heard(), limit, handshake)
             .await
             .ok_or_else(late);
         let stream = stream.and_then(|stream| {
@@ -133,7 +133,7 @@ impl Dialer {
         seen(Seen::Connected(uplink));
         Ok(Dialed {
             stream,
-            pulse,
+            activity,
             path: Path { uplink, address },
         })
     }

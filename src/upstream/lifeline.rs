@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::runtime::shares::Share;
 
+use super::activity::ConnectionActivity;
 use super::link_state::LinkState;
-use super::pulse::Pulse;
 use super::server::Server;
 use super::settings::KeepAlive;
 
@@ -17,7 +17,7 @@ use super::settings::KeepAlive;
 #[derive(Debug, Clone)]
 pub struct Lifeline {
     server: Arc<Server>,
-    pulse: Arc<Pulse>,
+    activity: Arc<ConnectionActivity>,
     /// Without a byte, before a connection is doubted.
     doubtful: Duration,
     /// What it takes of the connections that callers share.
@@ -25,10 +25,14 @@ pub struct Lifeline {
 }
 
 impl Lifeline {
-    pub(super) fn new(server: &Arc<Server>, pulse: Arc<Pulse>, keep_alive: KeepAlive) -> Self {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        activity: Arc<ConnectionActivity>,
+        keep_alive: KeepAlive,
+    ) -> Self {
         Self {
             server: Arc::clone(server),
-            pulse,
+            activity,
             doubtful: keep_alive.interval + keep_alive.timeout,
             _share: None,
         }
@@ -52,9 +56,9 @@ impl Lifeline {
                     .wait_for(|standing| standing.state == LinkState::Offline)
                     .await,
             );
-            let heard = self.pulse.heard();
+            let heard = self.activity.heard();
             tokio::time::sleep_until(heard + self.doubtful).await;
-            if self.server.is_away() && self.pulse.heard() <= heard {
+            if self.server.is_away() && self.activity.heard() <= heard {
                 return;
             }
         }
@@ -73,22 +77,22 @@ mod tests {
     async fn a_connection_is_lost_when_its_server_is_away_and_it_is_silent() {
         let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
         let server = Arc::clone(link.fleet().servers.first().unwrap());
-        let pulse = Pulse::new(server.vitals());
-        let lifeline = Lifeline::new(&server, Arc::clone(&pulse), KeepAlive::default());
+        let activity = ConnectionActivity::new(server.activity());
+        let lifeline = Lifeline::new(&server, Arc::clone(&activity), KeepAlive::default());
         let mut lost = std::pin::pin!(lifeline.lost());
         let long = lifeline.doubtful * 100;
         assert!(
             tokio::time::timeout(long, lost.as_mut()).await.is_err(),
             "an idle shell"
         );
-        pulse.beat();
+        activity.beat();
         server.signal(Event::ProbeFailed);
         let short = lifeline.doubtful / 2;
         assert!(
             tokio::time::timeout(short, lost.as_mut()).await.is_err(),
             "it was heard"
         );
-        pulse.beat();
+        activity.beat();
         assert!(
             tokio::time::timeout(short, lost.as_mut()).await.is_err(),
             "and again"

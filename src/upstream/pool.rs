@@ -27,11 +27,11 @@ use super::error::{UpstreamError, chain};
 use super::failure::Failure;
 use super::lane::{Lane, MAX_CONNECTIONS};
 use super::lifeline::Lifeline;
+use super::liveness::Liveness;
 use super::metrics::UpstreamMetrics;
 use super::purpose::Purpose;
 use super::retry::{Effort, Origin, Repeat};
 use super::settings::DialSettings;
-use super::silence::Silence;
 
 /// Between two looks whether a new connection's peer has said how many streams it allows.
 const SETTLING_LOOK: Duration = Duration::from_millis(2);
@@ -226,10 +226,10 @@ impl Pool {
         let share = holder.map(|holder| self.alone.try_take(holder, 1).ok_or_else(over_share));
         let share = share.transpose()?.map(Arc::new);
         let limit = self.dialer.settings().connect_timeout;
-        let Dialed { stream, pulse, .. } =
+        let Dialed { stream, activity, .. } =
             Box::pin(self.dialer.connect(&self.connectors.http1, limit, Via::Best)).await?;
         let keep_alive = self.dialer.settings().keep_alive;
-        let lifeline = Lifeline::new(self.dialer.server(), pulse, keep_alive).holding(share.clone());
+        let lifeline = Lifeline::new(self.dialer.server(), activity, keep_alive).holding(share.clone());
         let io = hyper_util::rt::TokioIo::new(stream);
         let (sender, driver) = http1::handshake(io)
             .await
@@ -376,9 +376,9 @@ impl Pool {
         let connection = self
             .establish(limit, generation.child_token(), lane.gauges().clone(), Via::Best)
             .await?;
-        connection.pulse().open();
+        connection.activity().open();
         if std::ptr::eq(lane, &raw const self.watch) {
-            connection.pulse().carries_watches();
+            connection.activity().carries_watches();
         }
         let lease = connection.try_lease(lane.released());
         lane.opened(connection, !generation.is_cancelled());
@@ -394,10 +394,14 @@ impl Pool {
         via: Via,
     ) -> Result<Arc<Connection>, UpstreamError> {
         let dialed = self.dialer.connect(&self.connectors.http2, limit, via).await?;
-        let Dialed { stream, pulse, path } = dialed;
+        let Dialed {
+            stream,
+            activity,
+            path,
+        } = dialed;
         let opening = Opening {
             version: tls::agreed(&stream),
-            silence: Silence::new(self.dialer.server(), pulse, self.dialer.settings().keep_alive),
+            liveness: Liveness::new(self.dialer.server(), activity, self.dialer.settings().keep_alive),
             drained,
             gauges,
             path,

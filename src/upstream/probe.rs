@@ -96,7 +96,7 @@ async fn judged(server: &Arc<Server>, identities: &Identities, timeout: Duration
     match event {
         Some(Event::ProbeSucceeded) => {
             if took < QUICK {
-                server.vitals().prove_quick();
+                server.activity().prove_quick();
             }
             server.signal(Event::ProbeSucceeded);
         }
@@ -109,7 +109,7 @@ async fn judged(server: &Arc<Server>, identities: &Identities, timeout: Duration
 /// A probe got no answer. If the server has answered anything since it began, that is the newer news: the probe began in
 /// an outage that is over.
 fn missed_since(server: &Server, started: Instant, missed: Event) {
-    if server.vitals().proven_since(started) {
+    if server.activity().proven_since(started) {
         tracing::debug!(%server, "a probe got no answer, but is older than one");
         return;
     }
@@ -125,23 +125,23 @@ async fn late(
     timeout: Duration,
     asking: impl Future<Output = Said>,
 ) -> Option<Event> {
-    let vitals = server.vitals();
+    let activity = server.activity();
     let missed = if server.is_alone() {
         Event::ProbeUnanswered
     } else {
         Event::ProbeFailed
     };
     let answered = tokio::time::timeout(timeout.saturating_mul(PATIENCE), asking);
-    if vitals.answering_since(started) {
+    if activity.answering_since(started) {
         tracing::debug!(%server, "a probe was not answered in time, but others are");
         server.signal(Event::Reached);
         return None;
     }
-    if vitals.heard_since(started) && server.is_alone() {
+    if activity.heard_since(started) && server.is_alone() {
         tracing::debug!(%server, "a probe was not answered in time, but something is heard: waiting on");
         return match answered.await {
             Ok(said @ (Said::Up | Said::Unready)) => Some(said.event()),
-            _ if vitals.answering_since(started) => Some(Event::Reached),
+            _ if activity.answering_since(started) => Some(Event::Reached),
             Ok(said) => Some(said.event()),
             Err(_) => Some(missed),
         };

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{clock, jitter};
 
+use super::activity::ServerActivity;
 use super::cause::Cause;
 use super::clientele::Clientele;
 use super::condition::Condition;
@@ -22,7 +23,6 @@ use super::failure::Failure;
 use super::health::{Company, Event, Health, Plan, Standing};
 use super::link_state::LinkState;
 use super::metrics::UpstreamMetrics;
-use super::pulse::Vitals;
 use super::report::{ServerReport, Trouble};
 use super::settings::ProbeSettings;
 use super::uplink::{Choice, Seen, Trials};
@@ -56,7 +56,7 @@ pub(super) struct Server {
     interfaces: Mutex<Interfaces>,
     /// Which of them is used.
     uplinks: watch::Sender<Choice>,
-    vitals: Arc<Vitals>,
+    activity: Arc<ServerActivity>,
     /// How it is probed.
     ways: Mutex<Ways>,
     /// Until when it wants not to be asked.
@@ -90,7 +90,7 @@ impl Server {
             obstacle: Mutex::default(),
             interfaces: Mutex::default(),
             uplinks: watch::Sender::new(Choice::new(0)),
-            vitals: Arc::new(Vitals::new(traffic)),
+            activity: Arc::new(ServerActivity::new(traffic)),
             ways: Mutex::new(Ways::new()),
             resting: Mutex::default(),
             unaudited: AtomicU32::new(0),
@@ -109,8 +109,8 @@ impl Server {
     }
 
     /// What is heard of it.
-    pub(super) fn vitals(&self) -> &Arc<Vitals> {
-        &self.vitals
+    pub(super) fn activity(&self) -> &Arc<ServerActivity> {
+        &self.activity
     }
 
     /// How it is probed.
@@ -379,7 +379,7 @@ impl Server {
     /// Takes a signal into account; a change is logged and published.
     pub(super) fn signal(&self, event: Event) {
         if event.is_answer() {
-            self.vitals.prove();
+            self.activity.prove();
         }
         // Answers are frequent, and almost all of them say what is known.
         let (standing, due, alone) = {

@@ -9,10 +9,10 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
+use super::super::activity::Tracked;
 use super::super::error::Sent;
 use super::super::link::Link;
 use super::super::metrics::UpstreamMetrics;
-use super::super::pulse::Felt;
 use super::super::settings::KeepAlive;
 use super::super::testing;
 use super::*;
@@ -86,10 +86,10 @@ where
     tasks.spawn("server", server(far));
     let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
     let server = Arc::clone(link.fleet().servers.first().unwrap());
-    let pulse = Pulse::new(server.vitals());
+    let activity = ConnectionActivity::new(server.activity());
     let opening = Opening {
         version: Alpn::H2,
-        silence: Silence::new(&server, Arc::clone(&pulse), KeepAlive::default()),
+        liveness: Liveness::new(&server, Arc::clone(&activity), KeepAlive::default()),
         drained: CancellationToken::new(),
         gauges: Gauges::default(),
         path: Path {
@@ -97,7 +97,7 @@ where
             address: None,
         },
     };
-    let opened = Connection::open(Felt::new(near, pulse), opening, &tasks).await;
+    let opened = Connection::open(Tracked::new(near, activity), opening, &tasks).await;
     (opened.unwrap_or_else(|error| panic!("{error}")), link, tasks)
 }
 
@@ -159,7 +159,7 @@ async fn a_read_leaves_a_connection_that_others_overtake_and_a_write_stays() {
         let early = tokio::time::timeout(Duration::from_secs(1), sending.as_mut()).await;
         assert!(early.is_err(), "the answer comes later");
         assert!(lease(&connection).is_some());
-        connection.pulse().overtaken().cancel();
+        connection.activity().overtaken().cancel();
         match sending.await {
             Ok(_) => assert!(stays),
             Err(failed) => {

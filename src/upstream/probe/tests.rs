@@ -1,6 +1,6 @@
+use super::super::activity::{ConnectionActivity, Tracked};
 use super::super::link_state::LinkState;
 use super::super::metrics::UpstreamMetrics;
-use super::super::pulse::{Felt, Pulse};
 use super::super::testing;
 use super::*;
 
@@ -17,11 +17,11 @@ fn suspected(hosts: &[&str]) -> (Link, Arc<Server>) {
     (link, server)
 }
 
-/// Something arrives on a connection: so many bytes, of clients' answers if `pulse` is open.
-async fn hear(pulse: &Arc<Pulse>, bytes: usize) {
+/// Something arrives on a connection: so many bytes, of clients' answers if `activity` is open.
+async fn hear(activity: &Arc<ConnectionActivity>, bytes: usize) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (near, mut far) = tokio::io::duplex(1024);
-    let mut near = Felt::new(near, Arc::clone(pulse));
+    let mut near = Tracked::new(near, Arc::clone(activity));
     tokio::time::advance(Duration::from_millis(10)).await;
     far.write_all(&vec![0; bytes]).await.unwrap();
     near.read_exact(&mut vec![0; bytes]).await.unwrap();
@@ -60,7 +60,7 @@ async fn probes_into_silence_count_and_their_late_answer_still_does() {
 async fn the_only_server_gets_time_while_something_is_heard_of_it_and_no_more() {
     let (_link, server) = suspected(&["cloud"]);
     let started = clock::now();
-    hear(&Pulse::new(server.vitals()), 39).await;
+    hear(&ConnectionActivity::new(server.activity()), 39).await;
     let judging = late(&server, started, TIMEOUT, std::future::pending());
     let mut judging = std::pin::pin!(judging);
     assert!(tokio::time::timeout(TIMEOUT, judging.as_mut()).await.is_err());
@@ -73,7 +73,7 @@ async fn the_only_server_gets_time_while_something_is_heard_of_it_and_no_more() 
 async fn one_of_several_gets_no_time() {
     let (_link, server) = suspected(&["cloud", "other"]);
     let started = clock::now();
-    hear(&Pulse::new(server.vitals()), 39).await;
+    hear(&ConnectionActivity::new(server.activity()), 39).await;
     let judging = late(&server, started, TIMEOUT, std::future::pending());
     assert!(tokio::time::timeout(TIMEOUT, judging).await.is_err());
     assert_eq!(server.standing().state, LinkState::Offline);
@@ -82,9 +82,9 @@ async fn one_of_several_gets_no_time() {
 #[tokio::test(start_paused = true)]
 async fn a_server_whose_answers_arrive_is_there_whatever_its_probe_does() {
     let (_link, server) = suspected(&["cloud"]);
-    let (started, pulse) = (clock::now(), Pulse::new(server.vitals()));
-    pulse.open();
-    hear(&pulse, 1000).await;
+    let (started, activity) = (clock::now(), ConnectionActivity::new(server.activity()));
+    activity.open();
+    hear(&activity, 1000).await;
     let ended = late(&server, started, TIMEOUT, std::future::pending()).await;
     assert_eq!(ended, None);
     assert_eq!(server.standing().state, LinkState::Online);

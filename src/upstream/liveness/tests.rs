@@ -1,10 +1,10 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
+use super::super::activity::Tracked;
 use super::super::health::Event;
 use super::super::link::Link;
 use super::super::link_state::LinkState;
 use super::super::metrics::UpstreamMetrics;
-use super::super::pulse::Felt;
 use super::super::testing;
 use super::*;
 
@@ -18,7 +18,7 @@ const MOMENT: Duration = Duration::from_millis(300);
 struct Case {
     server: Arc<Server>,
     end: std::pin::Pin<Box<dyn Future<Output = ()>>>,
-    near: Felt<DuplexStream>,
+    near: Tracked<DuplexStream>,
     far: DuplexStream,
     _link: Link,
 }
@@ -27,12 +27,12 @@ struct Case {
 fn case() -> Case {
     let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
     let server = Arc::clone(link.fleet().servers.first().unwrap());
-    let pulse = Pulse::new(server.vitals());
-    pulse.carries_watches();
+    let activity = ConnectionActivity::new(server.activity());
+    activity.carries_watches();
     let (near, far) = tokio::io::duplex(64);
     Case {
-        end: Box::pin(Silence::new(&server, Arc::clone(&pulse), KEEP_ALIVE).end()),
-        near: Felt::new(near, pulse),
+        end: Box::pin(Liveness::new(&server, Arc::clone(&activity), KEEP_ALIVE).end()),
+        near: Tracked::new(near, activity),
         far,
         server,
         _link: link,
@@ -88,24 +88,24 @@ async fn a_late_acknowledgement_saves_a_doubted_connection() {
 async fn it_is_given_up_when_a_probe_gets_through_quickly() {
     let mut case = case();
     assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
-    case.server.vitals().prove_quick();
+    case.server.activity().prove_quick();
     assert!(case.ends_within(MOMENT).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_quick_probe_does_not_break_answers_and_lets_nothing_new_wait_behind_them() {
     let mut case = case();
-    let pulse = Pulse::new(case.server.vitals());
-    case.end = Box::pin(Silence::new(&case.server, Arc::clone(&pulse), KEEP_ALIVE).end());
+    let activity = ConnectionActivity::new(case.server.activity());
+    case.end = Box::pin(Liveness::new(&case.server, Arc::clone(&activity), KEEP_ALIVE).end());
     assert!(!case.ends_within(DOUBTFUL + MOMENT).await);
-    assert!(!pulse.overtaken().is_cancelled(), "not known yet");
-    case.server.vitals().prove_quick();
+    assert!(!activity.overtaken().is_cancelled(), "not known yet");
+    case.server.activity().prove_quick();
     assert!(
         !case
             .ends_within(DOUBTFUL * (LONGEST_FOR_ANSWERS - 1) - 2 * MOMENT)
             .await
     );
-    assert!(pulse.overtaken().is_cancelled());
+    assert!(activity.overtaken().is_cancelled());
     assert!(case.ends_within(3 * MOMENT).await, "not for ever");
 }
 
@@ -137,7 +137,7 @@ async fn after_a_slow_probe_one_more_says_how_good_the_link_is() {
 async fn a_quick_probe_before_the_doubt_proves_nothing() {
     let mut case = case();
     assert!(!case.ends_within(DOUBTFUL - MOMENT).await);
-    case.server.vitals().prove_quick();
+    case.server.activity().prove_quick();
     assert!(!case.ends_within(3 * MOMENT).await);
 }
 
@@ -176,12 +176,12 @@ fn what_becomes_of_a_doubted_connection() {
         (Away, Watches, 5, Dead),
         (Away, Answers, 5, Dead),
     ] {
-        let signs = Signs {
+        let evidence = Evidence {
             carries,
             silent: Duration::from_secs(seconds),
             doubtful: DOUBTFUL,
             server,
         };
-        assert_eq!(verdict(signs), becomes, "{signs:?}");
+        assert_eq!(verdict(evidence), becomes, "{evidence:?}");
     }
 }

@@ -57,7 +57,7 @@ impl Moment {
 
 /// What is heard of one server over all connections.
 #[derive(Debug)]
-pub(super) struct Vitals {
+pub(super) struct ServerActivity {
     heard: Moment,
     answering: Moment,
     proven: Moment,
@@ -65,7 +65,7 @@ pub(super) struct Vitals {
     traffic: Traffic,
 }
 
-impl Vitals {
+impl ServerActivity {
     pub(super) fn new(traffic: Traffic) -> Self {
         let now = clock::now();
         Self {
@@ -115,7 +115,7 @@ impl Vitals {
 
 /// What is heard on one connection.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct ConnectionActivity {
     heard: Moment,
     /// Set once what arrives can only be answers, not a handshake.
     open: AtomicBool,
@@ -124,11 +124,11 @@ pub(super) struct Pulse {
     overtaken: CancellationToken,
     severed: AtomicBool,
     reader: AtomicWaker,
-    server: Arc<Vitals>,
+    server: Arc<ServerActivity>,
 }
 
-impl Pulse {
-    pub(super) fn new(server: &Arc<Vitals>) -> Arc<Self> {
+impl ConnectionActivity {
+    pub(super) fn new(server: &Arc<ServerActivity>) -> Arc<Self> {
         Arc::new(Self {
             heard: Moment::new(clock::now()),
             open: AtomicBool::new(false),
@@ -189,9 +189,9 @@ impl Pulse {
 }
 
 /// Counts what was written.
-fn sent(written: Poll<io::Result<usize>>, pulse: &Pulse) -> Poll<io::Result<usize>> {
+fn sent(written: Poll<io::Result<usize>>, activity: &ConnectionActivity) -> Poll<io::Result<usize>> {
     if let Poll::Ready(Ok(bytes)) = written {
-        pulse.server.traffic.sent.inc_by(bytes as u64);
+        activity.server.traffic.sent.inc_by(bytes as u64);
     }
     written
 }
@@ -218,28 +218,28 @@ pub(super) async fn while_heard<T>(
 }
 
 pin_project! {
-    /// A stream whose [`Pulse`] is felt.
+    /// A stream whose [`ConnectionActivity`] is tracked.
     #[derive(Debug)]
-    pub(super) struct Felt<S> {
+    pub(super) struct Tracked<S> {
         #[pin]
         inner: S,
-        pulse: Arc<Pulse>,
+        activity: Arc<ConnectionActivity>,
     }
 }
 
-impl<S> Felt<S> {
-    pub(super) fn new(inner: S, pulse: Arc<Pulse>) -> Self {
-        Self { inner, pulse }
+impl<S> Tracked<S> {
+    pub(super) fn new(inner: S, activity: Arc<ConnectionActivity>) -> Self {
+        Self { inner, activity }
     }
 }
 
-impl<S: AsyncRead> AsyncRead for Felt<S> {
+impl<S: AsyncRead> AsyncRead for Tracked<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buf.filled().len();
         // Registered before the flag is read, so that neither order of the two misses the other.
-        this.pulse.reader.register(cx.waker());
-        if this.pulse.severed.load(Ordering::Acquire) {
+        this.activity.reader.register(cx.waker());
+        if this.activity.severed.load(Ordering::Acquire) {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "nothing arrived for too long",
@@ -248,16 +248,16 @@ impl<S: AsyncRead> AsyncRead for Felt<S> {
         let polled = this.inner.poll_read(cx, buf);
         let read = buf.filled().len().saturating_sub(before);
         if read > 0 {
-            this.pulse.read(read, clock::now());
+            this.activity.read(read, clock::now());
         }
         polled
     }
 }
 
-impl<S: AsyncWrite> AsyncWrite for Felt<S> {
+impl<S: AsyncWrite> AsyncWrite for Tracked<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
-        sent(this.inner.poll_write(cx, buf), this.pulse)
+        sent(this.inner.poll_write(cx, buf), this.activity)
     }
 
     fn poll_write_vectored(
@@ -266,7 +266,7 @@ impl<S: AsyncWrite> AsyncWrite for Felt<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        sent(this.inner.poll_write_vectored(cx, bufs), this.pulse)
+        sent(this.inner.poll_write_vectored(cx, bufs), this.activity)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -288,60 +288,60 @@ mod tests {
 
     use super::*;
 
-    async fn arrives(bytes: usize, open: bool) -> (Arc<Vitals>, Arc<Pulse>, Instant) {
-        let vitals = Arc::new(Vitals::new(Traffic::default()));
-        let pulse = Pulse::new(&vitals);
+    async fn arrives(bytes: usize, open: bool) -> (Arc<ServerActivity>, Arc<ConnectionActivity>, Instant) {
+        let server = Arc::new(ServerActivity::new(Traffic::default()));
+        let connection = ConnectionActivity::new(&server);
         if open {
-            pulse.open();
+            connection.open();
         }
         let (near, mut far) = tokio::io::duplex(1024);
-        let mut near = Felt::new(near, Arc::clone(&pulse));
+        let mut near = Tracked::new(near, Arc::clone(&connection));
         tokio::time::advance(Duration::from_secs(1)).await;
         let before = clock::now() - Duration::from_millis(1);
         far.write_all(&vec![b'x'; bytes]).await.unwrap();
         let mut read = vec![0; bytes];
         near.read_exact(&mut read).await.unwrap();
-        (vitals, pulse, before)
+        (server, connection, before)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_acknowledged_ping_is_heard_and_is_no_answer() {
-        let (vitals, pulse, before) = arrives(39, true).await;
-        assert!(pulse.heard() > before);
-        assert!(vitals.heard_since(before));
-        assert!(!vitals.answering_since(before));
+        let (server, connection, before) = arrives(39, true).await;
+        assert!(connection.heard() > before);
+        assert!(server.heard_since(before));
+        assert!(!server.answering_since(before));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_piece_of_an_answer_is_one() {
-        let (vitals, _, before) = arrives(500, true).await;
-        assert!(vitals.answering_since(before));
+        let (server, _, before) = arrives(500, true).await;
+        assert!(server.answering_since(before));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_is_heard_and_is_no_answer() {
-        let (vitals, _, before) = arrives(500, false).await;
-        assert!(vitals.heard_since(before));
-        assert!(!vitals.answering_since(before));
+        let (server, _, before) = arrives(500, false).await;
+        assert!(server.heard_since(before));
+        assert!(!server.answering_since(before));
     }
 
     #[tokio::test(start_paused = true)]
     async fn work_goes_on_while_something_arrives_and_not_for_ever() {
         let silence = Duration::from_secs(2);
         let began = clock::now();
-        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
+        let connection = ConnectionActivity::new(&Arc::new(ServerActivity::new(Traffic::default())));
         assert_eq!(
-            while_heard(|| pulse.heard(), silence, std::future::pending::<()>()).await,
+            while_heard(|| connection.heard(), silence, std::future::pending::<()>()).await,
             None
         );
         assert_eq!(clock::now() - began, silence);
 
         let began = clock::now();
-        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
+        let connection = ConnectionActivity::new(&Arc::new(ServerActivity::new(Traffic::default())));
         let beating = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(1500)).await;
-                pulse.read(39, clock::now());
+                connection.read(39, clock::now());
             }
         };
         let work = async {
@@ -350,40 +350,42 @@ mod tests {
                 () = tokio::time::sleep(silence * 3) => {}
             }
         };
-        assert_eq!(while_heard(|| pulse.heard(), silence, work).await, Some(()));
+        assert_eq!(while_heard(|| connection.heard(), silence, work).await, Some(()));
         assert_eq!(clock::now() - began, silence * 3);
 
         let began = clock::now();
-        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
+        let connection = ConnectionActivity::new(&Arc::new(ServerActivity::new(Traffic::default())));
         let beating = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(1500)).await;
-                pulse.read(39, clock::now());
+                connection.read(39, clock::now());
             }
         };
-        assert_eq!(while_heard(|| pulse.heard(), silence, beating).await, None);
+        assert_eq!(while_heard(|| connection.heard(), silence, beating).await, None);
         assert_eq!(clock::now() - began, silence * PROGRESS);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_severed_connection_fails_whoever_reads_from_it() {
-        let pulse = Pulse::new(&Arc::new(Vitals::new(Traffic::default())));
+        let connection = ConnectionActivity::new(&Arc::new(ServerActivity::new(Traffic::default())));
         let (near, _far) = tokio::io::duplex(64);
-        let mut near = Felt::new(near, Arc::clone(&pulse));
+        let mut near = Tracked::new(near, Arc::clone(&connection));
         let mut byte = [0];
         let mut reading = std::pin::pin!(near.read_exact(&mut byte));
         let waited = tokio::time::timeout(Duration::from_secs(1), reading.as_mut()).await;
         assert!(waited.is_err(), "there is nothing to read");
-        pulse.sever();
+        connection.sever();
         let ended = tokio::time::timeout(Duration::from_secs(1), reading).await;
         assert_eq!(ended.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_not_heard() {
-        let (vitals, pulse, _) = arrives(500, true).await;
+        let (server, connection, _) = arrives(500, true).await;
         tokio::time::advance(Duration::from_secs(5)).await;
         let before = clock::now() - Duration::from_secs(1);
-        assert!(!vitals.heard_since(before) && !vitals.answering_since(before) && pulse.heard() < before);
+        assert!(
+            !server.heard_since(before) && !server.answering_since(before) && connection.heard() < before
+        );
     }
 }

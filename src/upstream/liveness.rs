@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use crate::runtime::clock;
 
+use super::activity::ConnectionActivity;
 use super::failure::Failure;
-use super::pulse::Pulse;
 use super::server::Server;
 use super::settings::KeepAlive;
 
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What is known of a doubted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Signs {
+struct Evidence {
     carries: Carries,
     /// For how long nothing has arrived.
     silent: Duration,
@@ -77,10 +77,10 @@ enum Verdict {
     Dead,
 }
 
-fn verdict(signs: Signs) -> Verdict {
-    match (signs.server, signs.carries) {
+fn verdict(evidence: Evidence) -> Verdict {
+    match (evidence.server, evidence.carries) {
         (Around::Away, _) | (Around::Quick, Carries::Watches) => Verdict::Dead,
-        _ if signs.silent >= signs.doubtful * signs.carries.longest() => Verdict::Dead,
+        _ if evidence.silent >= evidence.doubtful * evidence.carries.longest() => Verdict::Dead,
         (Around::Quick, Carries::Answers) => Verdict::Overtaken,
         (Around::Nothing, _) => Verdict::Doubted,
     }
@@ -95,25 +95,29 @@ impl Carries {
     }
 }
 
-/// The silence of one connection.
+/// Watches over one connection.
 #[derive(Debug)]
-pub(super) struct Silence {
+pub(super) struct Liveness {
     server: Arc<Server>,
-    pulse: Arc<Pulse>,
+    activity: Arc<ConnectionActivity>,
     keep_alive: KeepAlive,
 }
 
-impl Silence {
-    pub(super) fn new(server: &Arc<Server>, pulse: Arc<Pulse>, keep_alive: KeepAlive) -> Self {
+impl Liveness {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        activity: Arc<ConnectionActivity>,
+        keep_alive: KeepAlive,
+    ) -> Self {
         Self {
             server: Arc::clone(server),
-            pulse,
+            activity,
             keep_alive,
         }
     }
 
-    pub(super) fn pulse(&self) -> &Arc<Pulse> {
-        &self.pulse
+    pub(super) fn activity(&self) -> &Arc<ConnectionActivity> {
+        &self.activity
     }
 
     /// Without a byte, before a PING is sent.
@@ -129,25 +133,25 @@ impl Silence {
     /// Resolves when the connection is given up.
     pub(super) async fn end(self) {
         loop {
-            let heard = self.pulse.heard();
+            let heard = self.activity.heard();
             tokio::time::sleep_until(heard + self.doubtful()).await;
-            if self.pulse.heard() > heard {
+            if self.activity.heard() > heard {
                 continue;
             }
             let doubted = clock::now();
             self.server.failed(Failure::Silent);
             let mut is_asked_again = false;
-            while self.pulse.heard() <= heard {
+            while self.activity.heard() <= heard {
                 // The time of a probe that was under way while packets disappeared says nothing of how good the link is now.
                 // One more does, and is enough.
-                let vitals = self.server.vitals();
-                if !is_asked_again && vitals.proven_since(doubted) && !vitals.quick_since(doubted) {
+                let activity = self.server.activity();
+                if !is_asked_again && activity.proven_since(doubted) && !activity.quick_since(doubted) {
                     self.server.is_slow();
                     is_asked_again = true;
                 }
-                match verdict(self.signs(heard, doubted)) {
+                match verdict(self.evidence(heard, doubted)) {
                     Verdict::Dead => return,
-                    Verdict::Overtaken => self.pulse.overtaken().cancel(),
+                    Verdict::Overtaken => self.activity.overtaken().cancel(),
                     Verdict::Doubted => {}
                 }
                 tokio::time::sleep(LOOK).await;
@@ -155,9 +159,9 @@ impl Silence {
         }
     }
 
-    fn signs(&self, heard: Instant, doubted: Instant) -> Signs {
-        Signs {
-            carries: if self.pulse.is_resumable() {
+    fn evidence(&self, heard: Instant, doubted: Instant) -> Evidence {
+        Evidence {
+            carries: if self.activity.is_resumable() {
                 Carries::Watches
             } else {
                 Carries::Answers
@@ -166,7 +170,7 @@ impl Silence {
             doubtful: self.doubtful(),
             server: if self.server.is_away() {
                 Around::Away
-            } else if self.server.vitals().quick_since(doubted) {
+            } else if self.server.activity().quick_since(doubted) {
                 Around::Quick
             } else {
                 Around::Nothing
