@@ -62,7 +62,7 @@ pub use metrics::UpstreamMetrics;
 pub use proxy::{Bypass, Credentials, ProxyScheme, Secret, UpstreamProxy};
 pub use purpose::Purpose;
 pub use report::{LinkReport, ServerReport, Trouble};
-pub use retry::{Effort, Origin};
+pub use retry::{Origin, RetryPolicy};
 pub use route::Route;
 pub use settings::{Compression, DialSettings, KeepAlive, ProbeSettings, Settings, Strategy, Trust};
 pub use transport::{Pair, Transport, Transports};

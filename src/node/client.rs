@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::runtime::body::{self, Body};
 use crate::upstream::direct::Direct;
-use crate::upstream::{Effort, Purpose, Transport};
+use crate::upstream::{Purpose, RetryPolicy, Transport};
 
 /// For one request, its answer included.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -111,7 +111,7 @@ impl ApiClient {
         );
         let request = request(Method::GET, &target, Bytes::new())?;
         let heard = async {
-            let (head, mut events) = self.answer(request, &Effort::read(Purpose::Watch)).await?;
+            let (head, mut events) = self.answer(request, &RetryPolicy::read(Purpose::Watch)).await?;
             if !head.status.is_success() {
                 let bytes = read(events).await?;
                 return understood(head.status, &bytes).map(drop);
@@ -130,14 +130,14 @@ impl ApiClient {
     }
 
     async fn send(&self, method: Method, path: &str, content: Bytes) -> Result<Value, ApiError> {
-        let effort = if method == Method::GET {
-            Effort::read(Purpose::Short)
+        let policy = if method == Method::GET {
+            RetryPolicy::read(Purpose::Short)
         } else {
-            Effort::once(Purpose::Short)
+            RetryPolicy::once(Purpose::Short)
         };
         let request = request(method, path, content)?;
         let exchange = async {
-            let (head, incoming) = self.answer(request, &effort).await?;
+            let (head, incoming) = self.answer(request, &policy).await?;
             Ok((head.status, read(incoming).await?))
         };
         let (status, bytes) = tokio::time::timeout(TIMEOUT, exchange)
@@ -146,10 +146,10 @@ impl ApiClient {
         understood(status, &bytes)
     }
 
-    async fn answer(&self, request: Request<Body>, effort: &Effort) -> Result<(Parts, Body), ApiError> {
+    async fn answer(&self, request: Request<Body>, policy: &RetryPolicy) -> Result<(Parts, Body), ApiError> {
         let answer = match &self.way {
             Way::Transport(transport) => {
-                let answer = transport.send(request, effort).await;
+                let answer = transport.send(request, policy).await;
                 answer.map_err(|error| error.to_string())
             }
             Way::Direct(direct) => direct.send(request).await.map_err(|error| error.to_string()),

@@ -18,7 +18,7 @@ use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
 use crate::runtime::problem::coded;
 use crate::upstream::error::Sent;
-use crate::upstream::{Answers, Effort, Failure, LinkState, Pair, Purpose, UpstreamError, is_foreign};
+use crate::upstream::{Answers, Failure, LinkState, Pair, Purpose, RetryPolicy, UpstreamError, is_foreign};
 use crate::view::offline::Missing;
 
 use super::caller::{Identity, Unfit};
@@ -141,11 +141,11 @@ async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>,
         _ => Purpose::Short,
     };
     let is_bodiless = body.is_end_stream();
-    let effort = exchange.read_effort(&body, purpose);
+    let policy = exchange.read_policy(&body, purpose);
     let sent = tokio::select! {
         biased;
-        sent = exchange.send_read(body, &effort) => sent,
-        never = probing(exchange, &effort) => match never {},
+        sent = exchange.send_read(body, &policy) => sent,
+        never = probing(exchange, &policy) => match never {},
         answered = instead(exchange) => return Err(Box::new(answered)),
     };
     let error = match sent {
@@ -167,10 +167,10 @@ async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>,
 }
 
 /// Has the server probed at `responseTimeout`, and each time that it has passed again.
-pub(super) async fn probing(exchange: &Exchange, effort: &Effort) -> Infallible {
+pub(super) async fn probing(exchange: &Exchange, policy: &RetryPolicy) -> Infallible {
     loop {
         tokio::time::sleep(exchange.caller.transport.response_timeout()).await;
-        effort.timed_out();
+        policy.timed_out();
     }
 }
 
@@ -203,10 +203,10 @@ async fn persist(
         if !is_worth_it || clock::now() >= deadline {
             return Err(error);
         }
-        let effort = exchange
-            .callers(Effort::read(purpose))
+        let policy = exchange
+            .callers(RetryPolicy::read(purpose))
             .for_answers(exchange.answers());
-        match exchange.send(exchange.request(body::empty()), &effort).await {
+        match exchange.send(exchange.request(body::empty()), &policy).await {
             Ok(response) => return Ok(response),
             Err(next) => error = next,
         }
@@ -280,12 +280,12 @@ pub(super) fn answered_by_another(status: StatusCode) -> UpstreamError {
 }
 
 /// The refusal of a request whose body has stood still for too long.
-pub(super) fn stood_still(culprit: Culprit, effort: &Effort) -> Status {
+pub(super) fn stood_still(culprit: Culprit, policy: &RetryPolicy) -> Status {
     tracing::debug!(?culprit, "the body of a request stands still, it is given up");
     match culprit {
         Culprit::Client => Status::bad_request("edgehold: the rest of the request did not come"),
         Culprit::Cloud => {
-            effort.timed_out();
+            policy.timed_out();
             Status::timeout("edgehold: the cloud took no more of the request; it may have been carried out")
         }
     }
@@ -297,11 +297,11 @@ pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body>
         return exchange.refuse(&exchange.away());
     }
     let request = exchange.request(body::incoming(body));
-    let effort = exchange.callers(Effort::once(Purpose::Watch));
+    let policy = exchange.callers(RetryPolicy::once(Purpose::Watch));
     let sent = match exchange.upstream() {
         Ok(transport) => {
             let _under_way = exchange.on_the_way.under_way();
-            transport.send(request, &effort).await
+            transport.send(request, &policy).await
         }
         Err(error) => Err(error),
     };
@@ -355,19 +355,19 @@ impl Exchange {
         }
     }
 
-    /// This effort as the caller's, who shares the connections with others.
-    pub(super) fn callers(&self, effort: Effort) -> Effort {
-        effort.on_behalf_of(self.caller.holder(&self.proxy))
+    /// This policy as the caller's, who shares the connections with others.
+    pub(super) fn callers(&self, policy: RetryPolicy) -> RetryPolicy {
+        policy.on_behalf_of(self.caller.holder(&self.proxy))
     }
 
     /// What may be done for a read: it changes nothing, so it may be sent again, unless it has a body.
-    pub(super) fn read_effort(&self, body: &Incoming, purpose: Purpose) -> Effort {
-        let effort = if body.is_end_stream() {
-            Effort::read(purpose)
+    pub(super) fn read_policy(&self, body: &Incoming, purpose: Purpose) -> RetryPolicy {
+        let policy = if body.is_end_stream() {
+            RetryPolicy::read(purpose)
         } else {
-            Effort::once(purpose)
+            RetryPolicy::once(purpose)
         };
-        self.callers(effort).for_answers(self.answers())
+        self.callers(policy).for_answers(self.answers())
     }
 
     /// In which form an apiserver answers this request.
@@ -393,16 +393,16 @@ impl Exchange {
     pub(super) async fn send_read(
         &self,
         body: Incoming,
-        effort: &Effort,
+        policy: &RetryPolicy,
     ) -> Result<Response<Body>, UpstreamError> {
         if body.is_end_stream() {
-            return self.send(self.request(body::empty()), effort).await;
+            return self.send(self.request(body::empty()), policy).await;
         }
         let (body, standstill) = upload::watched(body::incoming(body), self.patience);
         tokio::select! {
-            sent = self.send(self.request(body), effort) => sent,
+            sent = self.send(self.request(body), policy) => sent,
             culprit = standstill.lasts() => {
-                let message = stood_still(culprit, effort).message;
+                let message = stood_still(culprit, policy).message;
                 Err(UpstreamError::maybe_sent(Failure::Timeout, message))
             }
         }
@@ -412,12 +412,12 @@ impl Exchange {
     pub(super) async fn send(
         &self,
         request: Request<Body>,
-        effort: &Effort,
+        policy: &RetryPolicy,
     ) -> Result<Response<Body>, UpstreamError> {
         let result = match self.upstream() {
             Ok(transport) => {
                 let _under_way = self.on_the_way.under_way();
-                transport.send(request, effort).await
+                transport.send(request, policy).await
             }
             Err(error) => Err(error),
         };

@@ -10,7 +10,7 @@ use crate::cache::IssuerDocument;
 use crate::identity::BearerToken;
 use crate::runtime::author::is_from_apiserver;
 use crate::runtime::{body, clock};
-use crate::upstream::{Answers, Effort, Purpose};
+use crate::upstream::{Answers, Purpose, RetryPolicy};
 
 use super::Proxy;
 
@@ -105,7 +105,7 @@ impl Proxy {
         let response = transport
             .send(
                 request,
-                &Effort::read(Purpose::Short).for_answers(Answers::Encoded),
+                &RetryPolicy::read(Purpose::Short).for_answers(Answers::Encoded),
             )
             .await
             .map_err(|error| unreachable(error.to_string()))?;

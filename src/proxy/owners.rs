@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::identity::{BearerToken, Principal, PrincipalKind, REVIEW, REVIEW_PATH, reviewed};
 use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::{self, Body};
-use crate::upstream::{Answers, Effort, Purpose};
+use crate::upstream::{Answers, Purpose, RetryPolicy};
 
 use super::caller::Caller;
 use super::{Proxy, tokens};
@@ -100,10 +100,10 @@ async fn ask(proxy: &Proxy, token: &BearerToken, holder: Option<String>) -> Said
     let Some(request) = question(token) else {
         return Said::Nothing;
     };
-    let effort = Effort::once(Purpose::Short)
+    let policy = RetryPolicy::once(Purpose::Short)
         .on_behalf_of(holder)
         .for_answers(Answers::Encoded);
-    match proxy.transports.default_transport().send(request, &effort).await {
+    match proxy.transports.default_transport().send(request, &policy).await {
         Ok(response) => said(response).await,
         Err(error) => {
             tracing::debug!(%error, "an apiserver could not be asked whose a token is");

@@ -12,7 +12,7 @@ use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
 use crate::runtime::problem::coded;
 use crate::upstream::error::Sent;
-use crate::upstream::{Effort, Failure, LinkState, Purpose};
+use crate::upstream::{Failure, LinkState, Purpose, RetryPolicy};
 
 use super::exchange::Exchange;
 use super::forward::{self, answered_by_another, no_credentials, no_room, stood_still, unknown};
@@ -105,18 +105,18 @@ fn refresh(exchange: &Exchange, principal: Option<Principal>) -> Option<Write> {
 /// Sends a write, or says why there is no answer to it.
 async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, Status> {
     let (body, standstill) = upload::watched(body, exchange.patience);
-    let effort = exchange
-        .callers(Effort::once(Purpose::Short))
+    let policy = exchange
+        .callers(RetryPolicy::once(Purpose::Short))
         .for_answers(exchange.answers());
     let sending = async {
         let transport = exchange.upstream()?;
         let _under_way = exchange.on_the_way.under_way();
-        transport.send(exchange.request(body), &effort).await
+        transport.send(exchange.request(body), &policy).await
     };
     let sent = tokio::select! {
         sent = sending => sent,
-        never = forward::probing(exchange, &effort) => match never {},
-        culprit = standstill.lasts() => return Err(stood_still(culprit, &effort)),
+        never = forward::probing(exchange, &policy) => match never {},
+        culprit = standstill.lasts() => return Err(stood_still(culprit, &policy)),
     };
     sent.map_err(|error| {
         exchange.failed(&error);

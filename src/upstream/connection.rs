@@ -31,7 +31,7 @@ use super::error::{UpstreamError, chain};
 use super::failure::Failure;
 use super::liveness::Liveness;
 use super::replay::{Replay, is_unprocessed};
-use super::retry::Repeat;
+use super::retry::Idempotency;
 
 /// Streams on one HTTP/2 connection, unless the peer allows fewer: kube-apiserver's default
 /// `--http2-max-streams-per-connection` (wire contract 8.3).
@@ -419,13 +419,13 @@ impl Lease {
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
-        repeat: Repeat,
+        idempotency: Idempotency,
     ) -> Result<Response<Incoming>, SendFailed> {
         let overtaken = self.connection.activity().overtaken().clone();
         tokio::select! {
             biased;
             sent = self.exchange(request) => sent,
-            () = overtaken.cancelled(), if repeat == Repeat::Harmless => {
+            () = overtaken.cancelled(), if idempotency == Idempotency::Idempotent => {
                 let message = "nothing arrived on its connection while new ones were answered";
                 Err(SendFailed {
                     error: UpstreamError::maybe_sent(Failure::Silent, message),

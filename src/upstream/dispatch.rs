@@ -19,7 +19,7 @@ use super::gateway::{Answers, from_apiserver, in_its_place, is_anothers, is_down
 use super::health::Event;
 use super::link_state::LinkState;
 use super::pool::Pool;
-use super::retry::{Effort, Repeat};
+use super::retry::{Idempotency, RetryPolicy};
 use super::server::Server;
 use super::settings::Trust;
 
@@ -50,10 +50,10 @@ pub(super) struct Terms {
 pub(super) async fn send(
     members: &[Member],
     request: Request<Body>,
-    effort: &Effort,
+    policy: &RetryPolicy,
     terms: Terms,
 ) -> Result<Response<Body>, UpstreamError> {
-    let copy = (effort.repeat == Repeat::Harmless).then(|| Head::of(&request));
+    let copy = (policy.idempotency == Idempotency::Idempotent).then(|| Head::of(&request));
     let mut next = Some(request);
     let mut last = Err(UpstreamError::unsent(Failure::Connect, "no server is configured"));
     for (i, member) in members.iter().enumerate() {
@@ -62,11 +62,11 @@ pub(super) async fn send(
         };
         let others = members.get(i + 1..).is_some_and(|rest| !rest.is_empty());
         let patience = (others && copy.is_some()).then_some(terms.patience);
-        let tried = attempt(member, request, copy.as_ref(), effort, patience).await;
+        let tried = attempt(member, request, copy.as_ref(), policy, patience).await;
         match tried {
-            Ok(mut response) if !is_anothers(&response, effort.answers) => {
-                look_for_audit(&member.server, &mut response, effort.answers, terms.trust);
-                assess(member, &response, effort);
+            Ok(mut response) if !is_anothers(&response, policy.answers) => {
+                look_for_audit(&member.server, &mut response, policy.answers, terms.trust);
+                assess(member, &response, policy);
                 return Ok(response);
             }
             Ok(response) => {
@@ -124,7 +124,7 @@ fn look_for_audit(server: &Server, response: &mut Response<Body>, answers: Answe
 
 /// Tells a server what its answer says of it. Of failures only those of reads count: what a write comes to may be the fault
 /// of what it says, or of a webhook. An answer to a stranger says that there is one.
-fn assess(member: &Member, response: &Response<Body>, effort: &Effort) {
+fn assess(member: &Member, response: &Response<Body>, policy: &RetryPolicy) {
     let (server, status) = (&member.server, response.status());
     if member.pool.clientele() == Clientele::Strangers {
         if is_from_apiserver(response.headers(), response.extensions()) {
@@ -133,7 +133,7 @@ fn assess(member: &Member, response: &Response<Body>, effort: &Effort) {
         return;
     }
     let is_busy = status == StatusCode::TOO_MANY_REQUESTS;
-    let is_own = effort.answers == Answers::Encoded && effort.repeat == Repeat::Harmless;
+    let is_own = policy.answers == Answers::Encoded && policy.idempotency == Idempotency::Idempotent;
     let is_failure = status == StatusCode::INTERNAL_SERVER_ERROR || is_down(status);
     let is_refusal = is_busy || (is_own && is_failure);
     if is_from_apiserver(response.headers(), response.extensions()) {
@@ -165,11 +165,11 @@ async fn attempt(
     member: &Member,
     request: Request<Body>,
     copy: Option<&Head>,
-    effort: &Effort,
+    policy: &RetryPolicy,
     patience: Option<Duration>,
 ) -> Result<Response<Body>, SendFailed> {
     let server = &member.server;
-    let mut sending = std::pin::pin!(again(&member.pool, request, copy, effort));
+    let mut sending = std::pin::pin!(again(&member.pool, request, copy, policy));
     let patience = patience.filter(|_| server.standing().state == LinkState::Online);
     let Some(patience) = patience else {
         return sending.await;
@@ -177,7 +177,7 @@ async fn attempt(
     let slow = async {
         let slow = loop {
             tokio::time::sleep(patience).await;
-            if let Some(server) = effort.server() {
+            if let Some(server) = policy.server() {
                 break server;
             }
         };
@@ -203,13 +203,13 @@ async fn again(
     pool: &Pool,
     request: Request<Body>,
     copy: Option<&Head>,
-    effort: &Effort,
+    policy: &RetryPolicy,
 ) -> Result<Response<Body>, SendFailed> {
     let (mut request, mut left) = (request, pool.clientele().repeats());
     loop {
         let copy = copy.filter(|_| left > 0);
-        let repeat = copy.map_or(Repeat::Never, |_| Repeat::Harmless);
-        match (pool.send(request, effort, repeat).await, copy) {
+        let idempotency = copy.map_or(Idempotency::NotIdempotent, |_| Idempotency::Idempotent);
+        match (pool.send(request, policy, idempotency).await, copy) {
             (Err(SendFailed { error, .. }), Some(copy))
                 if matches!(error.failure, Failure::Broken | Failure::Silent) =>
             {

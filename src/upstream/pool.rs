@@ -30,7 +30,7 @@ use super::lifeline::Lifeline;
 use super::liveness::Liveness;
 use super::metrics::UpstreamMetrics;
 use super::purpose::Purpose;
-use super::retry::{Effort, Origin, Repeat};
+use super::retry::{Idempotency, Origin, RetryPolicy};
 use super::settings::DialSettings;
 
 /// Between two looks whether a new connection's peer has said how many streams it allows.
@@ -164,8 +164,8 @@ impl Pool {
     pub(super) async fn send(
         &self,
         request: Request<Body>,
-        effort: &Effort,
-        repeat: Repeat,
+        policy: &RetryPolicy,
+        idempotency: Idempotency,
     ) -> Result<Response<Body>, SendFailed> {
         let asked = request.uri().clone();
         // As it came: another server may stand below another path.
@@ -179,7 +179,7 @@ impl Pool {
         let is_whole = request.body().is_end_stream();
         let mut retries = 0;
         loop {
-            let (mut lease, share) = match self.lease(effort).await {
+            let (mut lease, share) = match self.lease(policy).await {
                 Ok(leased) => leased,
                 Err(error) => {
                     return Err(SendFailed {
@@ -188,7 +188,7 @@ impl Pool {
                     });
                 }
             };
-            let sending = async move { (lease.send(request, repeat).await, lease, share) };
+            let sending = async move { (lease.send(request, idempotency).await, lease, share) };
             let (sent, lease, share) = if is_whole {
                 ToTheEnd::new(sending, &self.tasks).await
             } else {
@@ -263,7 +263,7 @@ impl Pool {
                 .await?;
             let lease = connection.try_lease(&Arc::default());
             let mut lease = lease.ok_or_else(closed_at_once)?;
-            match lease.send(request, Repeat::Never).await {
+            match lease.send(request, Idempotency::NotIdempotent).await {
                 Ok(response) => return Ok(response.into_parts().0),
                 Err(SendFailed {
                     unsent: Some(unsent), ..
@@ -315,13 +315,13 @@ impl Pool {
     }
 
     /// A stream, and the share of its lane that it takes.
-    async fn lease(&self, effort: &Effort) -> Result<(Lease, Option<Share>), UpstreamError> {
-        let (lane, server) = (self.lane(effort.purpose()), self.dialer.server());
+    async fn lease(&self, policy: &RetryPolicy) -> Result<(Lease, Option<Share>), UpstreamError> {
+        let (lane, server) = (self.lane(policy.purpose()), self.dialer.server());
         let mut share = None;
         let mut take_share = || -> Result<(), UpstreamError> {
             // For the first of all it is known what a stream takes once it is connected.
             if share.is_none()
-                && let (Some(holder), Some(weight)) = (effort.holder(), lane.weight())
+                && let (Some(holder), Some(weight)) = (policy.holder(), lane.weight())
             {
                 share = Some(lane.take(holder, weight).ok_or_else(over_share)?);
             }
@@ -330,16 +330,16 @@ impl Pool {
         let asked = clock::now();
         let lease = loop {
             take_share()?;
-            effort.is_with(Some(server));
+            policy.is_with(Some(server));
             if let Some(lease) = lane.try_lease() {
                 break lease;
             }
-            effort.is_with(None);
+            policy.is_with(None);
             let Some(turn) = lane.turn(asked).await else {
                 continue;
             };
             take_share()?;
-            effort.is_with(Some(server));
+            policy.is_with(Some(server));
             if let Some(lease) = lane.try_lease() {
                 break lease;
             }

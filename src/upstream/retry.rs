@@ -13,39 +13,39 @@ use super::server::Server;
 
 /// Whether a request may be sent again after it may have been received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
+pub(super) enum Idempotency {
     /// It changes nothing.
-    Harmless,
+    Idempotent,
     /// Only what certainly was not sent goes to another server.
-    Never,
+    NotIdempotent,
 }
 
-/// The effort for one request: what it may use, and the server that has it.
+/// The policy for one request: what it may use, and the server that has it.
 #[derive(Debug)]
-pub struct Effort {
+pub struct RetryPolicy {
     purpose: Purpose,
-    pub(super) repeat: Repeat,
+    pub(super) idempotency: Idempotency,
     pub(super) answers: Answers,
     holder: Option<String>,
     server: Mutex<Option<Arc<Server>>>,
 }
 
-impl Effort {
+impl RetryPolicy {
     /// For a request that changes nothing and has no body: a broken connection, a failed server or a gateway's
     /// refusal makes it go on to the next one.
     pub fn read(purpose: Purpose) -> Self {
-        Self::of(purpose, Repeat::Harmless)
+        Self::of(purpose, Idempotency::Idempotent)
     }
 
     /// For a request that must not be carried out twice, or whose body cannot be read twice.
     pub fn once(purpose: Purpose) -> Self {
-        Self::of(purpose, Repeat::Never)
+        Self::of(purpose, Idempotency::NotIdempotent)
     }
 
-    fn of(purpose: Purpose, repeat: Repeat) -> Self {
+    fn of(purpose: Purpose, idempotency: Idempotency) -> Self {
         Self {
             purpose,
-            repeat,
+            idempotency,
             answers: Answers::Anyhow,
             holder: None,
             server: Mutex::new(None),

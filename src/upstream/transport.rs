@@ -24,7 +24,7 @@ use super::gateway;
 use super::link::{Fleet, Link};
 use super::pool::{Connectors, Pool};
 use super::purpose::Purpose;
-use super::retry::Effort;
+use super::retry::RetryPolicy;
 use super::server::Server;
 use super::settings::Compression;
 
@@ -89,11 +89,11 @@ impl Transport {
     }
 
     /// Sends a request, path and query as its target; resolves with the head of the answer. The body streams. What
-    /// servers did well or badly is told to the link, except that somebody ceased to wait: [`Effort::timed_out`].
+    /// servers did well or badly is told to the link, except that somebody ceased to wait: [`RetryPolicy::timed_out`].
     pub async fn send(
         &self,
         request: Request<Body>,
-        effort: &Effort,
+        policy: &RetryPolicy,
     ) -> Result<Response<Body>, UpstreamError> {
         let fleet = self.link.fleet();
         let terms = Terms {
@@ -102,7 +102,7 @@ impl Transport {
         };
         let candidates = self.candidates()?;
         // It is large, and needed only until the head has come: it must not be a part of every stream.
-        Box::pin(dispatch::send(&candidates, request, effort, terms)).await
+        Box::pin(dispatch::send(&candidates, request, policy, terms)).await
     }
 
     /// Sends a request on a new HTTP/1.1 connection of its own, which may then be upgraded. `holder` is the one of several callers

@@ -24,7 +24,7 @@ use crate::kube::request::{Class, RequestInfo};
 use crate::runtime::body::{self, Body};
 use crate::runtime::{clock, jitter};
 use crate::store::LogId;
-use crate::upstream::{Effort, LinkState, Purpose};
+use crate::upstream::{LinkState, Purpose, RetryPolicy};
 use crate::view::machine::Condition;
 
 use super::super::exchange::Exchange;
@@ -289,10 +289,10 @@ impl List {
     pub(in super::super) async fn ask(&self, exchange: &Exchange) -> Option<Response<Body>> {
         let mut request = exchange.request_for(Some(self.target.clone()), body::empty());
         request.headers_mut().clone_from(&self.headers);
-        let effort = exchange
-            .callers(Effort::read(Purpose::Large))
+        let policy = exchange
+            .callers(RetryPolicy::read(Purpose::Large))
             .for_answers(exchange.answers());
-        let sending = exchange.send(request, &effort);
+        let sending = exchange.send(request, &policy);
         let sent = tokio::select! {
             sent = tokio::time::timeout(STANDSTILL, sending) => sent.ok()?,
             () = exchange.proxy.link.reaches(LinkState::Offline) => return None,

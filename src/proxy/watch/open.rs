@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use crate::cache::{Query, Recording, WatchRecording};
 use crate::kube::media::Encoding;
 use crate::runtime::body::{self, Body};
-use crate::upstream::{Effort, Failure, LinkState, Origin, Purpose, UpstreamError};
+use crate::upstream::{Failure, LinkState, Origin, Purpose, RetryPolicy, UpstreamError};
 
 use super::super::exchange::Exchange;
 use super::super::forward::{answered_by_another, probing};
@@ -55,7 +55,7 @@ type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamEr
 /// A watch that is being asked for. Dropped, it is not asked for any more.
 pub(super) struct Opening<'a> {
     exchange: &'a Exchange,
-    effort: Arc<Effort>,
+    policy: Arc<RetryPolicy>,
     sending: Sending<'a>,
     /// Another path and query than the client's.
     target: Option<PathAndQuery>,
@@ -67,37 +67,37 @@ pub(super) struct Opening<'a> {
 impl<'a> Opening<'a> {
     /// The watch as the client asks for it.
     pub(super) fn asked(exchange: &'a Exchange, body: Incoming) -> Self {
-        let effort = Arc::new(exchange.read_effort(&body, Purpose::Watch));
-        let own = Arc::clone(&effort);
+        let policy = Arc::new(exchange.read_policy(&body, Purpose::Watch));
+        let own = Arc::clone(&policy);
         // What waits for the head must not be a part of every stream.
         let sending = Box::pin(async move { exchange.send_read(body, &own).await });
-        Self::begin(exchange, (None, exchange.recorded_query()), effort, sending)
+        Self::begin(exchange, (None, exchange.recorded_query()), policy, sending)
     }
 
     /// The same watch with another path and query.
     pub(super) fn at(exchange: &'a Exchange, target: PathAndQuery) -> Self {
         let query = exchange.recorded_query_for(&target);
-        let effort = exchange
-            .callers(Effort::read(Purpose::Watch))
+        let policy = exchange
+            .callers(RetryPolicy::read(Purpose::Watch))
             .for_answers(exchange.answers());
-        let effort = Arc::new(effort);
-        let own = Arc::clone(&effort);
+        let policy = Arc::new(policy);
+        let own = Arc::clone(&policy);
         let request = exchange.request_for(Some(target.clone()), body::empty());
         let sending = Box::pin(async move { exchange.send(request, &own).await });
-        Self::begin(exchange, (Some(target), query), effort, sending)
+        Self::begin(exchange, (Some(target), query), policy, sending)
     }
 
     /// Nothing is sent before the view knows of it: the future has not been polled yet.
     fn begin(
         exchange: &'a Exchange,
         (target, query): (Option<PathAndQuery>, Option<Query>),
-        effort: Arc<Effort>,
+        policy: Arc<RetryPolicy>,
         sending: Sending<'a>,
     ) -> Self {
         let cache = &exchange.proxy.cache;
         Self {
             exchange,
-            effort,
+            policy,
             sending,
             target,
             recording: query.as_ref().and_then(|query| cache.record_watch(query)),
@@ -111,7 +111,7 @@ impl<'a> Opening<'a> {
         let sent = tokio::select! {
             biased;
             sent = self.sending.as_mut() => sent,
-            never = probing(self.exchange, &self.effort) => match never {},
+            never = probing(self.exchange, &self.policy) => match never {},
             () = self.exchange.proxy.link.silent() => return Err(Late),
         };
         Ok(self.answered(sent).await)

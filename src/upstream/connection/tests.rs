@@ -143,7 +143,7 @@ async fn an_answer_that_arrives_slowly_is_whole_though_no_ping_is_acknowledged_b
     // Six minutes, and less than a window: nothing is acknowledged in all this time.
     let (connection, _link, _tasks) = connection(Answer::Slowly(100)).await;
     let mut lease = lease(&connection).unwrap();
-    let Ok(response) = lease.send(request(), Repeat::Harmless).await else {
+    let Ok(response) = lease.send(request(), Idempotency::Idempotent).await else {
         panic!("no answer");
     };
     let whole = response.into_body().collect().await.unwrap().to_bytes();
@@ -152,10 +152,13 @@ async fn an_answer_that_arrives_slowly_is_whole_though_no_ping_is_acknowledged_b
 
 #[tokio::test(start_paused = true)]
 async fn a_read_leaves_a_connection_that_others_overtake_and_a_write_stays() {
-    for (repeat, stays) in [(Repeat::Harmless, false), (Repeat::Never, true)] {
+    for (idempotency, stays) in [
+        (Idempotency::Idempotent, false),
+        (Idempotency::NotIdempotent, true),
+    ] {
         let (connection, _link, _tasks) = connection(Answer::After(Duration::from_secs(3))).await;
         let mut waiting = lease(&connection).unwrap();
-        let mut sending = std::pin::pin!(waiting.send(request(), repeat));
+        let mut sending = std::pin::pin!(waiting.send(request(), idempotency));
         let early = tokio::time::timeout(Duration::from_secs(1), sending.as_mut()).await;
         assert!(early.is_err(), "the answer comes later");
         assert!(lease(&connection).is_some());
@@ -201,7 +204,9 @@ async fn sent_while_leaving(method: &Method, body: Body) -> SendFailed {
     let (connection, _link, _tasks) = opened(leaving).await;
     let mut lease = connection.try_lease(&Arc::default()).unwrap();
     let request = Request::builder().method(method).uri("https://cloud:6443/x");
-    let sent = lease.send(request.body(body).unwrap(), Repeat::Never).await;
+    let sent = lease
+        .send(request.body(body).unwrap(), Idempotency::NotIdempotent)
+        .await;
     drop(lease);
     assert!(connection.is_gone(), "it takes no other request");
     sent.err().unwrap()
@@ -241,7 +246,7 @@ async fn a_peer_that_allows_one_stream_is_known_as_soon_as_it_has_answered() {
     let began = clock::now();
     assert!(connection.is_settling());
     let mut only = lease(&connection).unwrap();
-    assert!(only.send(request(), Repeat::Harmless).await.is_ok());
+    assert!(only.send(request(), Idempotency::Idempotent).await.is_ok());
     // The driver has its turn.
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -298,7 +303,7 @@ async fn answers_that_nobody_waits_for_any_more_end_no_connection() {
                     None => tokio::task::yield_now().await,
                 }
             };
-            lease.send(request(), Repeat::Harmless).await.map(drop)
+            lease.send(request(), Idempotency::Idempotent).await.map(drop)
         });
         for answer in join_all(asking).await {
             assert!(answer.is_ok());
