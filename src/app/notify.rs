@@ -54,10 +54,10 @@ pub(super) fn follow(
     mut configuration: watch::Receiver<Option<String>>,
 ) {
     Tasks::new().spawn("notify", async move {
-        let mut standings = link.standings();
+        let mut changes = link.status_changes();
         let mut told = String::new();
         loop {
-            standings.borrow_and_update();
+            changes.borrow_and_update();
             let place_now = *place.borrow_and_update();
             let fault = configuration.borrow_and_update().clone();
             let fault = fault.map(|fault| format!("; the configuration file is not right: {fault}"));
@@ -68,7 +68,7 @@ pub(super) fn follow(
                 told = status;
             }
             let changed = tokio::select! {
-                changed = standings.changed() => changed,
+                changed = changes.changed() => changed,
                 changed = place.changed() => changed,
                 // It ends where no file is followed.
                 Ok(()) = configuration.changed() => Ok(()),

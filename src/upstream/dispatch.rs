@@ -170,7 +170,7 @@ async fn attempt(
 ) -> Result<Response<Body>, SendFailed> {
     let server = &member.server;
     let mut sending = std::pin::pin!(again(&member.pool, request, copy, policy));
-    let patience = patience.filter(|_| server.standing().state == LinkState::Online);
+    let patience = patience.filter(|_| server.status().state == LinkState::Online);
     let Some(patience) = patience else {
         return sending.await;
     };

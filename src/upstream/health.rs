@@ -101,23 +101,23 @@ impl Event {
 
 /// Whether there are other servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Company {
+pub(super) enum Topology {
     /// It is the only one.
-    Alone,
+    Single,
     /// There are others.
-    Among,
+    Multiple,
 }
 
 /// What the machine goes by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) probe: ProbeSettings,
-    pub(super) company: Company,
+    pub(super) topology: Topology,
 }
 
 /// What others see of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct HealthStatus {
     pub(super) state: LinkState,
     /// It has answered in the life of this process.
     pub(super) known: bool,
@@ -127,7 +127,7 @@ pub(super) struct Standing {
     pub(super) doubtful: bool,
 }
 
-impl Standing {
+impl HealthStatus {
     /// It did not answer its last probe, so that it is no use to wait for it.
     pub(super) fn is_hopeless(&self) -> bool {
         self.state == LinkState::Offline || self.doubtful
@@ -180,8 +180,8 @@ impl Health {
         }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        Standing {
+    pub(super) fn status(&self) -> HealthStatus {
+        HealthStatus {
             state: self.state,
             known: self.known,
             on_trial: self.on_trial,
@@ -228,16 +228,17 @@ impl Health {
         self.succeeded = self.succeeded.saturating_add(probes);
         let interval = plan.probe.interval;
         let is_barred = self.barred.is_some_and(|end| now < end);
-        if plan.company == Company::Alone || (self.succeeded >= plan.probe.success_threshold && !is_barred) {
+        if plan.topology == Topology::Single || (self.succeeded >= plan.probe.success_threshold && !is_barred)
+        {
             self.on_trial = false;
             // One failure more, and it is barred again, for longer.
             self.refusals = self.refusals.min(TOO_MANY - 1);
         }
-        self.due = match (plan.company, self.on_trial) {
-            (Company::Alone, _) => None,
-            (Company::Among, true) if probes == 0 && self.due.is_some() => self.due,
-            (Company::Among, true) => Some(now + shortened(interval, chance)),
-            (Company::Among, false) => Some(now + shortened(interval.saturating_mul(STANDBY), chance)),
+        self.due = match (plan.topology, self.on_trial) {
+            (Topology::Single, _) => None,
+            (Topology::Multiple, true) if probes == 0 && self.due.is_some() => self.due,
+            (Topology::Multiple, true) => Some(now + shortened(interval, chance)),
+            (Topology::Multiple, false) => Some(now + shortened(interval.saturating_mul(STANDBY), chance)),
         };
         self
     }
@@ -253,7 +254,7 @@ impl Health {
     /// Of several servers one that fails most of what it is asked is not the first choice, whatever its probes say: it may
     /// answer those and nothing else. The first failures have it asked what it thinks of itself.
     fn refused(mut self, now: Instant, plan: &Plan, chance: f64) -> Self {
-        if plan.company == Company::Alone {
+        if plan.topology == Topology::Single {
             return self;
         }
         self.refusals = self.refusals.saturating_add(1).min(TOO_MANY);

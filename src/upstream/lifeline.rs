@@ -48,12 +48,12 @@ impl Lifeline {
 
     /// Resolves when the server is known to be away and nothing arrives here any more.
     pub async fn lost(&self) {
-        let mut standings = self.server.standings();
+        let mut changes = self.server.status_changes();
         loop {
-            // What it gives is a lock on the standing: not to be held.
+            // What it gives is a lock on the status: not to be held.
             drop(
-                standings
-                    .wait_for(|standing| standing.state == LinkState::Offline)
+                changes
+                    .wait_for(|status| status.state == LinkState::Offline)
                     .await,
             );
             let heard = self.activity.heard();
@@ -76,7 +76,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_lost_when_its_server_is_away_and_it_is_silent() {
         let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
-        let server = Arc::clone(link.fleet().servers.first().unwrap());
+        let server = Arc::clone(link.server_set().servers.first().unwrap());
         let activity = ConnectionActivity::new(server.activity());
         let lifeline = Lifeline::new(&server, Arc::clone(&activity), KeepAlive::default());
         let mut lost = std::pin::pin!(lifeline.lost());

@@ -26,13 +26,13 @@ use super::settings::{Settings, Strategy};
 
 /// The configured servers and how to choose among them. Replaced as a whole.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct ServerSet {
     pub(super) settings: Settings,
     pub(super) servers: Vec<Arc<Server>>,
 }
 
-impl Fleet {
-    /// The servers as a request should try them, best first; of equal standing those first that do not want to rest, then in
+impl ServerSet {
+    /// The servers as a request should try them, best first; of equal status those first that do not want to rest, then in
     /// their order, for
     /// [`Strategy::RoundRobin`] from number `turn` on.
     pub(super) fn order(&self, turn: usize) -> Vec<Arc<Server>> {
@@ -43,8 +43,8 @@ impl Fleet {
         }
         // Stable: the order of the configuration decides between equals.
         servers.sort_by_cached_key(|server| {
-            let standing = server.standing();
-            (standing.state, standing.on_trial, server.is_resting())
+            let status = server.status();
+            (status.state, status.on_trial, server.is_resting())
         });
         servers
     }
@@ -58,9 +58,9 @@ pub struct Link(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: watch::Sender<LinkState>,
-    fleet: watch::Sender<Arc<Fleet>>,
-    /// Counts changes in the standing of any server.
-    standings: watch::Sender<u64>,
+    server_set: watch::Sender<Arc<ServerSet>>,
+    /// Counts changes in the status of any server.
+    changes: watch::Sender<u64>,
     history: Mutex<History>,
     /// Requests that the cache has answered.
     stood_in: AtomicU64,
@@ -70,14 +70,14 @@ struct Shared {
 impl Link {
     /// The link over these servers, taken to be there until a probe says otherwise.
     pub fn new(settings: Settings, metrics: UpstreamMetrics) -> Self {
-        let empty = Fleet {
+        let empty = ServerSet {
             settings: settings.clone(),
             servers: Vec::new(),
         };
         let link = Self(Arc::new(Shared {
             state: watch::Sender::new(LinkState::Online),
-            fleet: watch::Sender::new(Arc::new(empty)),
-            standings: watch::Sender::new(0),
+            server_set: watch::Sender::new(Arc::new(empty)),
+            changes: watch::Sender::new(0),
             history: Mutex::new(History::new((clock::now(), clock::wall()))),
             stood_in: AtomicU64::new(0),
             metrics,
@@ -89,7 +89,7 @@ impl Link {
 
     /// Puts other settings in force. A server that stays keeps what is known of it, and its connections.
     pub fn apply(&self, settings: Settings) {
-        let old = self.fleet();
+        let old = self.server_set();
         let servers: Vec<Arc<Server>> = settings
             .servers
             .iter()
@@ -107,7 +107,9 @@ impl Link {
             server.plan(settings.probe, servers.len());
             server.offer(&settings.dial.interfaces);
         }
-        self.0.fleet.send_replace(Arc::new(Fleet { settings, servers }));
+        self.0
+            .server_set
+            .send_replace(Arc::new(ServerSet { settings, servers }));
         self.0.judge();
     }
 
@@ -117,18 +119,18 @@ impl Link {
     }
 
     /// The servers as they are configured now.
-    pub fn fleet(&self) -> Arc<Fleet> {
-        self.0.fleet()
+    pub fn server_set(&self) -> Arc<ServerSet> {
+        self.0.server_set()
     }
 
     /// Follows the configuration.
-    pub(super) fn fleets(&self) -> watch::Receiver<Arc<Fleet>> {
-        self.0.fleet.subscribe()
+    pub(super) fn server_sets(&self) -> watch::Receiver<Arc<ServerSet>> {
+        self.0.server_set.subscribe()
     }
 
-    /// Follows the standing of all servers: counts changes, of which [`Link::report`] tells.
-    pub fn standings(&self) -> watch::Receiver<u64> {
-        self.0.standings.subscribe()
+    /// Follows the status of all servers: counts changes, of which [`Link::report`] tells.
+    pub fn status_changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
     }
 
     pub(super) fn metrics(&self) -> &UpstreamMetrics {
@@ -138,7 +140,7 @@ impl Link {
     /// How it is, and each server, for people and monitoring.
     pub fn report(&self) -> LinkReport {
         let servers: Vec<_> = self
-            .fleet()
+            .server_set()
             .servers
             .iter()
             .map(|server| server.report())
@@ -181,10 +183,10 @@ impl Link {
 
     /// Each server with its state, in the configured order.
     pub fn servers(&self) -> Vec<(String, LinkState)> {
-        let fleet = self.fleet();
-        let servers = fleet.servers.iter();
+        let set = self.server_set();
+        let servers = set.servers.iter();
         servers
-            .map(|server| (server.to_string(), server.standing().state))
+            .map(|server| (server.to_string(), server.status().state))
             .collect()
     }
 
@@ -210,19 +212,19 @@ impl Link {
 
     /// Whether no server has answered its last probe.
     pub fn is_silent(&self) -> bool {
-        let fleet = self.fleet();
-        fleet.servers.iter().all(|server| server.standing().is_hopeless())
+        let set = self.server_set();
+        set.servers.iter().all(|server| server.status().is_hopeless())
     }
 
     /// Waits until no server has answered its last probe.
     pub async fn silent(&self) {
-        let mut standings = self.standings();
+        let mut changes = self.status_changes();
         loop {
-            standings.borrow_and_update();
+            changes.borrow_and_update();
             if self.is_silent() {
                 return;
             }
-            if standings.changed().await.is_err() {
+            if changes.changed().await.is_err() {
                 // Nothing will be learnt any more.
                 std::future::pending::<()>().await;
             }
@@ -236,21 +238,21 @@ impl Link {
 }
 
 impl Shared {
-    fn fleet(&self) -> Arc<Fleet> {
-        Arc::clone(&self.fleet.borrow())
+    fn server_set(&self) -> Arc<ServerSet> {
+        Arc::clone(&self.server_set.borrow())
     }
 
     /// What has changed for people: said once, and kept.
     fn tell(&self) {
         let mut history = self.history.lock();
         // Read under the lock: of two changes at once the last one to tell has seen both.
-        let fleet = self.fleet();
-        let condition = fleet.servers.iter().map(|server| server.condition()).min();
+        let set = self.server_set();
+        let condition = set.servers.iter().map(|server| server.condition()).min();
         let condition = condition.unwrap_or(Condition::Offline);
         if condition == history.condition() {
             return;
         }
-        let servers: Vec<_> = fleet.servers.iter().map(|server| server.report()).collect();
+        let servers: Vec<_> = set.servers.iter().map(|server| server.report()).collect();
         let report = LinkReport::of(condition, servers);
         let (answered, moment) = (
             self.stood_in.load(Ordering::Relaxed),
@@ -290,21 +292,21 @@ impl Shared {
 }
 
 impl Judge for Shared {
-    /// Takes a change in the standing of a server into account; a change of the whole is logged and published.
+    /// Takes a change in the status of a server into account; a change of the whole is logged and published.
     fn judge(&self) {
         // First: who waits for the state finds the report about it.
         self.tell();
         self.state.send_if_modified(|state| {
             // Read inside, so that of two changes at once the last one to write has seen both.
-            let fleet = self.fleet();
-            let next = LinkState::of(fleet.servers.iter().map(|server| server.standing().state));
+            let set = self.server_set();
+            let next = LinkState::of(set.servers.iter().map(|server| server.status().state));
             if next == *state {
                 return false;
             }
             *state = next;
             true
         });
-        self.standings
+        self.changes
             .send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 }

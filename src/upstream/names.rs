@@ -30,7 +30,7 @@ pub fn spawn(transports: &Transports, tasks: &Tasks) {
     tasks.spawn_critical("names", async move {
         let mut absences: HashMap<(String, u16), Absences> = HashMap::new();
         loop {
-            tokio::time::sleep(link.fleet().settings.probe.interval * LOOK_EVERY).await;
+            tokio::time::sleep(link.server_set().settings.probe.interval * LOOK_EVERY).await;
             if link.state() != LinkState::Online {
                 continue;
             }

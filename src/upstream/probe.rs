@@ -67,7 +67,7 @@ async fn follow(server: Arc<Server>, link: &Link, identities: &Identities, tasks
             continue;
         }
         running.fetch_add(1, Ordering::Relaxed);
-        let timeout = link.fleet().settings.probe.timeout;
+        let timeout = link.server_set().settings.probe.timeout;
         let (server, identities, running) = (Arc::clone(&server), identities.clone(), Arc::clone(&running));
         tasks.spawn("probing", async move {
             judged(&server, &identities, timeout).await;

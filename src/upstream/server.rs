@@ -1,4 +1,4 @@
-//! One apiserver: where it is and what is thought of it. Takes the signals, publishes the standing.
+//! One apiserver: where it is and what is thought of it. Takes the signals, publishes the status.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use super::condition::Condition;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::failure::Failure;
-use super::health::{Company, Event, Health, Plan, Standing};
+use super::health::{Event, Health, HealthStatus, Plan, Topology};
 use super::link_state::LinkState;
 use super::metrics::UpstreamMetrics;
 use super::report::{ServerReport, Trouble};
@@ -45,7 +45,7 @@ pub(super) struct Server {
     endpoint: Endpoint,
     name: Arc<str>,
     health: Mutex<(Health, Option<Plan>)>,
-    standing: watch::Sender<Standing>,
+    status: watch::Sender<HealthStatus>,
     /// When the next probe is due.
     due: watch::Sender<Option<Instant>>,
     left: CancellationToken,
@@ -82,7 +82,7 @@ impl Server {
         Self {
             name,
             endpoint,
-            standing: watch::Sender::new(health.standing()),
+            status: watch::Sender::new(health.status()),
             due: watch::Sender::new(health.due()),
             health: Mutex::new((health, None)),
             left: CancellationToken::new(),
@@ -118,30 +118,30 @@ impl Server {
         &self.ways
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        *self.standing.borrow()
+    pub(super) fn status(&self) -> HealthStatus {
+        *self.status.borrow()
     }
 
     /// Known to be away.
     pub(super) fn is_away(&self) -> bool {
-        self.standing().state == LinkState::Offline
+        self.status().state == LinkState::Offline
     }
 
     /// The only one: there is none to go to instead.
     pub(super) fn is_alone(&self) -> bool {
         let plan = self.health.lock().1;
-        plan.is_none_or(|plan| plan.company == Company::Alone)
+        plan.is_none_or(|plan| plan.topology == Topology::Single)
     }
 
     /// Nothing is held against it.
     pub(super) fn is_trusted(&self) -> bool {
-        let standing = self.standing();
-        standing.state == LinkState::Online && !standing.on_trial
+        let status = self.status();
+        status.state == LinkState::Online && !status.on_trial
     }
 
-    /// Follows the standing.
-    pub(super) fn standings(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    /// Follows the status.
+    pub(super) fn status_changes(&self) -> watch::Receiver<HealthStatus> {
+        self.status.subscribe()
     }
 
     /// Follows the moment of the next probe.
@@ -151,19 +151,21 @@ impl Server {
 
     /// From now on it is one of so many, and probed like this.
     pub(super) fn plan(&self, probe: ProbeSettings, servers: usize) {
-        let company = if servers > 1 {
-            Company::Among
+        let topology = if servers > 1 {
+            Topology::Multiple
         } else {
-            Company::Alone
+            Topology::Single
         };
         {
             let mut health = self.health.lock();
-            if company == Company::Among && health.1.is_some_and(|plan| plan.company == Company::Alone) {
+            if topology == Topology::Multiple
+                && health.1.is_some_and(|plan| plan.topology == Topology::Single)
+            {
                 // Nobody has asked it for long, and now it matters how it is.
                 health.0 = health.0.clone().asked(clock::now());
                 self.due.send_replace(health.0.due());
             }
-            health.1 = Some(Plan { probe, company });
+            health.1 = Some(Plan { probe, topology });
         }
         self.metrics.show_server(&self.name, Some(self.condition()));
     }
@@ -261,7 +263,7 @@ impl Server {
             // What failed before it was last online is past.
             let before = trouble
                 .take()
-                .filter(|_| self.standing().state != LinkState::Online);
+                .filter(|_| self.status().state != LinkState::Online);
             let news = before.as_ref().is_some_and(|before| before.cause != cause);
             let since = before.map_or_else(clock::wall, |before| before.since);
             *trouble = Some(Trouble {
@@ -278,20 +280,20 @@ impl Server {
 
     /// How it is, for people.
     pub(super) fn report(&self) -> ServerReport {
-        let standing = self.standing();
+        let status = self.status();
         let trouble = self.trouble.lock().clone();
         ServerReport {
             name: self.name.to_string(),
             condition: self.condition(),
-            on_trial: standing.on_trial,
-            trouble: trouble.filter(|_| standing.state != LinkState::Online),
+            on_trial: status.on_trial,
+            trouble: trouble.filter(|_| status.state != LinkState::Online),
         }
     }
 
     /// In one word.
     pub(super) fn condition(&self) -> Condition {
-        let standing = self.standing();
-        Condition::of(standing.state, standing.known)
+        let status = self.status();
+        Condition::of(status.state, status.known)
     }
 
     /// An answer has not come in the time that it should take: probed, but not suspected.
@@ -382,24 +384,24 @@ impl Server {
             self.activity.prove();
         }
         // Answers are frequent, and almost all of them say what is known.
-        let (standing, due, alone) = {
+        let (status, due, alone) = {
             let mut health = self.health.lock();
             let Some(plan) = health.1 else { return };
             let next = health
                 .0
                 .clone()
                 .step(event, clock::now(), &plan, jitter::chance());
-            let seen = (next.standing(), next.due(), plan.company == Company::Alone);
+            let seen = (next.status(), next.due(), plan.topology == Topology::Single);
             health.0 = next;
-            // Published under the lock, or an older standing could overwrite a newer one.
+            // Published under the lock, or an older status could overwrite a newer one.
             self.due.send_if_modified(|due| {
                 let sooner = seen.1 != *due;
                 *due = seen.1;
                 sooner
             });
-            let changed = self.standing.send_if_modified(|standing| {
-                let changed = *standing != seen.0;
-                *standing = seen.0;
+            let changed = self.status.send_if_modified(|status| {
+                let changed = *status != seen.0;
+                *status = seen.0;
                 changed
             });
             if !changed {
@@ -407,20 +409,20 @@ impl Server {
             }
             seen
         };
-        self.tell(standing, due, alone, event);
+        self.tell(status, due, alone, event);
         if let Some(link) = self.link.upgrade() {
             link.judge();
         }
     }
 
-    fn tell(&self, standing: Standing, due: Option<Instant>, alone: bool, event: Event) {
+    fn tell(&self, status: HealthStatus, due: Option<Instant>, alone: bool, event: Event) {
         if self.left.is_cancelled() {
             return;
         }
-        let state = standing.state.as_str();
-        let on_trial = standing.on_trial;
+        let state = status.state.as_str();
+        let on_trial = status.on_trial;
         self.metrics
-            .show_server(&self.name, Some(Condition::of(standing.state, standing.known)));
+            .show_server(&self.name, Some(Condition::of(status.state, status.known)));
         let next_probe = due.map(|due| due.saturating_duration_since(clock::now()));
         let trouble = self.report().trouble;
         match trouble {
@@ -428,7 +430,7 @@ impl Server {
             _ if alone => {
                 tracing::debug!(server = %self.name, state, ?event, ?next_probe, "a server's standing changed");
             }
-            Some(Trouble { cause, detail, .. }) if standing.state == LinkState::Offline => tracing::warn!(
+            Some(Trouble { cause, detail, .. }) if status.state == LinkState::Offline => tracing::warn!(
                 server = %self.name, state, on_trial, %cause, detail, "a server's standing changed"
             ),
             _ => {
@@ -440,10 +442,10 @@ impl Server {
     /// Resolves when waiting for an answer is not worth it any more: a probe has failed, or others have become better.
     pub(super) async fn given_up(&self) {
         let trusted = self.is_trusted();
-        let mut standings = self.standings();
-        let is_worse = |standing: &Standing| standing.is_hopeless() || (trusted && standing.on_trial);
-        // What it gives is a lock on the standing: not to be held.
-        drop(standings.wait_for(is_worse).await);
+        let mut changes = self.status_changes();
+        let is_worse = |status: &HealthStatus| status.is_hopeless() || (trusted && status.on_trial);
+        // What it gives is a lock on the status: not to be held.
+        drop(changes.wait_for(is_worse).await);
     }
 }
 
@@ -457,7 +459,7 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("name", &self.name)
-            .field("standing", &self.standing())
+            .field("status", &self.status())
             .finish_non_exhaustive()
     }
 }

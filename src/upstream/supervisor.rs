@@ -11,20 +11,20 @@ use super::server::Server;
 /// Follows every server from when it is configured; `follow` ends when the server has left. Returns when the link has
 /// gone.
 pub(super) async fn each_server<F: Future<Output = ()>>(link: &Link, follow: impl Fn(Arc<Server>) -> F) {
-    let mut fleets = link.fleets();
+    let mut server_sets = link.server_sets();
     let mut known: Vec<Arc<Server>> = Vec::new();
     let mut followed = FuturesUnordered::new();
     loop {
-        let fleet = Arc::clone(&fleets.borrow_and_update());
+        let set = Arc::clone(&server_sets.borrow_and_update());
         known.retain(|server| !server.left().is_cancelled());
-        for server in &fleet.servers {
+        for server in &set.servers {
             if !known.iter().any(|known| Arc::ptr_eq(known, server)) {
                 known.push(Arc::clone(server));
                 followed.push(follow(Arc::clone(server)));
             }
         }
         tokio::select! {
-            changed = fleets.changed() => if changed.is_err() { return },
+            changed = server_sets.changed() => if changed.is_err() { return },
             Some(()) = followed.next() => {}
         }
     }

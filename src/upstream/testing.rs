@@ -39,7 +39,7 @@ pub(super) fn settings(hosts: &[&str]) -> Settings {
 /// A link over `cloud:6443`, which refuses connections.
 pub(crate) fn link_away() -> Link {
     let link = Link::new(settings(&["cloud"]), UpstreamMetrics::default());
-    for server in &link.fleet().servers {
+    for server in &link.server_set().servers {
         let refused = UpstreamError::unsent(Failure::Connect, "cloud:6443: refused").because(Cause::Refused);
         server.failed_with(Clientele::Known, &refused);
         server.signal(Event::ProbeFailed);

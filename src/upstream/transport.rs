@@ -21,7 +21,7 @@ use super::dispatch::{self, Member, Terms};
 use super::error::UpstreamError;
 use super::failure::Failure;
 use super::gateway;
-use super::link::{Fleet, Link};
+use super::link::{Link, ServerSet};
 use super::pool::{Connectors, Pool};
 use super::purpose::Purpose;
 use super::retry::RetryPolicy;
@@ -95,10 +95,10 @@ impl Transport {
         request: Request<Body>,
         policy: &RetryPolicy,
     ) -> Result<Response<Body>, UpstreamError> {
-        let fleet = self.link.fleet();
+        let set = self.link.server_set();
         let terms = Terms {
-            patience: fleet.settings.response_timeout / SLOW_AFTER,
-            trust: fleet.settings.trust,
+            patience: set.settings.response_timeout / SLOW_AFTER,
+            trust: set.settings.trust,
         };
         let candidates = self.candidates()?;
         // It is large, and needed only until the head has come: it must not be a part of every stream.
@@ -155,12 +155,12 @@ impl Transport {
 
     /// How long a read may wait for the first byte of its answer before the cache stands in.
     pub fn response_timeout(&self) -> Duration {
-        self.link.fleet().settings.response_timeout
+        self.link.server_set().settings.response_timeout
     }
 
     /// Whether answers are asked for compressed.
     pub fn compression(&self) -> Compression {
-        self.link.fleet().settings.compression
+        self.link.server_set().settings.compression
     }
 
     /// Open connections and streams, by purpose.
@@ -179,8 +179,8 @@ impl Transport {
     /// The servers to try, best first. One that is known to be away costs time: only if all are.
     fn candidates(&self) -> Result<Vec<Member>, UpstreamError> {
         let members = self.members.load();
-        let fleet = self.link.fleet();
-        let order = fleet.order(self.turn);
+        let set = self.link.server_set();
+        let order = set.order(self.turn);
         let away = |server: &Arc<Server>| server.is_away();
         let all_away = order.iter().all(away);
         let candidates: Vec<Member> = order
@@ -205,7 +205,7 @@ impl Transport {
 
     /// The first server that it would use now, if nothing is held against that.
     pub(super) fn first_choice(&self) -> Option<Arc<Server>> {
-        let order = self.link.fleet().order(self.turn);
+        let order = self.link.server_set().order(self.turn);
         order.into_iter().next().filter(|server| server.is_trusted())
     }
 
@@ -260,7 +260,7 @@ impl Transports {
             });
             let builder = Builder {
                 transport: Arc::clone(&transport),
-                fleets: link.fleets(),
+                server_sets: link.server_sets(),
                 roots: roots.clone(),
                 identity,
                 time: Arc::clone(time),
@@ -338,7 +338,7 @@ impl Transports {
 /// Rebuilds the pools of one transport when what they are made of changes.
 struct Builder {
     transport: Arc<Transport>,
-    fleets: watch::Receiver<Arc<Fleet>>,
+    server_sets: watch::Receiver<Arc<ServerSet>>,
     roots: watch::Receiver<Option<Arc<Roots>>>,
     identity: Option<IdentitySource>,
     time: Arc<TrustedTime>,
@@ -361,7 +361,7 @@ impl Builder {
                     }
                 };
                 let (renewed, changed) = tokio::select! {
-                    changed = self.fleets.changed() => (false, changed),
+                    changed = self.server_sets.changed() => (false, changed),
                     changed = self.roots.changed() => (true, changed),
                     changed = identity => (true, changed),
                 };
@@ -406,7 +406,7 @@ impl Builder {
 
     /// A pool for each server; one that leads to the same server in the same way stays.
     fn build(&mut self) {
-        let fleet = Arc::clone(&self.fleets.borrow_and_update());
+        let set = Arc::clone(&self.server_sets.borrow_and_update());
         let Some(connectors) = &self.connectors else {
             return self.transport.replace(Vec::new());
         };
@@ -415,7 +415,7 @@ impl Builder {
         } else {
             Arc::default()
         };
-        let dial = &fleet.settings.dial;
+        let dial = &set.settings.dial;
         let member = |server: &Arc<Server>| {
             let same = |member: &&Member| Arc::ptr_eq(&member.server, server) && member.pool.dials_as(dial);
             old.iter().find(same).cloned().unwrap_or_else(|| {
@@ -429,6 +429,6 @@ impl Builder {
                 }
             })
         };
-        self.transport.replace(fleet.servers.iter().map(member).collect());
+        self.transport.replace(set.servers.iter().map(member).collect());
     }
 }

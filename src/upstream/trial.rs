@@ -37,7 +37,7 @@ async fn follow(server: Arc<Server>, link: &Link, scout: &Scout, all: &[Arc<Tran
             _ = choices.changed() => continue,
             () = server.left().cancelled() => return,
         }
-        let timeout = link.fleet().settings.probe.timeout;
+        let timeout = link.server_set().settings.probe.timeout;
         let mut seen = Seen::Bad;
         for better in 0..choice.current() {
             let asked = tokio::time::timeout(timeout, scout.ask_over(&server, better)).await;

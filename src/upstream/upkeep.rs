@@ -24,19 +24,19 @@ pub fn spawn(transports: &Transports, tasks: &Tasks) {
     let link = transports.link().clone();
     let transports: Vec<Arc<Transport>> = transports.iter().map(Arc::clone).collect();
     tasks.spawn_critical("upkeep", async move {
-        let mut standings = link.standings();
+        let mut changes = link.status_changes();
         let mut tidy_at = clock::now() + TIDY_INTERVAL;
         let mut settle_at: Option<Instant> = None;
         loop {
             let wake = settle_at.map_or(tidy_at, |at| at.min(tidy_at));
             tokio::select! {
                 () = tokio::time::sleep_until(wake) => {}
-                changed = standings.changed() => {
+                changed = changes.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     transports.iter().for_each(|transport| leave_lost(transport));
-                    settle_at = Some(clock::now() + link.fleet().settings.probe.interval * SETTLED_AFTER);
+                    settle_at = Some(clock::now() + link.server_set().settings.probe.interval * SETTLED_AFTER);
                 }
             }
             let now = clock::now();
@@ -62,7 +62,7 @@ fn leave_lost(transport: &Transport) {
     let members = transport.members();
     let elsewhere = members
         .iter()
-        .any(|member| member.server.standing().state == LinkState::Online);
+        .any(|member| member.server.status().state == LinkState::Online);
     for member in members.iter().filter(|member| member.server.is_away()) {
         if elsewhere {
             member.pool.drain();

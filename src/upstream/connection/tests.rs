@@ -85,7 +85,7 @@ where
     let tasks = Tasks::new();
     tasks.spawn("server", server(far));
     let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
-    let server = Arc::clone(link.fleet().servers.first().unwrap());
+    let server = Arc::clone(link.server_set().servers.first().unwrap());
     let activity = ConnectionActivity::new(server.activity());
     let opening = Opening {
         version: Alpn::H2,

@@ -4,7 +4,7 @@ use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
-fn plan(company: Company) -> Plan {
+fn plan(topology: Topology) -> Plan {
     Plan {
         probe: ProbeSettings {
             interval: INTERVAL,
@@ -12,7 +12,7 @@ fn plan(company: Company) -> Plan {
             failure_threshold: 2,
             success_threshold: 3,
         },
-        company,
+        topology,
     }
 }
 
@@ -24,18 +24,18 @@ struct Case {
 }
 
 impl Case {
-    fn new(company: Company) -> Self {
+    fn new(topology: Topology) -> Self {
         let now = crate::runtime::clock::now();
         Self {
             health: Health::new(now),
-            plan: plan(company),
+            plan: plan(topology),
             now,
         }
     }
 
     /// One that has answered its first probe.
-    fn known(company: Company) -> Self {
-        Self::new(company).after(&[Event::ProbeStarted, Event::ProbeSucceeded])
+    fn known(topology: Topology) -> Self {
+        Self::new(topology).after(&[Event::ProbeStarted, Event::ProbeSucceeded])
     }
 
     fn after(mut self, events: &[Event]) -> Self {
@@ -46,7 +46,7 @@ impl Case {
     }
 
     fn state(&self) -> LinkState {
-        self.health.standing().state
+        self.health.status().state
     }
 
     /// Time until the next probe.
@@ -69,7 +69,7 @@ const BROKEN: Event = Failed(Failure::Broken);
 
 #[test]
 fn a_server_that_never_answered_is_offline_after_one_probe() {
-    let case = Case::new(Company::Alone);
+    let case = Case::new(Topology::Single);
     assert_eq!(
         (case.state(), case.pause()),
         (LinkState::Online, Some(Duration::ZERO))
@@ -80,22 +80,22 @@ fn a_server_that_never_answered_is_offline_after_one_probe() {
 
 #[test]
 fn probes_that_are_not_answered_decide_later_than_those_that_fail() {
-    let case = Case::new(Company::Alone).probe().after(&[ProbeUnanswered]);
+    let case = Case::new(Topology::Single).probe().after(&[ProbeUnanswered]);
     assert_eq!(
         (case.state(), case.pause()),
         (LinkState::Suspect, Some(RETRY)),
         "one that never answered is asked once more"
     );
     assert_eq!(case.probe().after(&[ProbeUnanswered]).state(), LinkState::Offline);
-    let mut case = Case::known(Company::Alone).after(&[BROKEN]);
+    let mut case = Case::known(Topology::Single).after(&[BROKEN]);
     for _ in 0..3 {
         case = case.probe().after(&[ProbeUnanswered]);
         assert_eq!(case.state(), LinkState::Suspect);
     }
     assert_eq!(case.probe().after(&[ProbeUnanswered]).state(), LinkState::Offline);
-    let case = Case::known(Company::Alone).after(&[BROKEN, ProbeUnanswered, ProbeFailed, ProbeUnanswered]);
+    let case = Case::known(Topology::Single).after(&[BROKEN, ProbeUnanswered, ProbeFailed, ProbeUnanswered]);
     assert_eq!(case.state(), LinkState::Offline);
-    let case = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeUnanswered, Reached, BROKEN]);
+    let case = Case::known(Topology::Single).after(&[BROKEN, ProbeFailed, ProbeUnanswered, Reached, BROKEN]);
     assert_eq!(
         case.after(&[ProbeUnanswered, ProbeFailed]).state(),
         LinkState::Suspect
@@ -104,7 +104,7 @@ fn probes_that_are_not_answered_decide_later_than_those_that_fail() {
 
 #[test]
 fn a_failure_only_raises_suspicion_and_probes_decide() {
-    let case = Case::known(Company::Alone).after(&[BROKEN]);
+    let case = Case::known(Topology::Single).after(&[BROKEN]);
     assert_eq!(
         (case.state(), case.pause()),
         (LinkState::Suspect, Some(Duration::ZERO))
@@ -114,7 +114,7 @@ fn a_failure_only_raises_suspicion_and_probes_decide() {
         (doubtful.state(), doubtful.pause()),
         (LinkState::Suspect, Some(RETRY))
     );
-    assert!(doubtful.health.standing().doubtful);
+    assert!(doubtful.health.status().doubtful);
     let offline = doubtful.probe().after(&[ProbeFailed]);
     assert_eq!(offline.state(), LinkState::Offline);
     assert_eq!(
@@ -127,12 +127,12 @@ fn a_failure_only_raises_suspicion_and_probes_decide() {
 #[test]
 fn any_answer_ends_suspicion_and_outage() {
     for answer in [Reached, Served, ProbeSucceeded] {
-        let suspect = Case::known(Company::Alone).after(&[BROKEN, ProbeStarted, ProbeFailed, answer]);
+        let suspect = Case::known(Topology::Single).after(&[BROKEN, ProbeStarted, ProbeFailed, answer]);
         assert_eq!(suspect.state(), LinkState::Online);
-        assert!(!suspect.health.standing().doubtful);
+        assert!(!suspect.health.status().doubtful);
         // The count starts over.
         assert_eq!(suspect.after(&[BROKEN, ProbeFailed]).state(), LinkState::Suspect);
-        let offline = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]);
+        let offline = Case::known(Topology::Single).after(&[BROKEN, ProbeFailed, ProbeFailed]);
         assert_eq!(offline.state(), LinkState::Offline);
         assert_eq!(offline.after(&[answer]).state(), LinkState::Online);
     }
@@ -141,18 +141,18 @@ fn any_answer_ends_suspicion_and_outage() {
 #[test]
 fn a_single_server_that_answers_is_never_probed() {
     for case in [
-        Case::known(Company::Alone),
-        Case::known(Company::Alone).after(&[Reached]),
-        Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed, ProbeSucceeded]),
+        Case::known(Topology::Single),
+        Case::known(Topology::Single).after(&[Reached]),
+        Case::known(Topology::Single).after(&[BROKEN, ProbeFailed, ProbeFailed, ProbeSucceeded]),
     ] {
         assert_eq!((case.state(), case.pause()), (LinkState::Online, None));
-        assert!(!case.health.standing().on_trial);
+        assert!(!case.health.status().on_trial);
     }
 }
 
 #[test]
 fn pauses_of_an_outage_double_up_to_a_bound() {
-    let mut case = Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]);
+    let mut case = Case::known(Topology::Single).after(&[BROKEN, ProbeFailed, ProbeFailed]);
     let mut pauses = Vec::new();
     for _ in 0..6 {
         pauses.push(case.pause().unwrap().as_millis());
@@ -166,7 +166,7 @@ fn pauses_of_an_outage_double_up_to_a_bound() {
 
 #[test]
 fn no_pause_of_an_outage_is_longer_than_the_interval() {
-    let mut case = Case::known(Company::Alone);
+    let mut case = Case::known(Topology::Single);
     case.plan.probe.interval = Duration::from_millis(100);
     case = case.after(&[BROKEN, ProbeFailed]);
     assert_eq!(case.pause(), Some(Duration::from_millis(100)));
@@ -179,34 +179,34 @@ fn no_pause_of_an_outage_is_longer_than_the_interval() {
 
 #[test]
 fn a_server_that_is_back_is_on_trial_until_it_was_good_three_times() {
-    let mut case = Case::known(Company::Among).after(&[BROKEN, ProbeFailed, ProbeFailed]);
+    let mut case = Case::known(Topology::Multiple).after(&[BROKEN, ProbeFailed, ProbeFailed]);
     case = case.probe().after(&[ProbeSucceeded]);
     for _ in 0..2 {
         assert_eq!(case.state(), LinkState::Online);
-        assert!(case.health.standing().on_trial);
+        assert!(case.health.status().on_trial);
         assert_eq!(case.pause(), Some(INTERVAL));
         // Requests are no proof of stability, and do not put off the probe.
         case = case.after(&[Reached]);
         assert_eq!(case.pause(), Some(INTERVAL));
         case = case.probe().after(&[ProbeSucceeded]);
     }
-    assert!(!case.health.standing().on_trial);
+    assert!(!case.health.status().on_trial);
     assert_eq!(case.pause(), Some(INTERVAL * STANDBY));
 }
 
 #[test]
 fn a_failure_on_trial_starts_the_trial_over() {
     let back = [BROKEN, ProbeFailed, ProbeFailed, ProbeSucceeded, ProbeSucceeded];
-    let case = Case::known(Company::Among).after(&back);
+    let case = Case::known(Topology::Multiple).after(&back);
     let case = case.after(&[BROKEN, ProbeSucceeded, ProbeSucceeded]);
-    assert!(case.health.standing().on_trial, "two since the failure");
-    assert!(!case.after(&[ProbeSucceeded]).health.standing().on_trial);
+    assert!(case.health.status().on_trial, "two since the failure");
+    assert!(!case.after(&[ProbeSucceeded]).health.status().on_trial);
 }
 
 #[test]
 fn slowness_asks_for_one_probe_and_is_no_suspicion_until_that_fails() {
-    for company in [Company::Alone, Company::Among] {
-        let mut case = Case::known(company).after(&[Slow]);
+    for topology in [Topology::Single, Topology::Multiple] {
+        let mut case = Case::known(topology).after(&[Slow]);
         assert_eq!(
             (case.state(), case.pause()),
             (LinkState::Online, Some(Duration::ZERO))
@@ -224,29 +224,29 @@ fn slowness_asks_for_one_probe_and_is_no_suspicion_until_that_fails() {
             "the next is due"
         );
     }
-    let dead = Case::known(Company::Alone)
+    let dead = Case::known(Topology::Single)
         .after(&[Slow])
         .probe()
         .after(&[ProbeUnanswered]);
     assert_eq!((dead.state(), dead.pause()), (LinkState::Suspect, Some(RETRY)));
-    assert!(dead.health.standing().doubtful);
+    assert!(dead.health.status().doubtful);
 }
 
 #[test]
 fn a_mere_suspicion_needs_no_trial() {
-    let case = Case::known(Company::Among).after(&[BROKEN]);
+    let case = Case::known(Topology::Multiple).after(&[BROKEN]);
     assert_eq!(
         (case.state(), case.pause()),
         (LinkState::Suspect, Some(Duration::ZERO))
     );
     let case = case.after(&[ProbeStarted, ProbeSucceeded]);
     assert_eq!(case.state(), LinkState::Online);
-    assert!(!case.health.standing().on_trial);
+    assert!(!case.health.status().on_trial);
 }
 
 #[test]
 fn a_standby_server_is_probed_now_and_then_and_requests_make_it_needless() {
-    let mut case = Case::known(Company::Among);
+    let mut case = Case::known(Topology::Multiple);
     assert_eq!(case.pause(), Some(INTERVAL * STANDBY));
     case.now += INTERVAL;
     let case = case.after(&[Reached]);
@@ -257,13 +257,13 @@ fn a_standby_server_is_probed_now_and_then_and_requests_make_it_needless() {
 
 #[test]
 fn one_that_is_not_ready_is_used_if_it_is_the_only_one_and_else_after_the_others() {
-    let alone = Case::known(Company::Alone)
+    let alone = Case::known(Topology::Single)
         .after(&[Slow])
         .probe()
         .after(&[ProbeUnready]);
     assert_eq!((alone.state(), alone.pause()), (LinkState::Online, None));
-    assert!(!alone.health.standing().on_trial);
-    let mut among = Case::known(Company::Among)
+    assert!(!alone.health.status().on_trial);
+    let mut among = Case::known(Topology::Multiple)
         .after(&[Slow])
         .probe()
         .after(&[ProbeUnready]);
@@ -272,18 +272,18 @@ fn one_that_is_not_ready_is_used_if_it_is_the_only_one_and_else_after_the_others
         (LinkState::Online, Some(INTERVAL))
     );
     for good in 0..3 {
-        assert!(among.health.standing().on_trial, "{good}");
+        assert!(among.health.status().on_trial, "{good}");
         among = among.probe().after(&[ProbeSucceeded]);
     }
-    assert!(!among.health.standing().on_trial);
+    assert!(!among.health.status().on_trial);
 }
 
 #[test]
 fn one_that_is_starting_is_waited_for_and_one_that_is_never_ready_is_used() {
     for mut case in [
-        Case::new(Company::Alone),
-        Case::known(Company::Alone).after(&[BROKEN, ProbeFailed, ProbeFailed]),
-        Case::known(Company::Alone).after(&[BROKEN, ProbeStarted, ProbeUnready]),
+        Case::new(Topology::Single),
+        Case::known(Topology::Single).after(&[BROKEN, ProbeFailed, ProbeFailed]),
+        Case::known(Topology::Single).after(&[BROKEN, ProbeStarted, ProbeUnready]),
     ] {
         let since = case.now;
         while case.state() != LinkState::Online || case.now == since {
@@ -298,13 +298,13 @@ fn one_that_is_starting_is_waited_for_and_one_that_is_never_ready_is_used() {
         let case = case.after(&[BROKEN]).probe().after(&[ProbeUnready]);
         assert_eq!(case.state(), LinkState::Online);
     }
-    let ready = Case::new(Company::Alone).probe().after(&[ProbeUnready]);
+    let ready = Case::new(Topology::Single).probe().after(&[ProbeUnready]);
     assert_eq!(ready.after(&[ProbeSucceeded]).state(), LinkState::Online);
 }
 
 #[test]
 fn the_first_failed_answer_has_a_server_probed_and_the_next_do_not() {
-    let mut case = Case::known(Company::Among).after(&[Refused]);
+    let mut case = Case::known(Topology::Multiple).after(&[Refused]);
     assert_eq!(
         (case.state(), case.pause()),
         (LinkState::Online, Some(Duration::ZERO))
@@ -317,35 +317,35 @@ fn the_first_failed_answer_has_a_server_probed_and_the_next_do_not() {
         Some(Duration::ZERO),
         "after a while again"
     );
-    let alone = Case::known(Company::Alone).after(&[Refused; 20]);
+    let alone = Case::known(Topology::Single).after(&[Refused; 20]);
     assert_eq!((alone.state(), alone.pause()), (LinkState::Online, None));
 }
 
 #[test]
 fn a_server_that_fails_most_of_what_it_is_asked_is_barred_for_longer_each_time() {
-    let mut case = Case::known(Company::Among);
+    let mut case = Case::known(Topology::Multiple);
     for _ in 0..3 {
         case = case.after(&[Refused, Refused, Served]);
-        assert!(!case.health.standing().on_trial, "not yet");
+        assert!(!case.health.status().on_trial, "not yet");
     }
     case = case.after(&[Refused]);
-    assert!(!case.health.standing().on_trial, "not yet");
+    assert!(!case.health.status().on_trial, "not yet");
     let mut barred = Vec::new();
     for _ in 0..6 {
         case = case.after(&[Refused]);
-        assert!(case.health.standing().on_trial && case.state() == LinkState::Online);
+        assert!(case.health.status().on_trial && case.state() == LinkState::Online);
         let since = case.now;
-        while case.health.standing().on_trial {
+        while case.health.status().on_trial {
             case = case.probe().after(&[ProbeSucceeded]);
         }
         barred.push((case.now - since).as_secs());
     }
     assert_eq!(barred, [30, 60, 120, 240, 300, 300]);
     case = case.after(&[Served; 5]).after(&[Refused; 4]);
-    assert!(!case.health.standing().on_trial, "it was good again");
+    assert!(!case.health.status().on_trial, "it was good again");
     let since = case.now;
     case = case.after(&[Failed(Failure::Gateway)]);
-    while case.health.standing().on_trial {
+    while case.health.status().on_trial {
         case = case.probe().after(&[ProbeSucceeded]);
     }
     assert_eq!(case.now - since, FIRST_PENALTY);
@@ -373,7 +373,7 @@ proptest! {
     fn a_server_that_is_away_is_always_asked_again(
         events in prop::collection::vec((event(), 0..4000_u64), 0..60), chance in 0.0..1.0,
     ) {
-        let mut case = Case::new(Company::Among);
+        let mut case = Case::new(Topology::Multiple);
         let mut probing = 0;
         for (event, millis) in events {
             // A verdict comes only from a probe that began.
@@ -401,10 +401,10 @@ proptest! {
 fn what_this_node_lacks_says_nothing_of_a_server_which_is_asked_again() {
     let lost = [Event::ProbeStarted, Event::ProbeFailed];
     for case in [
-        Case::new(Company::Alone),
-        Case::known(Company::Alone).after(&[Event::Failed(Failure::Broken)]),
-        Case::known(Company::Among),
-        Case::new(Company::Alone).after(&lost),
+        Case::new(Topology::Single),
+        Case::known(Topology::Single).after(&[Event::Failed(Failure::Broken)]),
+        Case::known(Topology::Multiple),
+        Case::new(Topology::Single).after(&lost),
     ] {
         let state = case.state();
         let mut case = case;

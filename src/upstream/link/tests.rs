@@ -16,13 +16,13 @@ fn link(hosts: &[&str], strategy: Strategy) -> Link {
 }
 
 fn server(link: &Link, host: &str) -> Arc<Server> {
-    let fleet = link.fleet();
-    let found = fleet.servers.iter().find(|server| server.endpoint().host == host);
+    let set = link.server_set();
+    let found = set.servers.iter().find(|server| server.endpoint().host == host);
     Arc::clone(found.unwrap())
 }
 
 fn order(link: &Link, turn: usize) -> Vec<String> {
-    let servers = link.fleet().order(turn);
+    let servers = link.server_set().order(turn);
     servers
         .iter()
         .map(|server| server.endpoint().host.clone())

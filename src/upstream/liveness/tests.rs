@@ -26,7 +26,7 @@ struct Case {
 /// A connection on which nothing ever arrived.
 fn case() -> Case {
     let link = Link::new(testing::settings(&["cloud"]), UpstreamMetrics::default());
-    let server = Arc::clone(link.fleet().servers.first().unwrap());
+    let server = Arc::clone(link.server_set().servers.first().unwrap());
     let activity = ConnectionActivity::new(server.activity());
     activity.carries_watches();
     let (near, far) = tokio::io::duplex(64);
@@ -52,7 +52,7 @@ impl Case {
     }
 
     fn state(&self) -> LinkState {
-        self.server.standing().state
+        self.server.status().state
     }
 }
 

@@ -10,10 +10,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 fn suspected(hosts: &[&str]) -> (Link, Arc<Server>) {
     let settings = testing::settings(hosts);
     let link = Link::new(settings, UpstreamMetrics::default());
-    let server = Arc::clone(link.fleet().servers.first().unwrap());
+    let server = Arc::clone(link.server_set().servers.first().unwrap());
     server.signal(Event::Reached);
     server.failed(super::super::failure::Failure::Broken);
-    assert_eq!(server.standing().state, LinkState::Suspect);
+    assert_eq!(server.status().state, LinkState::Suspect);
     (link, server)
 }
 
@@ -34,11 +34,11 @@ async fn an_older_failure_does_not_beat_a_newer_answer() {
     tokio::time::advance(TIMEOUT).await;
     server.signal(Event::ProbeSucceeded);
     missed_since(&server, started, Event::ProbeFailed);
-    assert_eq!(server.standing().state, LinkState::Online);
+    assert_eq!(server.status().state, LinkState::Online);
     // One that began later counts.
     tokio::time::advance(TIMEOUT).await;
     missed_since(&server, clock::now(), Event::ProbeFailed);
-    assert_ne!(server.standing().state, LinkState::Online);
+    assert_ne!(server.status().state, LinkState::Online);
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,10 +48,10 @@ async fn probes_into_silence_count_and_their_late_answer_still_does() {
     let judging = late(&server, clock::now(), TIMEOUT, async { answered.await.unwrap() });
     let mut judging = std::pin::pin!(judging);
     assert!(tokio::time::timeout(TIMEOUT, judging.as_mut()).await.is_err());
-    assert_eq!(server.standing().state, LinkState::Suspect, "one says little");
+    assert_eq!(server.status().state, LinkState::Suspect, "one says little");
     let another = late(&server, clock::now(), TIMEOUT, std::future::pending());
     assert!(tokio::time::timeout(TIMEOUT, another).await.is_err());
-    assert_eq!(server.standing().state, LinkState::Offline);
+    assert_eq!(server.status().state, LinkState::Offline);
     answer.send(Said::Up).unwrap();
     assert_eq!(judging.await, Some(Event::ProbeSucceeded));
 }
@@ -64,7 +64,7 @@ async fn the_only_server_gets_time_while_something_is_heard_of_it_and_no_more() 
     let judging = late(&server, started, TIMEOUT, std::future::pending());
     let mut judging = std::pin::pin!(judging);
     assert!(tokio::time::timeout(TIMEOUT, judging.as_mut()).await.is_err());
-    assert_eq!(server.standing().state, LinkState::Suspect);
+    assert_eq!(server.status().state, LinkState::Suspect);
     let ended = tokio::time::timeout(TIMEOUT * PATIENCE, judging).await;
     assert_eq!(ended, Ok(Some(Event::ProbeUnanswered)));
 }
@@ -76,7 +76,7 @@ async fn one_of_several_gets_no_time() {
     hear(&ConnectionActivity::new(server.activity()), 39).await;
     let judging = late(&server, started, TIMEOUT, std::future::pending());
     assert!(tokio::time::timeout(TIMEOUT, judging).await.is_err());
-    assert_eq!(server.standing().state, LinkState::Offline);
+    assert_eq!(server.status().state, LinkState::Offline);
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,5 +87,5 @@ async fn a_server_whose_answers_arrive_is_there_whatever_its_probe_does() {
     hear(&activity, 1000).await;
     let ended = late(&server, started, TIMEOUT, std::future::pending()).await;
     assert_eq!(ended, None);
-    assert_eq!(server.standing().state, LinkState::Online);
+    assert_eq!(server.status().state, LinkState::Online);
 }
