@@ -31,7 +31,9 @@ use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
 use crate::server::{Bound, Listener, ListenerConfig, ServerMetrics};
 use crate::tls::{self, Certificates};
-use crate::upstream::{Link, LinkState, Transports, UpstreamMetrics, names, probe, trial, upkeep};
+use crate::upstream::{
+    Link, LinkState, Transports, UpstreamMetrics, dns_refresh, interface_probe, pool_maintenance, probe,
+};
 
 use self::certificates::Seals;
 use self::clients::Changeable;
@@ -207,9 +209,9 @@ impl App {
             .collect();
         let transports = Transports::spawn(&link, &certificates.upstream_roots(), identities, &time, &tasks);
         probe::spawn(&transports, &tasks);
-        upkeep::spawn(&transports, &tasks);
-        trial::spawn(&transports, &tasks);
-        names::spawn(&transports, &tasks);
+        pool_maintenance::spawn(&transports, &tasks);
+        interface_probe::spawn(&transports, &tasks);
+        dns_refresh::spawn(&transports, &tasks);
         let clients = Changeable::new(&config);
         let configuration = reload::spawn(&config, &link, &certificates, &clients, &tasks);
 

@@ -102,7 +102,7 @@ impl Cause {
                 .is_some_and(|code| errnos.iter().any(|errno| errno.raw_os_error() == code))
         };
         match error.kind() {
-            // What eyeballs says of a name without addresses.
+            // What happy_eyeballs says of a name without addresses.
             io::ErrorKind::NotFound => Self::Name,
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::TimedOut => Self::Late,

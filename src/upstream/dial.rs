@@ -17,14 +17,14 @@ use super::activity::{ConnectionActivity, Tracked, while_heard};
 use super::cause::Cause;
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, chain};
-use super::eyeballs;
 use super::failure::Failure;
+use super::happy_eyeballs;
+use super::interface_selection::Seen;
 use super::metrics::UpstreamMetrics;
 use super::proxy::UpstreamProxy;
 use super::route::{Route, RouteError};
 use super::server::Server;
 use super::settings::DialSettings;
-use super::uplink::Seen;
 
 /// Over which of the configured interfaces a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) enum Via {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Path {
     /// The number of its interface; 0 if none is configured.
-    pub(super) uplink: usize,
+    pub(super) interface: usize,
     /// The other end: the server, or the proxy on the way to it.
     pub(super) address: Option<SocketAddr>,
 }
@@ -108,10 +108,10 @@ impl Dialer {
         let late = || self.late(limit);
         let of_server = self.server.activity();
         let socket = while_heard(|| of_server.heard(), limit, self.socket(via));
-        let (tcp, uplink) = self.impatiently(socket, via).await.ok_or_else(late)??;
+        let (tcp, interface) = self.impatiently(socket, via).await.ok_or_else(late)??;
         let seen = |seen| {
             if via == Via::Best {
-                self.server.uplink(seen);
+                self.server.interface_seen(seen);
             }
         };
         socket::set_up(&tcp);
@@ -129,12 +129,12 @@ impl Dialer {
                 UpstreamError::unsent(Failure::Tls, message(error)).because(cause)
             })
         });
-        let stream = stream.inspect_err(|_| seen(Seen::Misled(uplink)))?;
-        seen(Seen::Connected(uplink));
+        let stream = stream.inspect_err(|_| seen(Seen::Misled(interface)))?;
+        seen(Seen::Connected(interface));
         Ok(Dialed {
             stream,
             activity,
-            path: Path { uplink, address },
+            path: Path { interface, address },
         })
     }
 
@@ -171,7 +171,7 @@ impl Dialer {
             return self.socket_over(None).await.map(|socket| (socket, 0));
         }
         let order = match via {
-            Via::Best => self.server.uplinks().borrow().order(),
+            Via::Best => self.server.interface_selections().borrow().order(),
             Via::Only(one) => vec![one],
         };
         let order: Vec<_> = order
@@ -186,7 +186,7 @@ impl Dialer {
             let socket = self.socket_over(Some(interface)).await?;
             Ok((socket, i))
         };
-        eyeballs::staggered(order, stagger, none, over).await
+        happy_eyeballs::staggered(order, stagger, none, over).await
     }
 
     async fn socket_over(&self, interface: Option<&str>) -> Result<TcpStream, UpstreamError> {

@@ -241,9 +241,9 @@ async fn ask_in(way: Way, server: &Arc<Server>, identities: &Identities, via: Vi
 }
 
 /// Asks over the configured interfaces.
-pub(super) struct Scout(Identities);
+pub(super) struct InterfaceProber(Identities);
 
-impl Scout {
+impl InterfaceProber {
     pub(super) fn new(transports: &Transports) -> Self {
         Self(Identities::of(transports))
     }

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::cause::Cause;
 use super::endpoint::Endpoint;
-use super::eyeballs;
+use super::happy_eyeballs;
 use super::proxy::{Secret, TunnelError, UpstreamProxy};
 
 /// The way that a connection takes.
@@ -84,7 +84,7 @@ impl<'r> Route<'r> {
         port: u16,
         bound: impl Fn(Result<(), &io::Error>),
     ) -> Result<TcpStream, (Cause, io::Error)> {
-        let addresses = eyeballs::resolve(host, port).await;
+        let addresses = happy_eyeballs::resolve(host, port).await;
         let addresses = addresses.map_err(|error| (Cause::Name, error))?;
         let connect = async |address: SocketAddr| {
             let connected = match self.interface {
@@ -97,7 +97,7 @@ impl<'r> Route<'r> {
             };
             connected.map_err(|error| told_apart(address, error))
         };
-        let connected = eyeballs::race(addresses, connect).await;
+        let connected = happy_eyeballs::race(addresses, connect).await;
         connected.map_err(|error| (Cause::of_connecting(&error), error))
     }
 }

@@ -21,11 +21,11 @@ use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::failure::Failure;
 use super::health::{Event, Health, HealthStatus, Plan, Topology};
+use super::interface_selection::{ProbePolicy, Seen, Selection};
 use super::link_state::LinkState;
 use super::metrics::UpstreamMetrics;
 use super::report::{ServerReport, Trouble};
 use super::settings::ProbeSettings;
-use super::uplink::{Choice, Seen, Trials};
 use super::ways::Ways;
 
 /// So many answers of the API without `Audit-Id`, and something takes it off.
@@ -55,7 +55,7 @@ pub(super) struct Server {
     obstacle: Mutex<Option<String>>,
     interfaces: Mutex<Interfaces>,
     /// Which of them is used.
-    uplinks: watch::Sender<Choice>,
+    interface_selection: watch::Sender<Selection>,
     activity: Arc<ServerActivity>,
     /// How it is probed.
     ways: Mutex<Ways>,
@@ -89,7 +89,7 @@ impl Server {
             trouble: Mutex::default(),
             obstacle: Mutex::default(),
             interfaces: Mutex::default(),
-            uplinks: watch::Sender::new(Choice::new(0)),
+            interface_selection: watch::Sender::new(Selection::new(0)),
             activity: Arc::new(ServerActivity::new(traffic)),
             ways: Mutex::new(Ways::new()),
             resting: Mutex::default(),
@@ -326,27 +326,27 @@ impl Server {
                 names: names.to_vec(),
                 unusable: HashMap::new(),
             };
-            self.uplinks.send_replace(Choice::new(names.len()));
+            self.interface_selection.send_replace(Selection::new(names.len()));
         }
     }
 
     /// Follows which interface is used.
-    pub(super) fn uplinks(&self) -> watch::Receiver<Choice> {
-        self.uplinks.subscribe()
+    pub(super) fn interface_selections(&self) -> watch::Receiver<Selection> {
+        self.interface_selection.subscribe()
     }
 
     /// What was seen of an interface; another choice is logged and published.
-    pub(super) fn uplink(&self, seen: Seen) {
+    pub(super) fn interface_seen(&self, seen: Seen) {
         let Some(plan) = self.health.lock().1 else {
             return;
         };
-        let trials = Trials {
+        let policy = ProbePolicy {
             interval: plan.probe.interval,
             threshold: plan.probe.success_threshold,
         };
         let mut moved = None;
-        self.uplinks.send_if_modified(|choice| {
-            let next = choice.clone().step(seen, clock::now(), trials);
+        self.interface_selection.send_if_modified(|choice| {
+            let next = choice.clone().step(seen, clock::now(), policy);
             let changed = next != *choice;
             moved = (next.current() != choice.current()).then(|| next.current());
             *choice = next;

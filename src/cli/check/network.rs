@@ -13,7 +13,7 @@ use http::StatusCode;
 use crate::config::{Client, Config};
 use crate::tls::{Alpn, ClientTls, PairInfo, PairPaths, Roots, TlsConnectErrorKind, TrustedTime};
 use crate::upstream::direct::{Obstacle, Stage};
-use crate::upstream::look::{self, Answered, Author, Patience};
+use crate::upstream::preflight::{self, Answered, Author, Patience};
 use crate::upstream::{Endpoint, Route, Trust, UpstreamProxy};
 
 use super::{Fault, Report};
@@ -119,12 +119,12 @@ struct Way<'c> {
 impl<'c> Way<'c> {
     async fn look(&self, interface: Option<&str>, tls: &ClientTls, path: &str) -> Result<Answered, Obstacle> {
         let route = Route::new(&self.endpoint, self.proxy, interface);
-        let seen = look::look(route, tls, path, self.patience).await;
+        let seen = preflight::check(route, tls, path, self.patience).await;
         let is_kept_away = |seen: &Answered| seen.by == Author::Another && !seen.status.is_server_error();
         if !seen.as_ref().is_ok_and(is_kept_away) {
             return seen;
         }
-        match look::look(route, tls, API, self.patience).await {
+        match preflight::check(route, tls, API, self.patience).await {
             Ok(answered) if answered.by != Author::Another => Ok(answered),
             _ => seen,
         }

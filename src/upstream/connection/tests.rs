@@ -93,7 +93,7 @@ where
         drained: CancellationToken::new(),
         gauges: Gauges::default(),
         path: Path {
-            uplink: 0,
+            interface: 0,
             address: None,
         },
     };

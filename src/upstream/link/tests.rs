@@ -1,7 +1,7 @@
 use super::super::failure::Failure;
 use super::super::health::Event;
+use super::super::interface_selection::Seen;
 use super::super::testing;
-use super::super::uplink::Seen;
 use super::*;
 
 fn settings(hosts: &[&str], strategy: Strategy) -> Settings {
@@ -180,7 +180,7 @@ async fn metrics_say_which_interface_a_server_is_reached_over() {
     };
     let link = Link::new(over(&["eth0", "wwan0"]), metrics);
     assert_eq!(shown(), ["eth0 1", "wwan0 0"]);
-    server(&link, "cloud").uplink(Seen::Connected(1));
+    server(&link, "cloud").interface_seen(Seen::Connected(1));
     assert_eq!(shown(), ["eth0 0", "wwan0 1"]);
     link.apply(over(&["wwan0"]));
     assert_eq!(shown(), ["wwan0 1"]);

@@ -1,14 +1,14 @@
 //! Which of several interfaces leads to a server. Pure: takes what was seen, says what to try.
 //!
 //! The first interface that works is remembered, and everybody uses it. A better one (earlier in the configuration) is
-//! tried beside it, and used again only after so many good trials in a row: one that comes and goes does not drag every
+//! tried beside it, and used again only after so many good probes in a row: one that comes and goes does not drag every
 //! connection along.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest pause between two trials of interfaces that do not work, in intervals.
+/// The longest pause between two probes of interfaces that do not work, in intervals.
 const LONGEST_PAUSE: u32 = 12;
 
 /// What was seen. Interfaces are counted from 0, the preferred one.
@@ -18,16 +18,16 @@ pub(super) enum Seen {
     Connected(usize),
     /// Something answered there, but no apiserver: the sign-in page of a network, perhaps.
     Misled(usize),
-    /// A trial over this one went well; those before it did not.
+    /// A probe over this one went well; those before it did not.
     Good(usize),
-    /// A trial found none that works.
+    /// A probe found none that works.
     Bad,
 }
 
 /// How it is tried.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Trials {
-    /// From one trial to the next.
+pub(super) struct ProbePolicy {
+    /// From one probe to the next.
     pub(super) interval: Duration,
     /// So many good ones in a row bring an interface back.
     pub(super) threshold: u32,
@@ -35,7 +35,7 @@ pub(super) struct Trials {
 
 /// The choice for one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Choice {
+pub(super) struct Selection {
     count: usize,
     current: usize,
     misled: bool,
@@ -45,7 +45,7 @@ pub(super) struct Choice {
     due: Option<Instant>,
 }
 
-impl Choice {
+impl Selection {
     /// Among so many; none configured counts as one.
     pub(super) fn new(count: usize) -> Self {
         Self {
@@ -78,13 +78,13 @@ impl Choice {
         }
     }
 
-    pub(super) fn step(self, seen: Seen, now: Instant, trials: Trials) -> Self {
+    pub(super) fn step(self, seen: Seen, now: Instant, policy: ProbePolicy) -> Self {
         match seen {
             Seen::Connected(used) if used == self.current => Self {
                 misled: false,
                 ..self
             },
-            Seen::Connected(used) => self.moved(used, now, trials),
+            Seen::Connected(used) => self.moved(used, now, policy),
             Seen::Misled(used) => Self {
                 misled: self.misled || used == self.current,
                 ..self
@@ -93,13 +93,13 @@ impl Choice {
             Seen::Good(better) => {
                 let before = self.candidate.filter(|(candidate, _)| *candidate == better);
                 let good = before.map_or(1, |(_, good)| good + 1);
-                if good >= trials.threshold {
-                    return self.moved(better, now, trials);
+                if good >= policy.threshold {
+                    return self.moved(better, now, policy);
                 }
                 Self {
                     candidate: Some((better, good)),
                     bad: 0,
-                    due: Some(now + trials.interval),
+                    due: Some(now + policy.interval),
                     ..self
                 }
             }
@@ -109,20 +109,20 @@ impl Choice {
                 Self {
                     candidate: None,
                     bad,
-                    due: (self.current > 0).then(|| now + trials.interval * pause),
+                    due: (self.current > 0).then(|| now + policy.interval * pause),
                     ..self
                 }
             }
         }
     }
 
-    fn moved(self, to: usize, now: Instant, trials: Trials) -> Self {
+    fn moved(self, to: usize, now: Instant, policy: ProbePolicy) -> Self {
         if to >= self.count {
             return self;
         }
         Self {
             current: to,
-            due: (to > 0).then(|| now + trials.interval),
+            due: (to > 0).then(|| now + policy.interval),
             ..Self::new(self.count)
         }
     }
@@ -133,17 +133,17 @@ mod tests {
     use super::*;
     use crate::runtime::clock;
 
-    const TRIALS: Trials = Trials {
+    const POLICY: ProbePolicy = ProbePolicy {
         interval: Duration::from_secs(5),
         threshold: 3,
     };
 
-    fn after(count: usize, seen: &[Seen]) -> (Choice, Instant) {
+    fn after(count: usize, seen: &[Seen]) -> (Selection, Instant) {
         let mut now = clock::now();
-        let mut choice = Choice::new(count);
+        let mut choice = Selection::new(count);
         for seen in seen {
             now = choice.due().unwrap_or(now);
-            choice = choice.step(*seen, now, TRIALS);
+            choice = choice.step(*seen, now, POLICY);
         }
         (choice, now)
     }
@@ -166,11 +166,11 @@ mod tests {
         ] {
             assert_eq!(after(3, seen).0.order(), order, "{seen:?}");
         }
-        assert_eq!(Choice::new(0).order(), [0]);
+        assert_eq!(Selection::new(0).order(), [0]);
     }
 
     #[test]
-    fn a_better_one_is_back_after_good_trials_in_a_row_and_not_before() {
+    fn a_better_one_is_back_after_good_probes_in_a_row_and_not_before() {
         use Seen::{Bad, Connected, Good};
         for (seen, current) in [
             (&[Connected(2), Good(0), Good(0)][..], 2),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn trials_are_due_while_there_is_a_better_one_and_rarer_while_they_fail() {
+    fn probes_are_due_while_there_is_a_better_one_and_rarer_while_they_fail() {
         use Seen::{Bad, Connected, Good};
         let pause = |seen: &[Seen]| {
             let (choice, now) = after(2, seen);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::runtime::tasks::Tasks;
 
-use super::eyeballs;
+use super::happy_eyeballs;
 use super::link_state::LinkState;
 use super::transport::{Transport, Transports};
 
@@ -27,7 +27,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 pub fn spawn(transports: &Transports, tasks: &Tasks) {
     let link = transports.link().clone();
     let transports: Vec<Arc<Transport>> = transports.iter().map(Arc::clone).collect();
-    tasks.spawn_critical("names", async move {
+    tasks.spawn_critical("dns-refresh", async move {
         let mut absences: HashMap<(String, u16), Absences> = HashMap::new();
         loop {
             tokio::time::sleep(link.server_set().settings.probe.interval * LOOK_EVERY).await;
@@ -37,7 +37,7 @@ pub fn spawn(transports: &Transports, tasks: &Tasks) {
             let used = used(&transports);
             absences.retain(|name, _| used.contains_key(name));
             for (name, used) in used {
-                let looked = tokio::time::timeout(LOOK_LIMIT, eyeballs::resolve(&name.0, name.1)).await;
+                let looked = tokio::time::timeout(LOOK_LIMIT, happy_eyeballs::resolve(&name.0, name.1)).await;
                 let Ok(Ok(found)) = looked else { continue };
                 let gone = absences.entry(name.clone()).or_default().looked(&found, &used);
                 if !gone.is_empty() {

@@ -46,7 +46,7 @@ pub struct Patience {
 ///
 /// # Errors
 /// Where the way ends.
-pub async fn look(
+pub async fn check(
     route: Route<'_>,
     tls: &ClientTls,
     path: &str,

@@ -23,7 +23,7 @@ const SETTLED_AFTER: u32 = 1;
 pub fn spawn(transports: &Transports, tasks: &Tasks) {
     let link = transports.link().clone();
     let transports: Vec<Arc<Transport>> = transports.iter().map(Arc::clone).collect();
-    tasks.spawn_critical("upkeep", async move {
+    tasks.spawn_critical("pool-maintenance", async move {
         let mut changes = link.status_changes();
         let mut tidy_at = clock::now() + TIDY_INTERVAL;
         let mut settle_at: Option<Instant> = None;
