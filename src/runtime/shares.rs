@@ -18,12 +18,12 @@ pub struct Shares {
 
 #[derive(Debug)]
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<ShareState>,
     freed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct ShareState {
     free: usize,
     held: HashMap<String, usize>,
 }
@@ -39,7 +39,7 @@ pub struct Share {
 impl Shares {
     /// `total` things, all of them free.
     pub fn new(total: usize) -> Self {
-        let state = State {
+        let state = ShareState {
             free: total,
             held: HashMap::new(),
         };

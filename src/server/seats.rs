@@ -63,14 +63,14 @@ struct Table {
     room: Room,
     begun: Instant,
     next: u64,
-    taken: HashMap<u64, (Holder, Arc<State>)>,
+    taken: HashMap<u64, (Holder, Arc<SeatState>)>,
     shaking: Counts<IpAddr>,
     strangers: Counts<IpAddr>,
     configured: Counts<Arc<str>>,
 }
 
 #[derive(Default)]
-struct State {
+struct SeatState {
     /// Requests under way.
     under_way: AtomicUsize,
     /// Milliseconds after the beginning at which there were none for the last time.
@@ -142,7 +142,7 @@ impl Seats {
             let loser = Holder::Shaking(loser.unwrap_or(source));
             table.send_away(|holder| *holder == loser);
         }
-        let state = Arc::new(State::default());
+        let state = Arc::new(SeatState::default());
         state.idle_since.store(table.now(), Ordering::Relaxed);
         let number = table.next;
         table.next += 1;
@@ -161,7 +161,7 @@ impl Table {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn put(&mut self, number: u64, holder: Holder, state: Arc<State>) {
+    fn put(&mut self, number: u64, holder: Holder, state: Arc<SeatState>) {
         match &holder {
             Holder::Shaking(source) => self.shaking.add(source),
             Holder::Stranger(source) => self.strangers.add(source),
@@ -170,7 +170,7 @@ impl Table {
         self.taken.insert(number, (holder, state));
     }
 
-    fn remove(&mut self, number: u64) -> Option<Arc<State>> {
+    fn remove(&mut self, number: u64) -> Option<Arc<SeatState>> {
         let (holder, state) = self.taken.remove(&number)?;
         match &holder {
             Holder::Shaking(source) => self.shaking.remove(source),
@@ -224,7 +224,7 @@ impl Table {
 pub(super) struct Seat {
     seats: Seats,
     number: u64,
-    state: Arc<State>,
+    state: Arc<SeatState>,
 }
 
 impl Seat {
@@ -268,7 +268,7 @@ impl Drop for Seat {
 /// A request under way.
 pub(super) struct Busy {
     seats: Seats,
-    state: Arc<State>,
+    state: Arc<SeatState>,
 }
 
 impl Drop for Busy {

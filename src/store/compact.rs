@@ -13,7 +13,7 @@ use super::index::{Digest, add_key};
 use super::scan::{Scanner, Step};
 use super::shared::{FileLog, Shared};
 use super::snapshot::LogSnapshot;
-use super::state::{GARBAGE_MIN, State, Status};
+use super::state::{GARBAGE_MIN, LogState, Status};
 use super::writer::Writer;
 
 /// Tails up to this are copied while appends wait.
@@ -184,7 +184,7 @@ pub(super) fn compact_due(shared: &Arc<Shared>) -> Result<usize, StoreError> {
 }
 
 /// A broken log can be rewritten, and is whole again then.
-fn check_not_dead(state: &State) -> Result<(), StoreError> {
+fn check_not_dead(state: &LogState) -> Result<(), StoreError> {
     match state.status {
         Status::Live | Status::Broken => Ok(()),
         Status::Replaced | Status::Removed => state.check(),

@@ -15,10 +15,10 @@ use super::format::{self, Record};
 use super::index::Index;
 use super::shared::{FileLog, Pending, Shared, Slot};
 use super::snapshot::LogSnapshot;
-use super::state::{State, Status};
+use super::state::{LogState, Status};
 use super::{Change, Log, LogId, StoreError, Written, quarantine};
 
-impl State {
+impl LogState {
     /// The record that a change needs, if any. A value that is there already only moves the position.
     fn record<'a>(
         &self,
@@ -53,7 +53,7 @@ impl State {
 }
 
 impl FileLog {
-    pub(super) fn new(shared: Arc<Shared>, slot: Arc<Slot>, state: State) -> Arc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, slot: Arc<Slot>, state: LogState) -> Arc<Self> {
         let log = Self {
             shared,
             slot,
@@ -90,7 +90,7 @@ impl FileLog {
     }
 
     /// Writes one record behind the last.
-    fn write(&self, state: &mut MutexGuard<'_, State>, record: &Record<'_>) -> Result<(), StoreError> {
+    fn write(&self, state: &mut MutexGuard<'_, LogState>, record: &Record<'_>) -> Result<(), StoreError> {
         let (mut chain, mut buf) = (state.chain, Vec::new());
         if !record.encode(&mut chain, &mut buf) {
             return Err(StoreError::TooLarge);
@@ -118,7 +118,7 @@ impl FileLog {
     }
 
     /// Has the next [`super::Store::sync`] sync the file.
-    fn queue_sync(&self, state: &State) {
+    fn queue_sync(&self, state: &LogState) {
         if !state.unsynced.queued.swap(true, SeqCst) {
             self.shared.unsynced.lock().push(Pending {
                 slot: self.slot.clone(),
@@ -129,7 +129,7 @@ impl FileLog {
     }
 
     /// Tells the slot what is true now, and asks for compaction if it is due.
-    pub(super) fn account(&self, state: &State) {
+    pub(super) fn account(&self, state: &LogState) {
         self.slot.bytes.store(state.end, SeqCst);
         self.slot
             .modified

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::recover::{self, Recovery};
 use super::shared::{FileLog, Handle, Over, Shared, short_hash};
-use super::state::{State, Status};
+use super::state::{LogState, Status};
 use super::writer::Writer;
 use super::{LogId, StoreError, quarantine};
 
@@ -78,7 +78,7 @@ impl Shared {
             }
             drop(old);
             self.dirty_dir(&slot.dir);
-            let log = FileLog::new(self.clone(), slot.clone(), State::new(new));
+            let log = FileLog::new(self.clone(), slot.clone(), LogState::new(new));
             *handle = Handle::There(Arc::downgrade(&log));
             break log;
         };

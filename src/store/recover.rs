@@ -13,14 +13,14 @@ use super::format::{self, HeadFault, Record};
 use super::index::Contents;
 use super::scan::{Scanner, Step};
 use super::shared::{Handle, Pending, Shared, Slot};
-use super::state::{State, Status, Written};
+use super::state::{LogState, Status, Written};
 use super::{LogId, StoreError};
 use super::{locked, quarantine};
 
 /// What loading a log found.
 pub(super) enum Recovery {
     /// A log.
-    Found(State),
+    Found(LogState),
     /// No file, or one that was moved aside.
     Lost,
 }
@@ -208,7 +208,7 @@ pub(super) fn recover(shared: &Shared, slot: &Slot) -> Result<Recovery, StoreErr
             status = Status::Broken;
         }
     }
-    let mut state = State::new(Written {
+    let mut state = LogState::new(Written {
         file,
         contents: prefix.contents,
         end: prefix.end,

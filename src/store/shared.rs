@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::disk::counted::Counted;
 use super::disk::{Disk, DiskFile};
 use super::failures::Failures;
-use super::state::{State, SyncMark};
+use super::state::{LogState, SyncMark};
 use super::{LogId, LogSummary, StoreError, format};
 
 /// What the store, its open logs and its stagings share.
@@ -144,7 +144,7 @@ pub(super) fn short_hash(text: &str) -> String {
 pub(super) struct FileLog {
     pub(super) shared: Arc<Shared>,
     pub(super) slot: Arc<Slot>,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<LogState>,
     /// Held by whoever rewrites the file, so that there is one at a time.
     pub(super) rewriting: Mutex<()>,
     /// What was read back was not what was written: no snapshot may be compared with this file any more.

@@ -20,7 +20,7 @@ pub(super) struct Written {
 }
 
 /// What the lock guards.
-pub(super) struct State {
+pub(super) struct LogState {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) contents: Contents,
     pub(super) end: u64,
@@ -52,7 +52,7 @@ pub(super) struct SyncMark {
     pub(super) failed: AtomicBool,
 }
 
-impl State {
+impl LogState {
     pub(super) fn new(new: Written) -> Self {
         Self {
             file: new.file,

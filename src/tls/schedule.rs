@@ -64,7 +64,7 @@ pub(super) enum Action {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LoadState {
     Resting {
         until: Instant,
     },
@@ -76,7 +76,7 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Schedule {
     pace: Pace,
-    state: State,
+    state: LoadState,
 }
 
 impl Schedule {
@@ -84,38 +84,38 @@ impl Schedule {
     pub(super) fn new(pace: Pace, now: Instant) -> Self {
         Self {
             pace,
-            state: State::Resting { until: now },
+            state: LoadState::Resting { until: now },
         }
     }
 
     pub(super) fn step(self, event: Event, now: Instant) -> (Self, Action) {
         let state = match (self.state, event) {
-            (State::Resting { until }, Event::Tick) if until <= now => {
+            (LoadState::Resting { until }, Event::Tick) if until <= now => {
                 return (
                     Self {
-                        state: State::Loading,
+                        state: LoadState::Loading,
                         ..self
                     },
                     Action::Load,
                 );
             }
-            (State::Resting { until }, Event::Changed) => State::Resting {
+            (LoadState::Resting { until }, Event::Changed) => LoadState::Resting {
                 until: until.min(now + DEBOUNCE),
             },
             // A report nobody asked for changes nothing.
-            (state @ State::Resting { .. }, Event::Tick | Event::Finished(_)) => state,
-            (State::Loading | State::LoadingStale, Event::Changed) => State::LoadingStale,
-            (state @ (State::Loading | State::LoadingStale), Event::Tick) => state,
-            (State::Loading, Event::Finished(verdict)) => State::Resting {
+            (state @ LoadState::Resting { .. }, Event::Tick | Event::Finished(_)) => state,
+            (LoadState::Loading | LoadState::LoadingStale, Event::Changed) => LoadState::LoadingStale,
+            (state @ (LoadState::Loading | LoadState::LoadingStale), Event::Tick) => state,
+            (LoadState::Loading, Event::Finished(verdict)) => LoadState::Resting {
                 until: now + self.pause(verdict),
             },
-            (State::LoadingStale, Event::Finished(_)) => State::Resting {
+            (LoadState::LoadingStale, Event::Finished(_)) => LoadState::Resting {
                 until: now + DEBOUNCE,
             },
         };
         let action = match state {
-            State::Resting { until } => Action::WakeAt(until),
-            State::Loading | State::LoadingStale => Action::Wait,
+            LoadState::Resting { until } => Action::WakeAt(until),
+            LoadState::Loading | LoadState::LoadingStale => Action::Wait,
         };
         (Self { state, ..self }, action)
     }

@@ -100,7 +100,7 @@ pub(super) enum Action {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RequestState {
     /// Nothing is under way. Next: submit when a certificate is needed.
     Idle,
     /// The request is being sent. Next: looked at.
@@ -118,7 +118,7 @@ enum State {
 /// The machine.
 #[derive(Debug, Clone)]
 pub(super) struct Machine {
-    state: State,
+    state: RequestState,
     /// In a row.
     failures: u32,
     current: Option<ServingLeaf>,
@@ -131,7 +131,7 @@ impl Machine {
     /// With the certificate that an earlier run left, if any.
     pub(super) fn new(current: Option<ServingLeaf>) -> Self {
         Self {
-            state: State::Idle,
+            state: RequestState::Idle,
             failures: 0,
             current,
             wanted: None,
@@ -141,7 +141,10 @@ impl Machine {
 
     /// Whether a request is with the cluster, undecided.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Awaiting { .. } | State::Looking { .. })
+        matches!(
+            self.state,
+            RequestState::Awaiting { .. } | RequestState::Looking { .. }
+        )
     }
 
     /// What a request should ask for.
@@ -155,25 +158,25 @@ impl Machine {
             Event::Names(names) => {
                 // A request for other names than these is of no use; that for the same is found again.
                 if self.wanted.as_ref() != Some(&names) {
-                    self.state = State::Idle;
+                    self.state = RequestState::Idle;
                     self.failures = 0;
                     self.wanted = Some(names);
                 }
             }
             Event::Submitted => {
-                self.state = State::Awaiting {
+                self.state = RequestState::Awaiting {
                     looks: 0,
                     look_at: now.at + FIRST_LOOK,
                 }
             }
             Event::Undecided => {
-                if let State::Looking { looks } = self.state {
+                if let RequestState::Looking { looks } = self.state {
                     let look_at = now.at + until_next_look(looks);
-                    self.state = State::Awaiting { looks, look_at };
+                    self.state = RequestState::Awaiting { looks, look_at };
                 }
             }
             Event::Issued(chain) => {
-                self.state = State::Installing;
+                self.state = RequestState::Installing;
                 return (self, Action::Install(chain));
             }
             Event::Installed(leaf) => self.take(leaf, now),
@@ -192,11 +195,11 @@ impl Machine {
         self.failures = 0;
         // A wrong clock, or a signer with very short lives: the cluster is not asked without end.
         self.state = if renew_at(&leaf) <= now.wall {
-            State::Held {
+            RequestState::Held {
                 until: now.at + BORN_OLD,
             }
         } else {
-            State::Idle
+            RequestState::Idle
         };
         self.current = Some(leaf);
     }
@@ -207,11 +210,11 @@ impl Machine {
         let lost_contact = failure == CsrFailure::Unreachable;
         self.state = match self.state {
             // The request is where it was: only the look is repeated.
-            State::Looking { looks } if lost_contact => State::Awaiting {
+            RequestState::Looking { looks } if lost_contact => RequestState::Awaiting {
                 looks,
                 look_at: now.at + delay,
             },
-            _ => State::Held {
+            _ => RequestState::Held {
                 until: now.at + delay,
             },
         };
@@ -223,27 +226,29 @@ impl Machine {
 
     fn proceed(mut self, now: Now) -> (Self, Action) {
         let action = match self.state {
-            State::Idle => match self.due(now.wall) {
+            RequestState::Idle => match self.due(now.wall) {
                 Due::Now => {
-                    self.state = State::Submitting;
+                    self.state = RequestState::Submitting;
                     Action::Submit
                 }
                 Due::In(wait) => Action::WakeAt(now.at + wait.min(RECHECK)),
             },
-            State::Held { until } if now.at >= until => {
-                self.state = State::Idle;
+            RequestState::Held { until } if now.at >= until => {
+                self.state = RequestState::Idle;
                 return self.proceed(now);
             }
-            State::Held { until } => Action::WakeAt(until),
-            State::Awaiting { looks, look_at } if now.at >= look_at => {
-                self.state = State::Looking {
+            RequestState::Held { until } => Action::WakeAt(until),
+            RequestState::Awaiting { looks, look_at } if now.at >= look_at => {
+                self.state = RequestState::Looking {
                     looks: looks.saturating_add(1),
                 };
                 Action::Look
             }
-            State::Awaiting { look_at, .. } => Action::WakeAt(look_at),
+            RequestState::Awaiting { look_at, .. } => Action::WakeAt(look_at),
             // The driver answers each action before anything else.
-            State::Submitting | State::Looking { .. } | State::Installing => Action::WakeAt(now.at + RECHECK),
+            RequestState::Submitting | RequestState::Looking { .. } | RequestState::Installing => {
+                Action::WakeAt(now.at + RECHECK)
+            }
         };
         (self, action)
     }
