@@ -61,14 +61,19 @@ impl Endpoint {
     /// Where a redirect of this server leads a client of ours: [`Endpoint::target`] undone. `None`: as it is, for it leads
     /// elsewhere or says nothing of the server.
     pub(super) fn redirect<'a>(&self, location: &'a str) -> Option<&'a str> {
-        let own = location
-            .strip_prefix("https://")
-            .and_then(|rest| rest.strip_prefix(&*self.to_string()));
-        let path = own.unwrap_or(location).strip_prefix(&self.base)?;
+        let own = self.behind(location).unwrap_or(location);
+        let path = own.strip_prefix(&self.base)?;
         let path = if path.is_empty() { "/" } else { path };
         // What begins with two slashes names a host.
         let is_path = path.starts_with('/') && !path.starts_with("//");
         (is_path && path != location).then_some(path)
+    }
+
+    /// What follows this server's name in a URL, in which the port of `https` may be left out.
+    fn behind<'a>(&self, url: &'a str) -> Option<&'a str> {
+        let (rest, name) = (url.strip_prefix("https://")?, self.to_string());
+        let short = || rest.strip_prefix(name.strip_suffix(":443")?);
+        rest.strip_prefix(&*name).or_else(short)
     }
 }
 
@@ -105,6 +110,8 @@ mod tests {
         for (said, asked) in [
             ("/k8s/clusters/c-x/api/v1/?x=1#f", Some("/api/v1/?x=1#f")),
             ("https://rancher.example:443/k8s/clusters/c-x/api", Some("/api")),
+            ("https://rancher.example/k8s/clusters/c-x/api", Some("/api")),
+            ("https://rancher.example.elsewhere/k8s/clusters/c-x/api", None),
             ("/k8s/clusters/c-x", Some("/")),
             ("/k8s/clusters/c-xy/api", None),
             ("/k8s/clusters/c-x//elsewhere.example/", None),
@@ -117,6 +124,9 @@ mod tests {
         }
         for (said, asked) in [
             ("https://rancher.example:443/api", Some("/api")),
+            ("https://rancher.example", Some("/")),
+            ("https://rancher.example.elsewhere/", None),
+            ("https://rancher.example@elsewhere.example/", None),
             ("https://rancher.example:443", Some("/")),
             ("https://rancher.example:443.elsewhere.example/", None),
             ("/api", None),
@@ -124,6 +134,10 @@ mod tests {
         ] {
             assert_eq!(plain.redirect(said), asked, "{said}");
         }
+        let other = Endpoint::new("rancher.example", 6443).unwrap();
+        assert_eq!(other.redirect("https://rancher.example/api"), None);
+        let v6 = Endpoint::new("fd00::1", 443).unwrap();
+        assert_eq!(v6.redirect("https://[fd00::1]/api"), Some("/api"));
         assert_eq!(below.to_string(), "rancher.example:443");
         assert_ne!(plain, below);
     }
