@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::address;
-use super::error::{Fault, Problems, quoted};
-use super::object::{Field, or_default};
-use super::schema::path;
+use super::error::{Fault, quoted};
+use super::object::{Field, Object};
+use super::{address, text};
 
 /// Where the unit's `RuntimeDirectory` is.
 const DEFAULT_SOCKET: &str = "/run/edgehold/admin.sock";
@@ -33,15 +32,6 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
 }
 
-impl Default for Admin {
-    fn default() -> Self {
-        Self {
-            address: AdminAddress::Unix(PathBuf::from(DEFAULT_SOCKET)),
-            token_file: None,
-        }
-    }
-}
-
 /// As it stands in the configuration.
 impl fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,37 +52,28 @@ impl FromStr for AdminAddress {
     }
 }
 
-pub(super) fn read(field: Option<Field<'_>>, own: &[SocketAddr], out: &mut Problems) -> Option<Admin> {
-    or_default(field, Admin::default(), |field| {
-        let object = field.object(&["address", "tokenFile"], out)?;
-        let default = Admin::default().address;
-        let address = or_default(object.get("address"), default, |field| {
-            let address = field.parse(parse, out)?;
+/// `own` are the addresses that clients connect to.
+pub(super) fn read(admin: &mut Object<'_>, own: &[SocketAddr]) -> Admin {
+    let default = AdminAddress::Unix(PathBuf::from(DEFAULT_SOCKET));
+    Admin {
+        address: admin.or("address", default, |field| {
+            let address = field.parse(parse)?;
             if let AdminAddress::Tcp(tcp) = &address
                 && tcp.port() != 0
                 && own.contains(tcp)
             {
-                let fault = Fault::new("is one of listen.addresses", "write another port");
-                field.refuse(fault, out);
-                return None;
+                field.refuse(Fault::new("is one of listen.addresses", "write another port"));
             }
             Some(address)
-        });
-        let token_file = match object.get("tokenFile") {
-            None => Some(None),
-            Some(field) => field.parse(path, out).map(Some),
-        };
-        Some(Admin {
-            address: address?,
-            token_file: token_file?,
-        })
-    })
+        }),
+        token_file: admin.optional("tokenFile", Field::path),
+    }
 }
 
 /// The loopback or a Unix socket: whoever reaches it can read what the clients of this node ask for.
 fn parse(text: &str) -> Result<AdminAddress, Fault> {
     if let Some(socket) = text.strip_prefix("unix:") {
-        return path(socket).map(AdminAddress::Unix);
+        return text::path(socket).map(AdminAddress::Unix);
     }
     let address = address::listen(text).map_err(|fault| Fault::new(fault.wrong, FIX))?;
     if address.ip().is_loopback() {

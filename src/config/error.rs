@@ -3,6 +3,7 @@
 //! Owns the form of the messages: `PATH:LINE:COL: FIELD: what is wrong; what to do`. Text from the file is
 //! always shown escaped and shortened, so that a problem stays on its line and a terminal stays sane.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// Problems beyond this many are only counted: a file that is not a configuration has one on each line.
@@ -72,7 +73,7 @@ impl ConfigErrors {
 
     /// A file that could not even be read as text.
     pub(super) fn whole_file(name: &str, fault: Fault) -> Self {
-        let mut problems = Problems::default();
+        let problems = Problems::default();
         problems.push(None, "file", fault);
         problems.into_errors(name)
     }
@@ -98,37 +99,39 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// Collects problems while a file is read, so that all of them are reported at once.
+/// Collects problems while a file is read, so that all of them are reported at once. Shared by all its readers.
 #[derive(Debug, Default)]
-pub(crate) struct Problems {
-    found: Vec<Problem>,
-    omitted: usize,
+pub(super) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    omitted: Cell<usize>,
 }
 
 impl Problems {
-    pub(super) fn add(&mut self, at: Position, field: &str, fault: Fault) {
+    pub(super) fn add(&self, at: Position, field: &str, fault: Fault) {
         self.push(Some(at), field, fault);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty()
+        self.found.borrow().is_empty()
     }
 
-    pub(super) fn into_errors(mut self, name: &str) -> ConfigErrors {
-        self.found.sort_by_key(|problem| problem.at);
+    pub(super) fn into_errors(self, name: &str) -> ConfigErrors {
+        let mut problems = self.found.into_inner();
+        problems.sort_by_key(|problem| problem.at);
         ConfigErrors {
             name: one_line(name),
-            problems: self.found,
-            omitted: self.omitted,
+            problems,
+            omitted: self.omitted.get(),
         }
     }
 
-    fn push(&mut self, at: Option<Position>, field: &str, fault: Fault) {
-        if self.found.len() >= SHOWN {
-            self.omitted += 1;
+    fn push(&self, at: Option<Position>, field: &str, fault: Fault) {
+        let mut found = self.found.borrow_mut();
+        if found.len() >= SHOWN {
+            self.omitted.set(self.omitted.get() + 1);
             return;
         }
-        self.found.push(Problem {
+        found.push(Problem {
             at,
             field: field.to_owned(),
             wrong: fault.wrong,
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn problems_beyond_the_limit_are_counted() {
-        let mut problems = Problems::default();
+        let problems = Problems::default();
         for line in (1..=SHOWN + 3).rev() {
             problems.add(
                 Position { line, column: 1 },

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::error::{Fault, Problems, quoted};
-use super::object::{Field, Object, refuse_repeats};
-use super::schema::common_name;
-use super::{Client, address};
+use super::error::{Fault, quoted};
+use super::object::{Field, Object, distinct};
+use super::reference::Names;
+use super::{address, text};
 
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
@@ -39,60 +39,52 @@ impl InCluster {
     }
 }
 
-pub(super) fn read(
-    field: Option<Field<'_>>,
-    clients: Option<&[Client]>,
-    out: &mut Problems,
-) -> Option<Option<InCluster>> {
-    let Some(field) = field else {
-        return Some(None);
-    };
-    let object = field.object(&["address", "addresses", "serviceFor", "endpointsFor"], out)?;
-    let addresses = read_addresses(&object, out);
-    let service_for = read_users(object.get("serviceFor"), clients, out);
-    let endpoints_for = read_users(object.get("endpointsFor"), clients, out);
-    Some(Some(InCluster {
-        addresses: addresses?,
-        service_for: service_for?,
-        endpoints_for: endpoints_for?,
-    }))
+pub(super) fn read(field: &Field<'_>, names: &Names) -> Option<InCluster> {
+    field.object(|in_cluster| {
+        let addresses = read_addresses(in_cluster);
+        let mut users = |name| {
+            in_cluster.or(name, Vec::new(), |field| {
+                Some(distinct(&field.items(), |text| user(text, names)))
+            })
+        };
+        let (service_for, endpoints_for) = (users("serviceFor"), users("endpointsFor"));
+        Some(InCluster {
+            addresses: addresses?,
+            service_for,
+            endpoints_for,
+        })
+    })
 }
 
 /// `address`, or `addresses` with one of each family.
-fn read_addresses(object: &Object<'_>, out: &mut Problems) -> Option<Vec<SocketAddr>> {
-    let Some(several) = object.get("addresses") else {
-        let address = object.required("address", out)?.parse(reachable, out)?;
+fn read_addresses(in_cluster: &mut Object<'_>) -> Option<Vec<SocketAddr>> {
+    let [one, several] = ["address", "addresses"].map(|name| in_cluster.get(name));
+    let Some(several) = several else {
+        let address = in_cluster.required("address")?.parse(reachable)?;
         return Some(vec![address]);
     };
-    if object.get("address").is_some() {
-        several.refuse(Fault::new("is given beside `address`", "keep one of them"), out);
+    if one.is_some() {
+        several.refuse(Fault::new("is given beside `address`", "keep one of them"));
         return None;
     }
-    let items = several.items(out)?;
-    let count = items.len();
+    let items = several.items();
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for item in items {
-        let Some(address) = item.parse(reachable, out) else {
+    for item in &items {
+        let Some(address) = item.parse(reachable) else {
             continue;
         };
-        let fault = addresses.first().and_then(|first| second(first, &address));
-        if let Some(fault) = fault {
-            item.refuse(fault, out);
-            continue;
+        match addresses.first().and_then(|first| second(first, &address)) {
+            Some(fault) => item.refuse(fault),
+            None => addresses.push(address),
         }
-        addresses.push(address);
     }
-    if !(1..=2).contains(&count) {
-        several.refuse(
-            Fault::new(
-                "does not have one or two addresses",
-                "write one IPv4 address, one IPv6 address, or both",
-            ),
-            out,
-        );
-        return None;
+    if !(1..=2).contains(&items.len()) {
+        several.refuse(Fault::new(
+            "does not have one or two addresses",
+            "write one IPv4 address, one IPv6 address, or both",
+        ));
     }
-    (addresses.len() == count).then_some(addresses)
+    Some(addresses)
 }
 
 /// What is wrong with a second address.
@@ -118,31 +110,9 @@ fn reachable(text: &str) -> Result<SocketAddr, Fault> {
     Ok(address)
 }
 
-fn read_users(
-    field: Option<Field<'_>>,
-    clients: Option<&[Client]>,
-    out: &mut Problems,
-) -> Option<Vec<String>> {
-    let Some(field) = field else {
-        return Some(Vec::new());
-    };
-    let items = field.items(out)?;
-    let count = items.len();
-    let users: Vec<_> = items
-        .into_iter()
-        .filter_map(|item| {
-            let name = item.parse(|text| user(text, clients), out)?;
-            Some((item, name))
-        })
-        .collect();
-    refuse_repeats(&users, out);
-    (users.len() == count).then(|| users.into_iter().map(|(_, name)| name).collect())
-}
-
 /// A user whose requests edgehold can tell: by a configured certificate, or by a service account's token.
-fn user(text: &str, clients: Option<&[Client]>) -> Result<String, Fault> {
-    let name = common_name(text)?;
-    let known = |clients: &[Client]| clients.iter().any(|client| client.common_name == name);
+fn user(text: &str, names: &Names) -> Result<String, Fault> {
+    let name = text::common_name(text)?;
     if let Some(account) = name.strip_prefix(SERVICE_ACCOUNT) {
         let mut parts = account.split(':');
         let both = (parts.next(), parts.next(), parts.next());
@@ -151,7 +121,7 @@ fn user(text: &str, clients: Option<&[Client]>) -> Result<String, Fault> {
             let wrong = format!("{} does not name a service account", quoted(text));
             return Err(Fault::new(wrong, "write system:serviceaccount:NAMESPACE:NAME"));
         }
-    } else if clients.is_some_and(|clients| !known(clients)) {
+    } else if !names.contains(&name) {
         let wrong = format!("no client has the common name {}", quoted(text));
         return Err(Fault::new(
             wrong,
@@ -171,7 +141,7 @@ mod tests {
              clientCAFile: /c}}}}\nupstream: {{servers: [\"https://203.0.113.10:6443\"], caFile: /c}}\nclients: \
              [{{commonName: kubelet, certFile: /a, keyFile: /b}}]\ninCluster: {in_cluster}\n"
         );
-        let config = super::super::parse(&text, "f").map_err(|errors| errors.to_string())?;
+        let config = crate::config::parse(&text, "f").map_err(|errors| errors.to_string())?;
         Ok(config.in_cluster.expect("inCluster is there"))
     }
 

@@ -1,11 +1,10 @@
 //! References to Secrets and ConfigMaps that hold certificates: `secretRef`, `caConfigMapRef`, `clientCAConfigMapRef`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::error::{Fault, Problems, quoted};
-use super::object::{Field, Object, or_default};
-use super::schema::common_name;
-use super::serving::{Needs, Reference, References};
+use super::error::{Fault, quoted};
+use super::object::Object;
+use super::reference::Names;
 
 /// An object of the cluster, and the client that may read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,69 +21,40 @@ pub struct MaterialRef {
     pub file: PathBuf,
 }
 
-/// `Some(None)` without the field.
-pub(super) fn read_secret<'n>(
-    parent: &Object<'n>,
-    to: PathBuf,
-    references: &mut References<'n>,
-    out: &mut Problems,
-) -> Option<Option<MaterialRef>> {
-    match parent.get("secretRef") {
-        None => Some(None),
-        Some(field) => {
-            let object = field.object(&["namespace", "name", "client"], out)?;
-            read(&object, to, references, out).map(Some)
-        }
-    }
+/// The folder of what comes from the cluster.
+pub(super) fn directory(cache_path: &Path) -> PathBuf {
+    cache_path.join("material")
 }
 
-/// `Some(None)` without the field.
-pub(super) fn read_config_map<'n>(
-    parent: &Object<'n>,
-    field: &str,
-    to: PathBuf,
-    references: &mut References<'n>,
-    out: &mut Problems,
-) -> Option<Option<MaterialRef>> {
-    match parent.get(field) {
-        None => Some(None),
-        Some(field) => {
-            let object = field.object(&["namespace", "name", "key", "client"], out)?;
-            let key = or_default(object.get("key"), "ca.crt".to_owned(), |field| {
-                field.parse(key, out)
-            });
-            let found = read(&object, to, references, out);
-            Some(Some(MaterialRef { key: key?, ..found? }))
-        }
-    }
+/// `secretRef`.
+pub(super) fn secret(parent: &mut Object<'_>, file: PathBuf, names: &Names) -> Option<MaterialRef> {
+    parent.optional("secretRef", |field| {
+        field.object(|secret| read(secret, String::new(), file, names))
+    })
 }
 
-fn read<'n>(
-    object: &Object<'n>,
+pub(super) fn config_map(
+    parent: &mut Object<'_>,
+    field: &'static str,
     file: PathBuf,
-    references: &mut References<'n>,
-    out: &mut Problems,
+    names: &Names,
 ) -> Option<MaterialRef> {
-    let mut part = |name| {
-        object
-            .required(name, out)
-            .and_then(|field: Field<'n>| field.parse(object_name, out))
-    };
-    let (namespace, name) = (part("namespace"), part("name"));
-    let client = object.required("client", out).and_then(|field| {
-        let client = field.parse(common_name, out)?;
-        references.push(Reference {
-            field,
-            name: client.clone(),
-            needs: Needs::Files,
-        });
-        Some(client)
-    });
+    parent.optional(field, |field| {
+        field.object(|map| {
+            let key = map.or("key", "ca.crt".to_owned(), |field| field.parse(key));
+            read(map, key, file, names)
+        })
+    })
+}
+
+fn read(object: &mut Object<'_>, key: String, file: PathBuf, names: &Names) -> Option<MaterialRef> {
+    let [namespace, name] = ["namespace", "name"].map(|part| object.required(part)?.parse(object_name));
+    let client = object.required("client").and_then(|field| names.reader(&field));
     Some(MaterialRef {
         namespace: namespace?,
         name: name?,
         client: client?,
-        key: String::new(),
+        key,
         file,
     })
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::tls::Expiry;
 
-use super::error::{Fault, Problems, quoted};
-use super::object::{Field, or_default};
-use super::{Client, duration, schema};
+use super::error::{Fault, quoted};
+use super::object::{Field, Object};
+use super::reference::Names;
+use super::{duration, text};
 
 /// `offline`: what holds while the cloud is away.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offline {
     /// What the expiry of certificates and tokens means.
     pub expiry: Expiry,
@@ -40,78 +41,50 @@ pub enum IssuerCredential {
     Client(String),
 }
 
-impl Default for Issuer {
-    fn default() -> Self {
-        Self {
-            credential: None,
-            refresh_interval: Duration::from_secs(3600),
-            audiences: Vec::new(),
-        }
+pub(super) fn read(offline: &mut Object<'_>, names: &Names) -> Offline {
+    Offline {
+        expiry: offline.or("expiry", Expiry::default(), |field| {
+            field.choice(&[Expiry::LastContact, Expiry::Strict].map(|expiry| (expiry.as_str(), expiry)))
+        }),
+        issuer: offline.section("issuer", |issuer| read_issuer(issuer, names)),
+        reviews: offline.or("reviews", Duration::ZERO, |field| {
+            field.parse_amount("a duration like 5m, or 0s", review_time)
+        }),
     }
 }
 
-/// Reads the section; `clients` are those that are right.
-pub(super) fn read(field: Option<Field<'_>>, clients: &[Client], out: &mut Problems) -> Option<Offline> {
-    let default = Offline::default();
-    or_default(field, default.clone(), |field| {
-        let object = field.object(&["expiry", "issuer", "reviews"], out)?;
-        let choices = [Expiry::LastContact, Expiry::Strict].map(|expiry| (expiry.as_str(), expiry));
-        let expiry = or_default(object.get("expiry"), default.expiry, |field| {
-            field.choice(&choices, out)
-        });
-        let issuer = or_default(object.get("issuer"), default.issuer, |field| {
-            read_issuer(&field, clients, out)
-        });
-        let reviews = or_default(object.get("reviews"), default.reviews, |field| {
-            field.parse_amount("a duration like 5m, or 0s", review_time, out)
-        });
-        Some(Offline {
-            expiry: expiry?,
-            issuer: issuer?,
-            reviews: reviews?,
-        })
-    })
-}
-
-fn read_issuer(field: &Field<'_>, clients: &[Client], out: &mut Problems) -> Option<Issuer> {
-    let default = Issuer::default();
-    let known = ["tokenFile", "commonName", "refreshInterval", "audiences"];
-    let object = field.object(&known, out)?;
-    let token_file = object.get("tokenFile");
-    let client = object.get("commonName");
-    if let (Some(_), Some(client)) = (&token_file, &client) {
-        client.refuse(Fault::new("stands beside `tokenFile`", "keep one of them"), out);
-        return None;
-    }
-    let credential = match (token_file, client) {
-        (Some(field), _) => Some(IssuerCredential::TokenFile(field.parse(schema::path, out)?)),
-        (None, Some(field)) => {
-            let name = field.parse(schema::common_name, out)?;
-            if !clients.iter().any(|client| client.common_name == name) {
-                let wrong = format!("{} is not one of clients[].commonName", quoted(&name));
-                field.refuse(
-                    Fault::new(wrong, "write the common name of a configured client"),
-                    out,
-                );
-                return None;
-            }
-            Some(IssuerCredential::Client(name))
+fn read_issuer(issuer: &mut Object<'_>, names: &Names) -> Issuer {
+    let credential = match ["tokenFile", "commonName"].map(|name| issuer.get(name)) {
+        [Some(_), Some(client)] => {
+            client.refuse(Fault::new("stands beside `tokenFile`", "keep one of them"));
+            None
         }
-        (None, None) => None,
+        [Some(file), None] => file.path().map(IssuerCredential::TokenFile),
+        [None, Some(client)] => read_client(&client, names).map(IssuerCredential::Client),
+        [None, None] => None,
     };
-    let refresh_interval = schema::time(&object, "refreshInterval", default.refresh_interval, out);
-    let audiences = or_default(object.get("audiences"), default.audiences, |field| {
-        let items = field.items(out)?;
-        items
-            .iter()
-            .map(|item| item.text(out).map(str::to_owned))
-            .collect()
-    });
-    Some(Issuer {
+    Issuer {
         credential,
-        refresh_interval: refresh_interval?,
-        audiences: audiences?,
-    })
+        refresh_interval: issuer.duration("refreshInterval", Duration::from_secs(3600)),
+        audiences: issuer.or("audiences", Vec::new(), |field| {
+            let items = field.items();
+            Some(
+                items
+                    .iter()
+                    .filter_map(|item| item.text().map(str::to_owned))
+                    .collect(),
+            )
+        }),
+    }
+}
+
+fn read_client(field: &Field<'_>, names: &Names) -> Option<String> {
+    let name = field.parse(text::common_name)?;
+    if !names.contains(&name) {
+        let wrong = format!("{} is not one of clients[].commonName", quoted(&name));
+        field.refuse(Fault::new(wrong, "write the common name of a configured client"));
+    }
+    Some(name)
 }
 
 /// Zero turns it off, so here it is a duration too.

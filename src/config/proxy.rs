@@ -2,52 +2,42 @@
 
 use crate::upstream::{Bypass, Credentials, UpstreamProxy};
 
-use super::error::{Fault, Problems, quoted};
-use super::object::{Object, or_default};
-use super::{address, schema};
+use super::address;
+use super::error::{Fault, quoted};
+use super::object::Object;
 
-/// `Some(None)`: there is none. `None`: a problem was reported.
-pub(super) fn read(upstream: &Object<'_>, out: &mut Problems) -> Option<Option<UpstreamProxy>> {
-    let url = upstream.get("proxyURL");
-    let file = upstream.get("proxyCredentialsFile");
-    let exceptions = upstream.get("noProxy");
-    if url.is_none() {
-        for field in [&file, &exceptions].into_iter().flatten() {
-            let fault = Fault::new(
+pub(super) fn read(upstream: &mut Object<'_>) -> Option<UpstreamProxy> {
+    let [url, file, exceptions] =
+        ["proxyURL", "proxyCredentialsFile", "noProxy"].map(|name| upstream.get(name));
+    let Some(url) = url else {
+        for field in [file, exceptions].into_iter().flatten() {
+            field.refuse(Fault::new(
                 "is for a proxy, and there is no `proxyURL`",
                 "write upstream.proxyURL, or remove it",
-            );
-            field.refuse(fault, out);
+            ));
         }
-        return (file.is_none() && exceptions.is_none()).then_some(None);
-    }
-    let given = url.and_then(|field| field.parse(address::proxy, out));
-    let from_file = or_default(file, None, |field| {
-        let path = field.parse(schema::path, out)?;
+        return None;
+    };
+    let given = url.parse(address::proxy);
+    let from_file = file.and_then(|field| {
         if given.as_ref().is_some_and(|given| given.credentials.is_some()) {
-            let fault = Fault::new(
+            field.refuse(Fault::new(
                 "stands beside a user name in `proxyURL`",
                 "keep the file, and take user name and password out of the URL",
-            );
-            field.refuse(fault, out);
-            return None;
+            ));
         }
-        Some(Some(Credentials::File(path)))
+        field.path().map(Credentials::File)
     });
-    let bypass = or_default(exceptions, Vec::new(), |field| {
-        let items = field.items(out)?;
-        let count = items.len();
-        let entries: Vec<_> = items.iter().filter_map(|item| item.parse(bypass, out)).collect();
-        (entries.len() == count).then_some(entries)
-    });
+    let exceptions = exceptions.map(|field| field.items()).unwrap_or_default();
+    let bypass = exceptions.iter().filter_map(|item| item.parse(bypass)).collect();
     let given = given?;
-    Some(Some(UpstreamProxy {
+    Some(UpstreamProxy {
         scheme: given.scheme,
         host: given.host,
         port: given.port,
-        credentials: from_file?.or(given.credentials.map(Credentials::Given)),
-        bypass: bypass?,
-    }))
+        credentials: from_file.or(given.credentials.map(Credentials::Given)),
+        bypass,
+    })
 }
 
 fn bypass(text: &str) -> Result<Bypass, Fault> {

@@ -1,4 +1,4 @@
-//! The configuration as it may be given to others.
+//! The configuration as it may be given to others, and other values as YAML.
 //!
 //! Only one that is good: then each value is one of the schema, and the only secret among these is what stands before the
 //! `@` of a proxy's URL. Comments stay behind.
@@ -6,6 +6,8 @@
 use std::path::Path;
 
 use serde_json::Value;
+
+use super::file::{contents, load};
 
 /// Instead of a user and a password.
 const REMOVED: &str = "(removed)";
@@ -16,12 +18,20 @@ const REMOVED: &str = "(removed)";
 /// Why it is not given, in words that quote nothing of it.
 pub fn without_credentials(path: &Path) -> Result<Vec<u8>, String> {
     let wrong = || "it is not a good configuration: `edgehold check` says where".to_owned();
-    super::load(path).map_err(|_| wrong())?;
-    let text = super::contents(path).map_err(|error| error.to_string())?;
+    load(path).map_err(|_| wrong())?;
+    let text = contents(path).map_err(|error| error.to_string())?;
     let text = String::from_utf8(text).map_err(|_| wrong())?;
     let mut config: Value = serde_saphyr::from_str(&text).map_err(|_| wrong())?;
     clean("", &mut config);
     serde_json::to_vec_pretty(&config).map_err(|error| error.to_string())
+}
+
+/// A value in YAML.
+///
+/// # Errors
+/// What cannot be written as YAML, in words.
+pub fn yaml(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_saphyr::to_string(value).map_err(|error| error.to_string())
 }
 
 fn clean(name: &str, value: &mut Value) {

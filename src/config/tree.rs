@@ -50,7 +50,7 @@ pub(super) struct Entry {
 }
 
 /// Reads the one document of `text`. `None` after a problem that leaves no tree; other problems leave one.
-pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Node> {
+pub(super) fn read(text: &str, problems: &Problems) -> Option<Node> {
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_comments: false,
@@ -73,7 +73,7 @@ struct Stopped;
 struct Reader<'t, 'p> {
     events: Parser<'t, StrInput<'t>>,
     nodes: usize,
-    problems: &'p mut Problems,
+    problems: &'p Problems,
 }
 
 impl<'t> Reader<'t, '_> {
@@ -239,15 +239,15 @@ mod tests {
     use super::*;
 
     fn problems_of(text: &str) -> String {
-        let mut problems = Problems::default();
-        read(text, &mut problems);
+        let problems = Problems::default();
+        read(text, &problems);
         problems.into_errors("f").to_string()
     }
 
     #[test]
     fn nodes_remember_where_they_stand() {
-        let mut problems = Problems::default();
-        let root = read("# head\na:\n  - \"ü\": {b: x}\n", &mut problems).unwrap();
+        let problems = Problems::default();
+        let root = read("# head\na:\n  - \"ü\": {b: x}\n", &problems).unwrap();
         assert!(problems.is_empty(), "{problems:?}");
         let Kind::Map(entries) = root.kind else { panic!() };
         assert_eq!(entries[0].at, Position { line: 2, column: 1 });

@@ -1,185 +1,161 @@
 //! `upstream`: the way to the kube-apiserver.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::upstream::Trust;
+use crate::upstream::{Trust, UpstreamProxy};
 
-use super::error::{Fault, Problems, quoted};
-use super::object::{Field, Object, or_default, refuse_repeats};
-use super::schema::{file, non_empty, time};
-use super::serving::References;
-use super::{Compression, KeepAlive, Probe, ServerAddress, Strategy, Upstream};
-use super::{address, interface, material, proxy};
+use super::address::{self, ServerAddress};
+use super::error::{Fault, quoted};
+use super::material::{self, MaterialRef};
+use super::object::{Distinct, Field, Object, distinct};
+use super::reference::Names;
+use super::{proxy, text};
 
 /// More probes than that are not waited for.
-const MOST_PROBES: u32 = 100;
+const MOST_PROBES: i64 = 100;
 
-/// `ca_kept_in` is the file for what `caConfigMapRef` brings.
-pub(super) fn read<'n>(
-    field: &Field<'n>,
+/// `upstream`: the way to the kube-apiserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Never empty; the preferred one first.
+    pub servers: Vec<ServerAddress>,
+    /// Which server a request goes to.
+    pub strategy: Strategy,
+    /// The name that their certificates must carry; without it each one's host.
+    pub tls_server_name: Option<String>,
+    /// Absolute path of the authorities that the servers are verified with.
+    pub ca_file: PathBuf,
+    /// More of them, from a ConfigMap.
+    pub ca_ref: Option<MaterialRef>,
+    /// The proxy on the way.
+    pub proxy: Option<UpstreamProxy>,
+    /// The interfaces to go out by, the preferred one first, none twice; empty: as the routes say.
+    pub interfaces: Vec<String>,
+    /// For TCP, the proxy's tunnel and TLS together.
+    pub connect_timeout: Duration,
+    /// Until the first byte of the answer to a read.
+    pub response_timeout: Duration,
+    /// Whether answers are asked for compressed.
+    pub compression: Compression,
+    /// Whether answers without `Audit-Id` count as an apiserver's.
+    pub trust: Trust,
+    /// How the link is watched.
+    pub probe: Probe,
+    /// How soon the loss of a silent connection is noticed.
+    pub keep_alive: KeepAlive,
+}
+
+/// `upstream.strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The first of the list that can be reached.
+    Priority,
+    /// Identities take turns.
+    RoundRobin,
+}
+
+/// `upstream.compression`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Asked for whatever the client asks for.
+    Auto,
+    /// Never asked for.
+    Off,
+}
+
+/// `upstream.probe`: how the link is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// Until a probe has failed.
+    pub timeout: Duration,
+    /// So many in a row and a server is away. At least 1.
+    pub failure_threshold: u32,
+    /// So many in a row and a server that was away is preferred again. At least 1.
+    pub success_threshold: u32,
+}
+
+/// `upstream.keepAlive`: how soon the loss of a silent connection is noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Of silence, before it is asked whether it is alive.
+    pub interval: Duration,
+    /// Until an answer to that is overdue.
+    pub timeout: Duration,
+}
+
+/// `own` are the addresses that clients connect to; `cache_path` is where what comes from the cluster is kept.
+pub(super) fn read(
+    upstream: &mut Object<'_>,
     own: &[SocketAddr],
-    ca_kept_in: PathBuf,
-    references: &mut References<'n>,
-    out: &mut Problems,
+    cache_path: &Path,
+    names: &Names,
 ) -> Option<Upstream> {
-    let known = [
-        "servers",
-        "strategy",
-        "tlsServerName",
-        "caFile",
-        "caConfigMapRef",
-        "proxyURL",
-        "proxyCredentialsFile",
-        "noProxy",
-        "interfaces",
-        "connectTimeout",
-        "responseTimeout",
-        "compression",
-        "trustGateway",
-        "probe",
-        "keepAlive",
-    ];
-    let object = field.object(&known, out)?;
-    let servers = object
-        .required("servers", out)
-        .and_then(|field| read_servers(&field, own, out));
-    let strategy = or_default(object.get("strategy"), Strategy::Priority, |field| {
-        field.choice(&Strategy::ALL.map(|strategy| (strategy.as_str(), strategy)), out)
+    let servers = upstream.required("servers");
+    let strategy = upstream.or("strategy", Strategy::Priority, |field| {
+        field.choice(&[
+            ("priority", Strategy::Priority),
+            ("roundRobin", Strategy::RoundRobin),
+        ])
     });
-    let tls_server_name = or_default(object.get("tlsServerName"), None, |field| {
-        field.parse(address::server_name, out).map(Some)
-    });
-    let ca_file = file(&object, "caFile", out);
-    let ca_ref = material::read_config_map(&object, "caConfigMapRef", ca_kept_in, references, out);
-    let proxy = proxy::read(&object, out);
-    let interfaces = or_default(object.get("interfaces"), Vec::new(), |field| {
-        read_interfaces(&field, out)
-    });
-    let connect_timeout = time(&object, "connectTimeout", Duration::from_secs(2), out);
-    let response_timeout = time(&object, "responseTimeout", Duration::from_secs(5), out);
-    let compression = or_default(object.get("compression"), Compression::Auto, |field| {
-        field.choice(
-            &Compression::ALL.map(|compression| (compression.as_str(), compression)),
-            out,
-        )
-    });
-    let trust = or_default(object.get("trustGateway"), Trust::default(), |field| {
-        field.choice(&[("true", Trust::Gateway), ("false", Trust::Audited)], out)
-    });
-    let probe = read_probe(object.get("probe"), out);
-    let keep_alive = read_keep_alive(object.get("keepAlive"), out);
+    let tls_server_name = upstream.optional("tlsServerName", |field| field.parse(address::server_name));
+    let ca_file = upstream.file("caFile");
+    let ca_kept_in = material::directory(cache_path).join("upstream-ca.crt");
     Some(Upstream {
-        servers: servers?,
-        strategy: strategy?,
-        tls_server_name: tls_server_name?,
+        strategy,
+        tls_server_name,
+        ca_ref: material::config_map(upstream, "caConfigMapRef", ca_kept_in, names),
+        proxy: proxy::read(upstream),
+        interfaces: upstream.or("interfaces", Vec::new(), |field| {
+            let items = field.non_empty("at least one interface, like eth0");
+            Some(distinct(&items, text::interface))
+        }),
+        connect_timeout: upstream.duration("connectTimeout", Duration::from_secs(2)),
+        response_timeout: upstream.duration("responseTimeout", Duration::from_secs(5)),
+        compression: upstream.or("compression", Compression::Auto, |field| {
+            field.choice(&[("auto", Compression::Auto), ("off", Compression::Off)])
+        }),
+        trust: upstream.or("trustGateway", Trust::default(), |field| {
+            field.choice(&[("true", Trust::Gateway), ("false", Trust::Audited)])
+        }),
+        probe: upstream.section("probe", |probe| Probe {
+            interval: probe.duration("interval", Duration::from_secs(5)),
+            timeout: probe.duration("timeout", Duration::from_secs(2)),
+            failure_threshold: threshold(probe, "failureThreshold", 2),
+            success_threshold: threshold(probe, "successThreshold", 3),
+        }),
+        keep_alive: upstream.section("keepAlive", |keep_alive| KeepAlive {
+            interval: keep_alive.duration("interval", Duration::from_secs(3)),
+            timeout: keep_alive.duration("timeout", Duration::from_millis(1500)),
+        }),
+        servers: read_servers(&servers?, own),
         ca_file: ca_file?,
-        ca_ref: ca_ref?,
-        proxy: proxy?,
-        interfaces: interfaces?,
-        connect_timeout: connect_timeout?,
-        response_timeout: response_timeout?,
-        compression: compression?,
-        trust: trust?,
-        probe: probe?,
-        keep_alive: keep_alive?,
     })
 }
 
-fn read_servers(field: &Field<'_>, own: &[SocketAddr], out: &mut Problems) -> Option<Vec<ServerAddress>> {
-    let items = non_empty(
-        field,
-        "the URL of the kube-apiserver, like https://203.0.113.10:6443",
-        out,
-    )?;
-    let mut servers = Vec::new();
-    let mut named = Vec::new();
-    for item in items {
-        let Some(server) = item.parse(address::server, out) else {
-            continue;
-        };
+fn read_servers(field: &Field<'_>, own: &[SocketAddr]) -> Vec<ServerAddress> {
+    let items = field.non_empty("the URL of the kube-apiserver, like https://203.0.113.10:6443");
+    let mut distinct = Distinct::default();
+    let read = items.iter().filter_map(|item| {
+        let server = item.parse(address::server)?;
         let is_own = |own: &SocketAddr| server.host.parse() == Ok(own.ip()) && server.port == own.port();
         if own.iter().any(is_own) {
             let wrong = format!("{} is one of listen.addresses", quoted(&server.original));
-            item.refuse(
-                Fault::new(wrong, "write the URL of the kube-apiserver itself"),
-                out,
-            );
+            item.refuse(Fault::new(wrong, "write the URL of the kube-apiserver itself"));
         }
-        named.push((item, format!("{server}{}", server.path)));
-        servers.push(server);
-    }
-    refuse_repeats(&named, out);
-    (!servers.is_empty()).then_some(servers)
-}
-
-fn read_interfaces(field: &Field<'_>, out: &mut Problems) -> Option<Vec<String>> {
-    let items = non_empty(field, "at least one interface, like eth0", out)?;
-    let count = items.len();
-    let read = items.into_iter().filter_map(|item| {
-        let name = item.parse(interface::name, out)?;
-        Some((item, name))
+        distinct.note(item, format!("{server}{}", server.path));
+        Some(server)
     });
-    let named: Vec<_> = read.collect();
-    refuse_repeats(&named, out);
-    let names: Vec<String> = named.into_iter().map(|(_, name)| name).collect();
-    (names.len() == count).then_some(names)
+    read.collect()
 }
 
-fn read_probe(field: Option<Field<'_>>, out: &mut Problems) -> Option<Probe> {
-    let default = Probe {
-        interval: Duration::from_secs(5),
-        timeout: Duration::from_secs(2),
-        failure_threshold: 2,
-        success_threshold: 3,
-    };
-    or_default(field, default.clone(), |field| {
-        let known = ["interval", "timeout", "failureThreshold", "successThreshold"];
-        let object = field.object(&known, out)?;
-        let interval = time(&object, "interval", default.interval, out);
-        let timeout = time(&object, "timeout", default.timeout, out);
-        let failure_threshold = threshold(&object, "failureThreshold", default.failure_threshold, out);
-        let success_threshold = threshold(&object, "successThreshold", default.success_threshold, out);
-        Some(Probe {
-            interval: interval?,
-            timeout: timeout?,
-            failure_threshold: failure_threshold?,
-            success_threshold: success_threshold?,
-        })
-    })
-}
-
-fn threshold(object: &Object<'_>, name: &str, default: u32, out: &mut Problems) -> Option<u32> {
-    or_default(object.get(name), default, |field| {
-        let number = field.number(out)?;
-        let Some(number) = (1..=MOST_PROBES).find(|n| f64::from(*n) == number) else {
-            let wrong = format!(
-                "{} is not a whole number from 1 to {MOST_PROBES}",
-                quoted(&number.to_string())
-            );
-            field.refuse(
-                Fault::new(wrong, format!("write a number of probes, like {default}")),
-                out,
-            );
-            return None;
-        };
-        Some(number)
-    })
-}
-
-fn read_keep_alive(field: Option<Field<'_>>, out: &mut Problems) -> Option<KeepAlive> {
-    let default = KeepAlive {
-        interval: Duration::from_secs(3),
-        timeout: Duration::from_millis(1500),
-    };
-    or_default(field, default.clone(), |field| {
-        let object = field.object(&["interval", "timeout"], out)?;
-        let interval = time(&object, "interval", default.interval, out);
-        let timeout = time(&object, "timeout", default.timeout, out);
-        Some(KeepAlive {
-            interval: interval?,
-            timeout: timeout?,
-        })
+fn threshold(probe: &mut Object<'_>, name: &'static str, default: u32) -> u32 {
+    probe.or(name, default, |field| {
+        let in_words = format!("from 1 to {MOST_PROBES}");
+        let fix = format!("write a number of probes, like {default}");
+        field.whole(1..=MOST_PROBES, &in_words, &fix)
     })
 }

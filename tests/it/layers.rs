@@ -33,7 +33,6 @@ const CIRCLES: &str = "
 admin/facts admin/problems
 app/maintenance app/storage
 cache/collection cache/healing cache/recording cache/recording/lists cache/views
-config/admin config/client config/encryption config/in_cluster config/interface config/material config/offline config/proxy config/schema config/serving config/upstream
 identity/issuer identity/principal identity/tokens
 proxy/confirm proxy/exchange proxy/forward proxy/lists proxy/lists/share proxy/miss proxy/repeat proxy/upgrade proxy/watch proxy/watch/gone proxy/watch/heal proxy/watch/open proxy/watch/pump proxy/websocket proxy/write
 view/machine/detached view/machine/parked
@@ -48,7 +47,6 @@ cache/recording: cache/recording/lists cache/recording/refusals
 cache/replies: cache/replies/kept
 cli: cli/approve cli/ask cli/bundle cli/cache cli/cache/get cli/check cli/completions cli/install cli/man cli/status
 cli/check: cli/check/network cli/check/rights
-config: config/client config/in_cluster config/offline config/published config/schema config/serving config/upstream
 filter: filter/endpoints filter/rewriter filter/service
 kube/media: kube/media/accept
 node/approve: node/approve/watch
