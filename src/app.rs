@@ -12,7 +12,6 @@ mod notify;
 pub(crate) mod rehearsal;
 mod reload;
 mod storage;
-mod way;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -198,7 +197,8 @@ impl App {
             Arc::clone(&certificates).run(tasks.cancelled().clone()),
         );
 
-        let link = Link::new(way::settings(&config.upstream), upstream_metrics);
+        reload::warn_of_file_mode(&config.upstream);
+        let link = Link::new(config.upstream.settings.clone(), upstream_metrics);
         let identities = config
             .clients
             .iter()

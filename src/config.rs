@@ -3,16 +3,15 @@
 //! Owns the schema of `apiVersion: edgehold/v1alpha1`, `kind: ProxyConfiguration` and turns a file into plain,
 //! validated values, or into every problem of it at once, each with its line and column. It opens the configuration
 //! file and no other: whether certificates exist is for those who use them, since a missing one is normal on a new
-//! node. Knows no component; `app` maps [`Config`] to theirs.
+//! node. Where a section is what a component is configured with, it is read as that component's type.
 //!
 //! Invariants: no input makes it panic, expand or take memory beyond a fixed bound; a [`Config`] is complete and
 //! every path in it is absolute.
 
-pub use address::ServerAddress;
 pub use admin::{Admin, AdminAddress};
 pub use cache::{Cache, CacheStore, CacheSync, Encryption};
 pub use certificates::Certificates;
-pub use clients::{Client, Limits};
+pub use clients::Client;
 pub use error::{ConfigErrors, Position, Problem};
 pub use file::{DEFAULT_PATH, load, parse};
 pub use in_cluster::InCluster;
@@ -23,7 +22,7 @@ pub use offline::{Issuer, IssuerCredential, Offline};
 pub use published::{without_credentials, yaml};
 pub use schema::{API_VERSION, Config, KIND};
 pub use serving::{Csr, KUBELET_SERVING, ServingPair};
-pub use upstream::{Compression, KeepAlive, Probe, Strategy, Upstream};
+pub use upstream::Upstream;
 
 mod address;
 mod admin;

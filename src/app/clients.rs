@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::filter::{Filters, Local};
-use crate::proxy::{Limit, Limits, Priorities, Priority};
+use crate::proxy::{Limits, Priorities, Priority};
 
 /// What can be changed of clients while they are served.
 #[derive(Clone)]
@@ -25,20 +25,12 @@ impl Changeable {
 
     /// From now on clients are treated as this configuration says.
     pub(super) fn put_in_force(&self, config: &Config) {
-        let limit = |limits: config::Limits| Limit {
-            qps: limits.qps,
-            burst: limits.burst,
-            in_flight: limits.in_flight,
-            watches: limits.watches,
-        };
-        let limited = config.clients.iter().filter_map(|client| {
-            let limits = client.limits?;
-            Some((client.common_name.clone(), limit(limits)))
-        });
-        self.limits.replace(limited, config.default_limits.map(limit));
+        let clients = config.clients.iter();
+        let limited = clients.filter_map(|client| Some((client.common_name.clone(), client.limits?)));
+        self.limits.replace(limited, config.default_limits);
         self.priorities.replace(config.clients.iter().map(|client| {
-            let given = client.priority.map(Priority);
-            let priority = given.unwrap_or_else(|| Priority::default_of(&client.common_name));
+            let default = || Priority::default_of(&client.common_name);
+            let priority = client.priority.unwrap_or_else(default);
             (client.common_name.clone(), priority)
         }));
     }

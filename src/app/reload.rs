@@ -12,13 +12,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{self, Client, Config, ConfigErrors, Upstream};
+use crate::runtime::file_mode;
 use crate::runtime::files::{Coverage, Entry, FileEvents, entries};
 use crate::runtime::tasks::Tasks;
 use crate::tls::Certificates;
-use crate::upstream::Link;
+use crate::upstream::{Credentials, DialSettings, Link, Settings};
 
 use super::clients::Changeable;
-use super::{notify, way};
+use super::notify;
 
 /// How often the file is read again although nobody said that it changed.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -133,7 +134,8 @@ impl Follower {
                 let path: PathBuf = new.upstream.ca_file.clone();
                 self.certificates.read_upstream_ca_from(path);
             }
-            self.link.apply(way::settings(&new.upstream));
+            warn_of_file_mode(&new.upstream);
+            self.link.apply(new.upstream.settings.clone());
             self.running.upstream = Upstream {
                 ca_ref: self.running.upstream.ca_ref.clone(),
                 ..new.upstream.clone()
@@ -171,41 +173,57 @@ fn differing(fields: &[(&'static str, bool)]) -> Vec<&'static str> {
 
 /// The fields of `upstream` that changed and can be put in force.
 fn changes(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
-    let Upstream {
+    let Settings {
         servers,
         strategy,
-        tls_server_name,
-        ca_file,
-        ca_ref: _,
-        proxy,
-        interfaces,
-        connect_timeout,
+        probe,
         response_timeout,
         compression,
         trust,
-        probe,
+        dial,
+    } = &old.settings;
+    let DialSettings {
+        connect_timeout,
         keep_alive,
-    } = old;
+        proxy,
+        interfaces,
+    } = dial;
+    let now = &new.settings;
     differing(&[
-        ("upstream.servers", *servers == new.servers),
-        ("upstream.strategy", *strategy == new.strategy),
-        ("upstream.tlsServerName", *tls_server_name == new.tls_server_name),
-        ("upstream.caFile", *ca_file == new.ca_file),
+        ("upstream.servers or tlsServerName", *servers == now.servers),
+        ("upstream.strategy", *strategy == now.strategy),
+        ("upstream.caFile", old.ca_file == new.ca_file),
         (
             "upstream.proxyURL, proxyCredentialsFile or noProxy",
-            *proxy == new.proxy,
+            *proxy == now.dial.proxy,
         ),
-        ("upstream.interfaces", *interfaces == new.interfaces),
-        ("upstream.connectTimeout", *connect_timeout == new.connect_timeout),
+        ("upstream.interfaces", *interfaces == now.dial.interfaces),
+        (
+            "upstream.connectTimeout",
+            *connect_timeout == now.dial.connect_timeout,
+        ),
         (
             "upstream.responseTimeout",
-            *response_timeout == new.response_timeout,
+            *response_timeout == now.response_timeout,
         ),
-        ("upstream.compression", *compression == new.compression),
-        ("upstream.trustGateway", *trust == new.trust),
-        ("upstream.probe", *probe == new.probe),
-        ("upstream.keepAlive", *keep_alive == new.keep_alive),
+        ("upstream.compression", *compression == now.compression),
+        ("upstream.trustGateway", *trust == now.trust),
+        ("upstream.probe", *probe == now.probe),
+        ("upstream.keepAlive", *keep_alive == now.dial.keep_alive),
     ])
+}
+
+/// A password that others can read is worth a line at the start, and whenever the configuration changes.
+pub(super) fn warn_of_file_mode(config: &Upstream) {
+    let proxy = config.settings.dial.proxy.as_ref();
+    let credentials = proxy.and_then(|proxy| proxy.credentials.as_ref());
+    let Some(Credentials::File(path)) = credentials else {
+        return;
+    };
+    if let Some(fault) = std::fs::metadata(path).ok().as_ref().and_then(file_mode::fault) {
+        let path = path.display();
+        tracing::warn!(%path, "the password for the proxy {fault}: it should be readable by edgehold alone (chmod 600)");
+    }
 }
 
 /// Takes over what a new configuration says of clients that are served already; the names of the fields that changed.

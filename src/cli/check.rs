@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::admin::Status;
 use crate::admin::status::API_VERSION;
 use crate::app::rehearsal::{self, Rehearsal};
-use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef, ServerAddress};
+use crate::config::{self, CacheStore, Config, DummyInterface, Encryption, MaterialRef, Upstream};
 use crate::runtime::clock;
 use crate::runtime::file_mode::{self, is_open_to_all};
 use crate::setup::lite_apiserver::{self, Flags, Pair};
@@ -494,16 +494,17 @@ impl Summary {
     }
 
     fn upstream(&mut self, config: &Config) {
-        for server in &config.upstream.servers {
-            self.line(format!("forward to {}", server.original));
+        let upstream = &config.upstream;
+        for url in &upstream.urls {
+            self.line(format!("forward to {url}"));
         }
-        if let Some(name) = &config.upstream.tls_server_name {
+        if let Some(name) = &upstream.tls_server_name {
             self.line(format!("  with a certificate for {name}"));
         }
-        if let Some(proxy) = &config.upstream.proxy {
-            self.proxy(proxy, &config.upstream.servers);
+        if let Some(proxy) = &upstream.settings.dial.proxy {
+            self.proxy(proxy, upstream);
         }
-        for interface in &config.upstream.interfaces {
+        for interface in &upstream.settings.dial.interfaces {
             self.line(format!("  over the interface {interface}"));
             if !Path::new("/sys/class/net").join(interface).exists() {
                 let warning =
@@ -511,24 +512,25 @@ impl Summary {
                 self.warnings.push(warning);
             }
         }
-        let absence = match config.upstream.ca_ref {
+        let absence = match upstream.ca_ref {
             Some(_) => Absence::Awaited,
             None => Absence::Fatal("no server is believed"),
         };
-        self.file("upstream.caFile", &config.upstream.ca_file, absence);
+        self.file("upstream.caFile", &upstream.ca_file, absence);
         self.judge(pairs::authorities(
             "upstream.caFile",
-            &config.upstream.ca_file,
+            &upstream.ca_file,
             clock::wall(),
         ));
-        self.taken("more authorities of the servers", config.upstream.ca_ref.as_ref());
+        self.taken("more authorities of the servers", upstream.ca_ref.as_ref());
     }
 
-    fn proxy(&mut self, proxy: &UpstreamProxy, servers: &[ServerAddress]) {
+    fn proxy(&mut self, proxy: &UpstreamProxy, upstream: &Upstream) {
         self.line(format!("  through the proxy {proxy}"));
-        let past = |server: &&ServerAddress| !proxy.serves(&server.host, server.port);
-        for server in servers.iter().filter(past) {
-            self.line(format!("  but {} without it", server.original));
+        for (url, server) in upstream.urls.iter().zip(&upstream.settings.servers) {
+            if !proxy.serves(&server.host, server.port) {
+                self.line(format!("  but {url} without it"));
+            }
         }
         match &proxy.credentials {
             None => {}

@@ -2,55 +2,16 @@
 //!
 //! A text with a user name in it is never repeated in a message: what follows the colon may be a password.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use percent_encoding::percent_decode_str;
 
-use crate::tls::ServerNameError;
-use crate::upstream::{Endpoint, ProxyScheme, Secret};
+use crate::tls::ServerName;
+use crate::upstream::{Credentials, Endpoint, ProxyScheme, Secret, UpstreamProxy};
 
 use super::error::{Fault, quoted};
 
 const HTTPS_PORT: u16 = 443;
-
-/// A kube-apiserver: from `https://HOST[:PORT][/PATH]`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServerAddress {
-    /// A DNS name in lower case or an IP address without brackets: the name that its certificate must have.
-    pub host: String,
-    /// The port; 443 when the URL has none.
-    pub port: u16,
-    /// What stands before every path: empty, or like `/k8s/clusters/c-x`, without a slash at its end.
-    pub path: String,
-    /// The URL as it was written, for messages.
-    pub original: String,
-}
-
-impl ServerAddress {
-    /// The server, whose certificate must carry this name instead of the host's if one is given.
-    ///
-    /// # Errors
-    /// A name that no certificate can carry.
-    pub fn endpoint(&self, server_name: Option<&str>) -> Result<Endpoint, ServerNameError> {
-        let endpoint = Endpoint::new(&self.host, self.port)?.below(&self.path);
-        match server_name {
-            Some(name) => Ok(endpoint.named(name.parse()?)),
-            None => Ok(endpoint),
-        }
-    }
-}
-
-/// `HOST:PORT` with brackets around an IPv6 address: the authority of a request.
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// An `IP:PORT` to listen on; port 0 lets the system choose.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
@@ -85,8 +46,8 @@ pub(super) fn dns_name(text: &str) -> Result<String, Fault> {
     })
 }
 
-/// `https://HOST[:PORT][/PATH]`.
-pub(super) fn server(text: &str) -> Result<ServerAddress, Fault> {
+/// A kube-apiserver: `https://HOST[:PORT][/PATH]`.
+pub(super) fn server(text: &str) -> Result<Endpoint, Fault> {
     let example = "https://203.0.113.10:6443";
     let (host, port, path) = url(text, "https", example)?;
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -97,12 +58,10 @@ pub(super) fn server(text: &str) -> Result<ServerAddress, Fault> {
         );
         return Err(Fault::new(wrong, fix));
     }
-    Ok(ServerAddress {
-        host,
-        port: port.unwrap_or(HTTPS_PORT),
-        path: path.to_owned(),
-        original: text.to_owned(),
-    })
+    let endpoint = Endpoint::new(&host, port.unwrap_or(HTTPS_PORT));
+    endpoint
+        .map(|endpoint| endpoint.below(path))
+        .map_err(|error| Fault::new(error.to_string(), format!("write it like {example}")))
 }
 
 /// Whether nobody on the way can take this path, empty or not, for another one.
@@ -115,10 +74,10 @@ fn is_base(path: &str) -> bool {
         })
 }
 
-/// A name that a server's certificate may carry, in lower case.
-pub(super) fn server_name(text: &str) -> Result<String, Fault> {
-    let name = host(text).or_else(|wrong| host(&format!("[{text}]")).map_err(|_| wrong));
-    name.map_err(|_| {
+/// A name that a server's certificate may carry.
+pub(super) fn server_name(text: &str) -> Result<ServerName, Fault> {
+    let name = host(text).or_else(|_| host(&format!("[{text}]")));
+    name.ok().and_then(|name| name.parse().ok()).ok_or_else(|| {
         Fault::new(
             format!("{} is neither an IP address nor a DNS name", quoted(text)),
             "write a name of the server's certificate, like kubernetes.default.svc",
@@ -126,17 +85,8 @@ pub(super) fn server_name(text: &str) -> Result<String, Fault> {
     })
 }
 
-/// A proxy: from `http://[USER:PASSWORD@]HOST:PORT`, or `socks5` or `socks5h` instead of `http`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct ProxyAddress {
-    pub(super) scheme: ProxyScheme,
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) credentials: Option<Secret>,
-}
-
 /// `http://[USER:PASSWORD@]HOST:PORT` of an HTTP CONNECT proxy, or `socks5` or `socks5h` of a SOCKS proxy.
-pub(super) fn proxy(text: &str) -> Result<ProxyAddress, Fault> {
+pub(super) fn proxy(text: &str) -> Result<UpstreamProxy, Fault> {
     let example = "http://proxy.example:3128";
     let (credentials, text) = split_credentials(text)?;
     if text
@@ -166,11 +116,12 @@ pub(super) fn proxy(text: &str) -> Result<ProxyAddress, Fault> {
             format!("write scheme, host and port, like {example}"),
         )
     })?;
-    Ok(ProxyAddress {
+    Ok(UpstreamProxy {
         scheme,
         host,
         port,
-        credentials,
+        credentials: credentials.map(Credentials::Given),
+        bypass: Vec::new(),
     })
 }
 
@@ -305,10 +256,7 @@ mod tests {
         ] {
             let server = server(text).unwrap();
             assert_eq!((&*server.host, server.port), (host, port), "{text}");
-            assert_eq!(
-                (server.to_string(), &*server.original),
-                (authority.to_owned(), text)
-            );
+            assert_eq!(server.to_string(), authority);
         }
     }
 
@@ -323,9 +271,7 @@ mod tests {
                 "/k8s/clusters/c-m-x7_1",
             ),
         ] {
-            let server = server(text).unwrap();
-            assert_eq!(server.path, path, "{text}");
-            assert_eq!(server.endpoint(None).unwrap().base, path);
+            assert_eq!(server(text).unwrap().base, path, "{text}");
         }
     }
 
@@ -336,9 +282,7 @@ mod tests {
             ("203.0.113.10", "203.0.113.10"),
             ("2001:DB8::1", "2001:db8::1"),
         ] {
-            assert_eq!(server_name(text).unwrap(), name);
-            let named = server("https://a:6443").unwrap().endpoint(Some(name)).unwrap();
-            assert_eq!((&*named.host, named.server_name), ("a", name.parse().unwrap()));
+            assert_eq!(server_name(text).unwrap().to_string(), name);
         }
         for text in ["", "*.example", "a b", "https://a", "a:6443", "0.0.0.0"] {
             assert!(server_name(text).is_err(), "{text}");
@@ -493,11 +437,12 @@ mod tests {
                 Some("m@e:a:b/c:d"),
             ),
         ] {
-            let expected = ProxyAddress {
+            let expected = UpstreamProxy {
                 scheme: ProxyScheme::Http,
                 host: host.to_owned(),
                 port: 3128,
-                credentials: pair.and_then(Secret::pair),
+                credentials: pair.and_then(Secret::pair).map(Credentials::Given),
+                bypass: Vec::new(),
             };
             assert_eq!(proxy(text), Ok(expected), "{text}");
         }

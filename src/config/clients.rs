@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::proxy::{Limit, Priority};
+
 use super::error::{Fault, quoted};
 use super::material::{self, MaterialRef};
 use super::object::{Distinct, Field, Object};
@@ -23,22 +25,9 @@ pub struct Client {
     /// The Secret that both come from; then they are the file that its content is kept in.
     pub secret_ref: Option<MaterialRef>,
     /// How fast this client may ask.
-    pub limits: Option<Limits>,
+    pub limits: Option<Limit>,
     /// Where clients wait for each other, the higher goes first; `None`: the default for its name.
-    pub priority: Option<i32>,
-}
-
-/// `limits`: how fast a client may ask, reads and writes apart, and how much may last.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Requests a second, above zero.
-    pub qps: f64,
-    /// Requests at once, above zero.
-    pub burst: u32,
-    /// Requests under way at once, above zero.
-    pub in_flight: Option<u32>,
-    /// Watches at once, above zero.
-    pub watches: Option<u32>,
+    pub priority: Option<Priority>,
 }
 
 pub(super) fn read(clients: &Field<'_>, cache_path: &Path, names: &Names) -> Vec<Client> {
@@ -66,7 +55,8 @@ fn read_client(
     let priority = client.optional("priority", |field| {
         let range = -FARTHEST_PRIORITY..=FARTHEST_PRIORITY;
         let in_words = format!("from -{FARTHEST_PRIORITY} to {FARTHEST_PRIORITY}");
-        field.whole(range, &in_words, "the higher goes first; a kubelet has 100")
+        let fix = "the higher goes first; a kubelet has 100";
+        field.whole(range, &in_words, fix).map(Priority)
     });
     let kept = kept_in(cache_path, common_name.as_deref().unwrap_or_default());
     let secret_ref = material::secret(client, kept, names);
@@ -100,14 +90,14 @@ fn kept_in(cache_path: &Path, common_name: &str) -> PathBuf {
 }
 
 /// The `limits` of a client or of the default client.
-pub(super) fn limits(client: &mut Object<'_>) -> Option<Limits> {
+pub(super) fn limits(client: &mut Object<'_>) -> Option<Limit> {
     client.optional("limits", |field| {
         field.object(|limits| {
             let qps = limits.required("qps").and_then(|field| above_zero(&field));
             let burst = limits.required("burst").and_then(|field| count(&field));
             let in_flight = limits.optional("inFlight", count);
             let watches = limits.optional("watches", count);
-            Some(Limits {
+            Some(Limit {
                 qps: qps?,
                 burst: burst?,
                 in_flight,

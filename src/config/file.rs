@@ -147,15 +147,16 @@ mod tests {
     fn the_minimal_configuration_has_the_documented_defaults() {
         let config = parse(MINIMAL, "minimal").unwrap();
         assert_eq!(config.listen.addresses, ["127.0.0.1:51003".parse().unwrap()]);
-        assert_eq!(config.upstream.connect_timeout, Duration::from_secs(2));
-        assert_eq!(config.upstream.response_timeout, Duration::from_secs(5));
-        assert_eq!(config.upstream.probe.interval, Duration::from_secs(5));
-        assert_eq!(config.upstream.probe.timeout, Duration::from_secs(2));
-        assert_eq!(config.upstream.probe.failure_threshold, 2);
-        assert_eq!(config.upstream.probe.success_threshold, 3);
-        assert_eq!(config.upstream.strategy, crate::config::Strategy::Priority);
-        assert_eq!(config.upstream.keep_alive.interval, Duration::from_secs(3));
-        assert_eq!(config.upstream.keep_alive.timeout, Duration::from_millis(1500));
+        let way = &config.upstream.settings;
+        assert_eq!(way.dial.connect_timeout, Duration::from_secs(2));
+        assert_eq!(way.response_timeout, Duration::from_secs(5));
+        assert_eq!(way.probe.interval, Duration::from_secs(5));
+        assert_eq!(way.probe.timeout, Duration::from_secs(2));
+        assert_eq!(way.probe.failure_threshold, 2);
+        assert_eq!(way.probe.success_threshold, 3);
+        assert_eq!(way.strategy, crate::upstream::Strategy::Priority);
+        assert_eq!(way.dial.keep_alive.interval, Duration::from_secs(3));
+        assert_eq!(way.dial.keep_alive.timeout, Duration::from_millis(1500));
         assert_eq!(config.clients, []);
         assert_eq!(config.certificates.reload_interval, Duration::from_secs(1800));
         assert_eq!(config.certificates.retry_interval, Duration::from_secs(1));

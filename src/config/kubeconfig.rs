@@ -288,9 +288,14 @@ impl Kubeconfig {
     /// # Errors
     /// [`KubeconfigError::NotAnAddress`].
     pub fn endpoint(&self) -> Result<Endpoint, KubeconfigError> {
-        let address = address::server(&self.server).map_err(|_| KubeconfigError::NotAnAddress("server"))?;
-        let endpoint = address.endpoint(self.tls_server_name.as_deref());
-        endpoint.map_err(|_| KubeconfigError::NotAnAddress("tls-server-name"))
+        let endpoint = address::server(&self.server).map_err(|_| KubeconfigError::NotAnAddress("server"))?;
+        let Some(name) = &self.tls_server_name else {
+            return Ok(endpoint);
+        };
+        let name = name
+            .parse()
+            .map_err(|_| KubeconfigError::NotAnAddress("tls-server-name"))?;
+        Ok(endpoint.named(name))
     }
 
     /// The proxy on the way there.
@@ -302,13 +307,7 @@ impl Kubeconfig {
             return Ok(None);
         };
         let proxy = address::proxy(url).map_err(|_| KubeconfigError::NotAnAddress("proxy-url"))?;
-        Ok(Some(UpstreamProxy {
-            scheme: proxy.scheme,
-            host: proxy.host,
-            port: proxy.port,
-            credentials: proxy.credentials.map(crate::upstream::Credentials::Given),
-            bypass: Vec::new(),
-        }))
+        Ok(Some(proxy))
     }
 }
 

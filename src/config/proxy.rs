@@ -32,11 +32,9 @@ pub(super) fn read(upstream: &mut Object<'_>) -> Option<UpstreamProxy> {
     let bypass = exceptions.iter().filter_map(|item| item.parse(bypass)).collect();
     let given = given?;
     Some(UpstreamProxy {
-        scheme: given.scheme,
-        host: given.host,
-        port: given.port,
-        credentials: from_file.or(given.credentials.map(Credentials::Given)),
+        credentials: from_file.or(given.credentials),
         bypass,
+        ..given
     })
 }
 

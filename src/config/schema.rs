@@ -5,10 +5,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::proxy::Limit;
+
 use super::admin::{self, Admin};
 use super::cache::{self, Cache};
 use super::certificates::{self, Certificates};
-use super::clients::{self, Client, Limits};
+use super::clients::{self, Client};
 use super::error::Problems;
 use super::in_cluster::{self, InCluster};
 use super::listen::{self, Listen};
@@ -34,7 +36,7 @@ pub struct Config {
     /// Clients with a certificate, each with the pair that speaks for it upstream. Common names are unique.
     pub clients: Vec<Client>,
     /// `defaultClient.limits`: for each caller that has no configured certificate.
-    pub default_limits: Option<Limits>,
+    pub default_limits: Option<Limit>,
     /// When certificate files are read again.
     pub certificates: Certificates,
     /// What is kept for the time without the cloud.

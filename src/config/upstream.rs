@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::upstream::{Trust, UpstreamProxy};
+use crate::tls::ServerName;
+use crate::upstream::{
+    Compression, DialSettings, Endpoint, KeepAlive, ProbeSettings, Settings, Strategy, Trust,
+};
 
-use super::address::{self, ServerAddress};
 use super::error::{Fault, quoted};
 use super::material::{self, MaterialRef};
 use super::object::{Distinct, Field, Object, distinct};
 use super::reference::Names;
-use super::{proxy, text};
+use super::{address, proxy, text};
 
 /// More probes than that are not waited for.
 const MOST_PROBES: i64 = 100;
@@ -19,72 +21,16 @@ const MOST_PROBES: i64 = 100;
 /// `upstream`: the way to the kube-apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Never empty; the preferred one first.
-    pub servers: Vec<ServerAddress>,
-    /// Which server a request goes to.
-    pub strategy: Strategy,
+    /// The way as the link takes it.
+    pub settings: Settings,
+    /// The URLs of its servers as they are written, in the same order.
+    pub urls: Vec<String>,
     /// The name that their certificates must carry; without it each one's host.
-    pub tls_server_name: Option<String>,
+    pub tls_server_name: Option<ServerName>,
     /// Absolute path of the authorities that the servers are verified with.
     pub ca_file: PathBuf,
     /// More of them, from a ConfigMap.
     pub ca_ref: Option<MaterialRef>,
-    /// The proxy on the way.
-    pub proxy: Option<UpstreamProxy>,
-    /// The interfaces to go out by, the preferred one first, none twice; empty: as the routes say.
-    pub interfaces: Vec<String>,
-    /// For TCP, the proxy's tunnel and TLS together.
-    pub connect_timeout: Duration,
-    /// Until the first byte of the answer to a read.
-    pub response_timeout: Duration,
-    /// Whether answers are asked for compressed.
-    pub compression: Compression,
-    /// Whether answers without `Audit-Id` count as an apiserver's.
-    pub trust: Trust,
-    /// How the link is watched.
-    pub probe: Probe,
-    /// How soon the loss of a silent connection is noticed.
-    pub keep_alive: KeepAlive,
-}
-
-/// `upstream.strategy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    /// The first of the list that can be reached.
-    Priority,
-    /// Identities take turns.
-    RoundRobin,
-}
-
-/// `upstream.compression`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// Asked for whatever the client asks for.
-    Auto,
-    /// Never asked for.
-    Off,
-}
-
-/// `upstream.probe`: how the link is watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// From one probe to the next.
-    pub interval: Duration,
-    /// Until a probe has failed.
-    pub timeout: Duration,
-    /// So many in a row and a server is away. At least 1.
-    pub failure_threshold: u32,
-    /// So many in a row and a server that was away is preferred again. At least 1.
-    pub success_threshold: u32,
-}
-
-/// `upstream.keepAlive`: how soon the loss of a silent connection is noticed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeepAlive {
-    /// Of silence, before it is asked whether it is alive.
-    pub interval: Duration,
-    /// Until an answer to that is overdue.
-    pub timeout: Duration,
 }
 
 /// `own` are the addresses that clients connect to; `cache_path` is where what comes from the cluster is kept.
@@ -95,7 +41,7 @@ pub(super) fn read(
     names: &Names,
 ) -> Option<Upstream> {
     let servers = upstream.required("servers");
-    let strategy = upstream.or("strategy", Strategy::Priority, |field| {
+    let strategy = upstream.or("strategy", Strategy::default(), |field| {
         field.choice(&[
             ("priority", Strategy::Priority),
             ("roundRobin", Strategy::RoundRobin),
@@ -104,52 +50,70 @@ pub(super) fn read(
     let tls_server_name = upstream.optional("tlsServerName", |field| field.parse(address::server_name));
     let ca_file = upstream.file("caFile");
     let ca_kept_in = material::directory(cache_path).join("upstream-ca.crt");
-    Some(Upstream {
+    let ca_ref = material::config_map(upstream, "caConfigMapRef", ca_kept_in, names);
+    let settings = Settings {
+        servers: Vec::new(),
         strategy,
-        tls_server_name,
-        ca_ref: material::config_map(upstream, "caConfigMapRef", ca_kept_in, names),
-        proxy: proxy::read(upstream),
-        interfaces: upstream.or("interfaces", Vec::new(), |field| {
-            let items = field.non_empty("at least one interface, like eth0");
-            Some(distinct(&items, text::interface))
-        }),
-        connect_timeout: upstream.duration("connectTimeout", Duration::from_secs(2)),
+        dial: DialSettings {
+            proxy: proxy::read(upstream),
+            interfaces: upstream.or("interfaces", Vec::new(), |field| {
+                let items = field.non_empty("at least one interface, like eth0");
+                Some(distinct(&items, text::interface))
+            }),
+            connect_timeout: upstream.duration("connectTimeout", Duration::from_secs(2)),
+            keep_alive: upstream.section("keepAlive", |keep_alive| KeepAlive {
+                interval: keep_alive.duration("interval", KeepAlive::default().interval),
+                timeout: keep_alive.duration("timeout", KeepAlive::default().timeout),
+            }),
+        },
         response_timeout: upstream.duration("responseTimeout", Duration::from_secs(5)),
-        compression: upstream.or("compression", Compression::Auto, |field| {
+        compression: upstream.or("compression", Compression::default(), |field| {
             field.choice(&[("auto", Compression::Auto), ("off", Compression::Off)])
         }),
         trust: upstream.or("trustGateway", Trust::default(), |field| {
             field.choice(&[("true", Trust::Gateway), ("false", Trust::Audited)])
         }),
-        probe: upstream.section("probe", |probe| Probe {
+        probe: upstream.section("probe", |probe| ProbeSettings {
             interval: probe.duration("interval", Duration::from_secs(5)),
             timeout: probe.duration("timeout", Duration::from_secs(2)),
             failure_threshold: threshold(probe, "failureThreshold", 2),
             success_threshold: threshold(probe, "successThreshold", 3),
         }),
-        keep_alive: upstream.section("keepAlive", |keep_alive| KeepAlive {
-            interval: keep_alive.duration("interval", Duration::from_secs(3)),
-            timeout: keep_alive.duration("timeout", Duration::from_millis(1500)),
-        }),
-        servers: read_servers(&servers?, own),
+    };
+    let (urls, servers) = read_servers(&servers?, own, tls_server_name.as_ref());
+    Some(Upstream {
+        settings: Settings { servers, ..settings },
+        urls,
+        tls_server_name,
         ca_file: ca_file?,
+        ca_ref,
     })
 }
 
-fn read_servers(field: &Field<'_>, own: &[SocketAddr]) -> Vec<ServerAddress> {
+/// As they are written, and what that means.
+fn read_servers(
+    field: &Field<'_>,
+    own: &[SocketAddr],
+    name: Option<&ServerName>,
+) -> (Vec<String>, Vec<Endpoint>) {
     let items = field.non_empty("the URL of the kube-apiserver, like https://203.0.113.10:6443");
     let mut distinct = Distinct::default();
     let read = items.iter().filter_map(|item| {
+        let url = item.text()?;
         let server = item.parse(address::server)?;
         let is_own = |own: &SocketAddr| server.host.parse() == Ok(own.ip()) && server.port == own.port();
         if own.iter().any(is_own) {
-            let wrong = format!("{} is one of listen.addresses", quoted(&server.original));
+            let wrong = format!("{} is one of listen.addresses", quoted(url));
             item.refuse(Fault::new(wrong, "write the URL of the kube-apiserver itself"));
         }
-        distinct.note(item, format!("{server}{}", server.path));
-        Some(server)
+        distinct.note(item, format!("{server}{}", server.base));
+        let server = match name {
+            Some(name) => server.named(name.clone()),
+            None => server,
+        };
+        Some((url.to_owned(), server))
     });
-    read.collect()
+    read.unzip()
 }
 
 fn threshold(probe: &mut Object<'_>, name: &'static str, default: u32) -> u32 {

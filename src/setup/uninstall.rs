@@ -137,21 +137,20 @@ fn target(file: &KubeconfigFile, facts: &Facts, ca: &str) -> Option<(String, Aut
     let now = file.current.as_ref().ok()?;
     let before = file.before().map(|(_, before)| before);
     let server = before.as_ref().map(|before| before.server.clone());
-    let server =
-        server.or_else(|| Some(facts.config.as_ref()?.upstream.servers.first()?.original.clone()))?;
+    let server = server.or_else(|| Some(facts.config.as_ref()?.upstream.urls.first()?.clone()))?;
     let proxy = match &before {
         Some(before) => before.proxy_url.clone(),
         None => facts
             .config
             .as_ref()
-            .and_then(|config| Some(config.upstream.proxy.as_ref()?.to_string())),
+            .and_then(|config| Some(config.upstream.settings.dial.proxy.as_ref()?.to_string())),
     };
     let server_name = match &before {
         Some(before) => before.tls_server_name.clone(),
         None => facts
             .config
             .as_ref()
-            .and_then(|config| config.upstream.tls_server_name.clone()),
+            .and_then(|config| Some(config.upstream.tls_server_name.as_ref()?.to_string())),
     };
     Some((
         server,

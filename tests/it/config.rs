@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edgehold::cli::{self, Exit};
-use edgehold::config::{self, CacheStore, Compression, Config, Encryption, LogFormat, LogLevel};
-use edgehold::upstream::Trust;
+use edgehold::config::{self, CacheStore, Config, Encryption, LogFormat, LogLevel};
+use edgehold::proxy::Priority;
+use edgehold::upstream::{Compression, Trust};
 
 /// Every line a test may replace stands alone.
 const BASE: &str = "\
@@ -457,7 +458,7 @@ fn limits_are_read() {
     );
     assert_eq!(
         (config.clients[0].priority, config.clients[1].priority),
-        (None, Some(-5))
+        (None, Some(Priority(-5)))
     );
     let default = config.default_limits.unwrap();
     assert_eq!(
@@ -491,9 +492,10 @@ fn what_comes_later_is_checked_and_refused_by_name() {
 #[test]
 fn good_values_arrive_typed() {
     let config = good(BASE);
-    assert_eq!(config.upstream.servers.len(), 1);
-    assert_eq!(config.upstream.servers[0].to_string(), "203.0.113.10:6443");
-    assert_eq!(config.upstream.compression, Compression::Auto);
+    let way = &config.upstream.settings;
+    assert_eq!(way.servers.len(), 1);
+    assert_eq!(way.servers[0].to_string(), "203.0.113.10:6443");
+    assert_eq!(way.compression, Compression::Auto);
     let names: Vec<&str> = config.clients.iter().map(|client| &*client.common_name).collect();
     assert_eq!(names, ["system:node:edge-1", "system:kube-proxy"]);
     assert_eq!(config.clients[1].key_file, Path::new("/pki/proxy.key"));
@@ -523,13 +525,14 @@ fn good_values_arrive_typed() {
         (LogFormat::Json, LogLevel::Trace)
     );
     assert_eq!(config.listen.addresses.len(), 3);
-    assert_eq!(config.upstream.connect_timeout, Duration::from_secs(90));
-    assert_eq!(config.upstream.response_timeout, Duration::from_millis(500));
-    assert_eq!(config.upstream.compression, Compression::Off);
-    assert_eq!(config.upstream.trust, Trust::Gateway);
+    let way = &config.upstream.settings;
+    assert_eq!(way.dial.connect_timeout, Duration::from_secs(90));
+    assert_eq!(way.response_timeout, Duration::from_millis(500));
+    assert_eq!(way.compression, Compression::Off);
+    assert_eq!(way.trust, Trust::Gateway);
     assert_eq!(
-        config.upstream.tls_server_name.as_deref(),
-        Some("kubernetes.default.svc")
+        way.servers[0].server_name,
+        "kubernetes.default.svc".parse().unwrap()
     );
     assert_eq!(config.certificates.reload_interval, Duration::from_secs(1800));
     assert_eq!(config.certificates.retry_interval, Duration::from_millis(10));
@@ -540,7 +543,7 @@ fn json_is_a_configuration_too() {
     let text = r#"{"apiVersion": "edgehold/v1alpha1", "kind": "ProxyConfiguration",
         "listen": {"tls": {"certFile": "/c", "keyFile": "/k", "clientCAFile": "/ca"}},
         "upstream": {"servers": ["https://a"], "caFile": "/ca"}, "clients": null}"#;
-    assert_eq!(good(text).upstream.servers[0].port, 443);
+    assert_eq!(good(text).upstream.settings.servers[0].port, 443);
 }
 
 fn examples() -> Vec<PathBuf> {
@@ -656,7 +659,7 @@ fn edgehold(args: &[&str]) -> (Exit, String, String) {
         .chain(args.iter().copied())
         .map(OsString::from);
     let run = |config: Config| -> anyhow::Result<()> {
-        let server = &config.upstream.servers[0];
+        let server = &config.upstream.settings.servers[0];
         Err(anyhow::anyhow!("no route").context(format!("connecting to {server}")))
     };
     let exit = cli::execute(args, run, &mut out, &mut err);

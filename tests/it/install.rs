@@ -64,7 +64,7 @@ fn what_install_writes_is_private_where_it_must_be_and_check_accepts_it() {
     assert_eq!(node.mode("etc/edgehold/pki/server.key"), 0o600);
     let config = node.config();
     assert_eq!(config.listen.addresses, ["127.0.0.1:51003".parse().unwrap()]);
-    assert_eq!(config.upstream.servers[0].original, SERVER);
+    assert_eq!(config.upstream.urls, [SERVER]);
     let client = &config.clients[0];
     assert_eq!(client.common_name, "system:node:edge-1");
     let pair = Path::new("/var/lib/kubelet/pki/kubelet-client-current.pem");

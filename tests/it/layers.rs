@@ -21,7 +21,7 @@ upstream: runtime tls
 proxy: cache filter identity kube runtime store tls upstream view wire
 node: runtime tls upstream
 server: proxy runtime tls
-config: node tls upstream
+config: node proxy tls upstream
 setup: config node runtime store tls upstream
 admin: app cache config kube proxy runtime server store tls upstream view wire
 app: admin cache config filter identity node proxy runtime server store tls upstream

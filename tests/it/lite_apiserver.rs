@@ -81,9 +81,9 @@ fn a_lite_apiserver_is_translated_flag_by_flag() {
         config.listen.tls.client_ca_file,
         Path::new("/etc/kubernetes/pki/ca.crt")
     );
-    assert_eq!(config.upstream.servers[0].original, "https://203.0.113.10:6443");
+    assert_eq!(config.upstream.urls, ["https://203.0.113.10:6443"]);
     assert_eq!(config.upstream.ca_file, Path::new("/etc/kubernetes/pki/ca.crt"));
-    assert_eq!(config.upstream.connect_timeout.as_secs(), 3);
+    assert_eq!(config.upstream.settings.dial.connect_timeout.as_secs(), 3);
     assert_eq!(config.log.level, LogLevel::Debug);
     let names: Vec<&str> = config
         .clients
@@ -109,7 +109,7 @@ fn several_addresses_another_authority_and_a_memory_cache_are_taken_over() {
     assert_eq!(config.upstream.ca_file, Path::new("/ca/api.crt"));
     assert_eq!(config.cache.store, CacheStore::Memory);
     assert_eq!(
-        config.upstream.connect_timeout.as_secs(),
+        config.upstream.settings.dial.connect_timeout.as_secs(),
         10,
         "0 is ten seconds there"
     );
@@ -152,7 +152,10 @@ fn its_uplinks_are_tried_in_the_same_order() {
         format!("{ARGS} --network-interface=wwan0,eth0 --network-interface eth1 --network-interface=eth0,");
     let (exit, yaml, err) = run(&node(dir.path()), Some(&more));
     assert_eq!((exit, err.as_str()), (Exit::Ok, ""), "nothing is left to do");
-    assert_eq!(accepted(&yaml).upstream.interfaces, ["wwan0", "eth0", "eth1"]);
+    assert_eq!(
+        accepted(&yaml).upstream.settings.dial.interfaces,
+        ["wwan0", "eth0", "eth1"]
+    );
 }
 
 #[test]
@@ -162,7 +165,7 @@ fn without_its_flags_the_file_is_whole_and_says_what_to_fill_in() {
     assert_eq!(exit, Exit::Ok);
     let config = accepted(&yaml);
     assert_eq!(
-        config.upstream.servers[0].host, "kube-apiserver.invalid",
+        config.upstream.settings.servers[0].host, "kube-apiserver.invalid",
         "it can reach nobody"
     );
     assert!(err.contains("todo: --kube-apiserver-url was not given"), "{err}");

@@ -73,24 +73,23 @@ pub(super) async fn ask(config: &Config) -> Report {
             Some((client.common_name.as_str(), tls))
         })
         .collect();
+    let way = &config.upstream.settings;
     let patience = Patience {
-        connect: config.upstream.connect_timeout.min(LONGEST),
-        answer: config.upstream.probe.timeout.min(LONGEST),
+        connect: way.dial.connect_timeout.min(LONGEST),
+        answer: way.probe.timeout.min(LONGEST),
     };
-    let looks = config.upstream.servers.iter().filter_map(|server| {
-        // Checked when the configuration was read.
-        let server_name = config.upstream.tls_server_name.as_deref();
-        let endpoint = server.endpoint(server_name).ok()?;
+    let servers = config.upstream.urls.iter().zip(&way.servers);
+    let looks = servers.map(|(url, endpoint)| {
         let way = Way {
-            endpoint,
-            proxy: config.upstream.proxy.as_ref(),
-            interfaces: &config.upstream.interfaces,
+            endpoint: endpoint.clone(),
+            proxy: way.dial.proxy.as_ref(),
+            interfaces: &way.dial.interfaces,
             patience,
         };
-        Some(one(server.original.clone(), way, &nobody, &clients))
+        one(url.clone(), way, &nobody, &clients)
     });
     for seen in join_all(looks).await {
-        report.add(&seen, ca, config.upstream.trust);
+        report.add(&seen, ca, way.trust);
     }
     report
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::config::{Client, Config, IssuerCredential, KUBELET_SERVING, MaterialRef};
 use crate::node::client::{ApiClient, ApiError};
 use crate::tls::{Alpn, ClientTls, Roots, TrustedTime};
+use crate::upstream::Endpoint;
 use crate::upstream::direct::{Direct, Identity};
 
 use super::network::own_pair;
@@ -91,18 +92,13 @@ fn ways(config: &Config, client: &Client) -> Option<Vec<Direct>> {
     let shown = own_pair(client)?.identity();
     let time = TrustedTime::new();
     let tls = ClientTls::new(Some(&roots), Some(&shown), Alpn::Http1, &time).ok()?;
-    let name = config.upstream.tls_server_name.as_deref();
-    let endpoints = config
-        .upstream
-        .servers
-        .iter()
-        .filter_map(|server| server.endpoint(name).ok());
-    let way = |endpoint| Direct {
-        endpoint,
-        proxy: config.upstream.proxy.clone(),
+    let settings = &config.upstream.settings;
+    let way = |endpoint: &Endpoint| Direct {
+        endpoint: endpoint.clone(),
+        proxy: settings.dial.proxy.clone(),
         identity: Identity::Certificate(tls.clone()),
     };
-    Some(endpoints.map(way).collect())
+    Some(settings.servers.iter().map(way).collect())
 }
 
 /// By the name of the client.

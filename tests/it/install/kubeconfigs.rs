@@ -202,7 +202,7 @@ fn the_proxy_of_a_kubeconfig_becomes_edgeholds_and_its_password_stays_private() 
         "the way to edgehold leads through no proxy"
     );
     let config = node.config();
-    let proxy = config.upstream.proxy.unwrap();
+    let proxy = config.upstream.settings.dial.proxy.unwrap();
     assert_eq!(proxy.to_string(), "http://proxy.example:3128");
     let credentials = "etc/edgehold/pki/proxy-credentials";
     assert_eq!(node.read(credentials), "edge:hunt-er2");
@@ -234,9 +234,12 @@ fn a_server_below_a_path_with_another_name_in_its_certificate_is_taken_over_and_
     let before = node.tree();
     node.done(&["install"]);
     let config = node.config();
-    assert_eq!(config.upstream.servers[0].original, url);
-    assert_eq!(config.upstream.servers[0].path, "/k8s/clusters/c-x");
-    assert_eq!(config.upstream.tls_server_name.as_deref(), Some("kubernetes"));
+    assert_eq!(config.upstream.urls, [url]);
+    assert_eq!(config.upstream.settings.servers[0].base, "/k8s/clusters/c-x");
+    assert_eq!(
+        config.upstream.tls_server_name,
+        Some("kubernetes".parse().unwrap())
+    );
     let pointed = node.kubeconfig(KUBELET_CONF);
     assert_eq!(
         pointed.tls_server_name, None,
