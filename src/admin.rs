@@ -26,8 +26,9 @@ mod ready;
 mod serve;
 pub mod status;
 
-pub use facts::{InMemory, Observer};
+pub use facts::Observer;
 pub use listen::{Bound, Listener, bind};
+pub use problems::InMemory;
 pub use process::ProcessMetrics;
 pub(crate) use serve::read_token;
 pub use serve::{Sources, spawn};

@@ -36,9 +36,9 @@ use crate::upstream::{
 
 use self::certificates::Seals;
 use self::clients::Changeable;
-use self::maintenance::{Maintenance, Place};
+use self::maintenance::Maintenance;
 use self::node::NodeParts;
-use self::storage::Storage;
+use self::storage::{Place, Storage};
 
 /// Connections of clients at once; a node's own clients open far fewer.
 const MAX_CONNECTIONS: usize = 4096;

@@ -11,16 +11,7 @@ use crate::store::Store;
 use crate::tls::Certificates;
 use crate::upstream::Link;
 
-use super::problems::{self, Facts, Finding};
-
-/// Why a cache that should be on disk is in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InMemory {
-    /// The disk took nothing when edgehold started. It goes over when it does.
-    NoDisk,
-    /// The key that it is encrypted with could not be read then. It stays until the next start.
-    NoKey,
-}
+use super::problems::{self, Facts, Finding, InMemory};
 
 /// The parts of a running edgehold.
 pub struct Observer {

@@ -11,7 +11,6 @@ use crate::store::{DiskFailure, StoreStats};
 use crate::tls::{CertificateKind, CertificateState, CertificateStatus, ClockOffset};
 use crate::upstream::{Condition, LinkReport};
 
-use super::facts::InMemory;
 use super::status::{Problem, moment};
 
 const DAY: u64 = 86_400;
@@ -24,6 +23,15 @@ const LARGEST_OFFSET: u64 = 300;
 
 /// A failed write is spoken of for so long.
 const RECENT: Duration = Duration::from_secs(600);
+
+/// Why a cache that should be on disk is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InMemory {
+    /// The disk took nothing when edgehold started. It goes over when it does.
+    NoDisk,
+    /// The key that it is encrypted with could not be read then. It stays until the next start.
+    NoKey,
+}
 
 /// How grave a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

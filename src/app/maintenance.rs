@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::storage::Deferred;
-use crate::admin::InMemory;
+use super::storage::{Deferred, Place};
 use crate::proxy::Proxy;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
@@ -74,15 +73,6 @@ pub(super) fn follow_link(link: &Link, time: &Arc<TrustedTime>, tasks: &Tasks) {
             }
         }
     });
-}
-
-/// Where the cache is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Where the configuration says.
-    Configured,
-    /// In memory, though it should be on disk.
-    Memory(InMemory),
 }
 
 /// The store's housekeeper. Cheap to clone.

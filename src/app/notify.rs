@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
-use super::maintenance::Place;
+use super::storage::Place;
 use crate::admin::InMemory;
 use crate::runtime::tasks::Tasks;
 use crate::upstream::Link;

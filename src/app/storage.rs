@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::maintenance::Place;
 use crate::admin::InMemory;
 use crate::cache::{Spool, SpoolForm, StoredIssuer, StoredTokens, TokensError};
 use crate::config::{Cache, CacheStore, Encryption};
@@ -27,6 +26,15 @@ pub(super) struct Storage {
     pub(super) spool: Option<Spool>,
     pub(super) place: Place,
     pub(super) deferred: Option<Deferred>,
+}
+
+/// Where the cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where the configuration says.
+    Configured,
+    /// In memory, though it should be on disk.
+    Memory(InMemory),
 }
 
 /// A store that is in memory because its place cannot be written to. Cheap to clone.
