@@ -8,7 +8,9 @@
 //! credential that we do not understand is never taken for anonymous.
 
 mod audiences;
+mod claims;
 mod credential;
+mod hash;
 mod impersonation;
 mod issuer;
 mod jwt;
@@ -17,10 +19,12 @@ mod tokens;
 mod user;
 
 pub use audiences::Audiences;
+pub use claims::PodReference;
 pub use credential::{BearerToken, Credential, Malformed, Moved, strip_credentials, token_to_authorization};
+pub use hash::{NodeKey, NodeKeyError, TokenHash};
 pub use impersonation::{impersonates, strip_front_proxy};
-pub use issuer::{Issuer, IssuerError, PodReference, Unverified, Verified};
+pub use issuer::{Issuer, IssuerError, Unverified, Verified};
 pub use jwt::unverified_claims;
 pub use principal::{Principal, PrincipalKind};
-pub use tokens::{Accepted, NodeKey, NodeKeyError, Signature, TokenHash, TokenMemory, TokenRecord};
+pub use tokens::{Accepted, Signature, TokenMemory, TokenRecord};
 pub use user::{REVIEW, REVIEW_PATH, reviewed};

@@ -13,15 +13,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::audiences::Audiences;
+use super::claims::{LEGACY_ISSUER, PodReference, plain_account};
 use super::credential::BearerToken;
 use super::jwt::{Jwt, unverified_claims};
 use super::principal::Principal;
-use super::tokens::{LEGACY_ISSUER, plain_account};
 
 use self::keys::Key;
 
@@ -101,17 +101,6 @@ pub struct Verified {
     pub pod: Option<PodReference>,
     not_before: u64,
     expires: u64,
-}
-
-/// A pod, as a token names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PodReference {
-    /// Its namespace, the service account's.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its UID: another pod of the same name is another pod.
-    pub uid: String,
 }
 
 impl Verified {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::tokens::TokenHash;
+use super::hash::TokenHash;
 
 /// Who a request is, as kube-apiserver would see it. Equal when the keys are.
 #[derive(Clone, Serialize, Deserialize)]

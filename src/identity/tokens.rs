@@ -9,14 +9,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::claims::{PodReference, bound_pod, expiry, service_account};
 use super::credential::BearerToken;
-use super::issuer::PodReference;
-use super::jwt::unverified_claims;
+use super::hash::{NodeKey, TokenHash};
 use super::principal::{Principal, PrincipalKind};
 
 /// Far above the number of tokens that one node sees between two renewals.
@@ -30,85 +29,6 @@ const LEEWAY: Duration = Duration::from_secs(60);
 
 /// How old `accepted_at` may become before it is rewritten: each request would else be a write.
 const REFRESH_SECONDS: u64 = 3600;
-
-/// The node's secret key. Whoever has it can test guesses of tokens against the store; never shown.
-#[derive(Clone)]
-pub struct NodeKey([u8; 32]);
-
-/// The random generator gave nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no random bytes for a node key")]
-pub struct NodeKeyError;
-
-impl NodeKey {
-    /// A new random key.
-    pub fn generate() -> Result<Self, NodeKeyError> {
-        let mut bytes = [0; 32];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NodeKeyError)?;
-        Ok(Self(bytes))
-    }
-
-    /// A key that was stored.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The secret itself, to be stored.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for NodeKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NodeKey(redacted)")
-    }
-}
-
-/// The keyed hash of a token; in text, 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenHash([u8; 32]);
-
-impl TokenHash {
-    /// From the raw hash.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
-    }
-}
-
-impl fmt::Debug for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenHash({self})")
-    }
-}
-
-impl FromStr for TokenHash {
-    type Err = blake3::HexError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes()))
-    }
-}
-
-impl Serialize for TokenHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
 
 /// What is known of an accepted token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,7 +104,7 @@ impl TokenMemory {
     pub fn new(key: &NodeKey) -> Self {
         Self {
             // A key of its own, so that the node key may serve other purposes too.
-            key: blake3::derive_key("edgehold bearer token hash v1", &key.0),
+            key: blake3::derive_key("edgehold bearer token hash v1", key.as_bytes()),
             refused: Refused::default(),
             doubted: Refused::default(),
             records: HashMap::new(),
@@ -315,7 +235,7 @@ impl TokenMemory {
     }
 
     fn hash(&self, token: &BearerToken) -> TokenHash {
-        TokenHash(*blake3::keyed_hash(&self.key, token.as_bytes()).as_bytes())
+        TokenHash::from_bytes(*blake3::keyed_hash(&self.key, token.as_bytes()).as_bytes())
     }
 
     /// Of what is signed: a good signature can be written in another way that is good too.
@@ -325,7 +245,7 @@ impl TokenMemory {
             .iter()
             .rposition(|byte| *byte == b'.')
             .unwrap_or(bytes.len());
-        TokenHash(*blake3::keyed_hash(&self.key, bytes.get(..end).unwrap_or(bytes)).as_bytes())
+        TokenHash::from_bytes(*blake3::keyed_hash(&self.key, bytes.get(..end).unwrap_or(bytes)).as_bytes())
     }
 
     /// Forgets the one that its principal has not used for longest, if there are as many as one may have.
@@ -411,101 +331,10 @@ impl Refused {
     }
 }
 
-/// The claims of a service account token in its two forms (`pkg/serviceaccount/{claims,legacy}.go`).
-#[derive(Deserialize)]
-struct Claims {
-    iss: String,
-    sub: String,
-    #[serde(rename = "kubernetes.io")]
-    bound: Option<BoundClaims>,
-    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
-    legacy_namespace: Option<String>,
-    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
-    legacy_name: Option<String>,
-    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
-    legacy_uid: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct BoundClaims {
-    namespace: String,
-    serviceaccount: Reference,
-    pod: Option<Reference>,
-}
-
-#[derive(Deserialize)]
-struct Reference {
-    name: String,
-    uid: String,
-}
-
-#[derive(Deserialize)]
-struct Expiry {
-    exp: Option<f64>,
-}
-
-/// The issuer of legacy tokens, the only one whose legacy claims mean anything.
-pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
-
 /// The service account of the claims, or the token itself. Anything out of the ordinary is the token itself: that
 /// principal shares with nobody.
 fn claimed(token: &BearerToken, hash: TokenHash) -> Principal {
     service_account(token).unwrap_or_else(|| Principal::token(hash))
-}
-
-/// The pod that a token of a service account is bound to.
-fn bound_pod(token: &BearerToken) -> Option<PodReference> {
-    service_account(token)?;
-    let bound = unverified_claims::<Claims>(token.as_bytes())?.bound?;
-    let pod = bound.pod?;
-    Some(PodReference {
-        namespace: bound.namespace,
-        name: pod.name,
-        uid: pod.uid,
-    })
-}
-
-fn service_account(token: &BearerToken) -> Option<Principal> {
-    let claims = unverified_claims::<Claims>(token.as_bytes())?;
-    let (namespace, name, uid) = match (
-        claims.bound,
-        claims.legacy_namespace,
-        claims.legacy_name,
-        claims.legacy_uid,
-    ) {
-        (Some(bound), None, None, None) if claims.iss != LEGACY_ISSUER => (
-            bound.namespace,
-            bound.serviceaccount.name,
-            bound.serviceaccount.uid,
-        ),
-        (None, Some(namespace), Some(name), Some(uid)) if claims.iss == LEGACY_ISSUER => {
-            (namespace, name, uid)
-        }
-        _ => return None,
-    };
-    plain_account(&claims.sub, namespace, name, uid)
-}
-
-/// A service account whose subject is its own. kube-apiserver takes the user from the private claims; a subject that says
-/// otherwise is not by its hand. A colon would let two accounts have one subject.
-pub(super) fn plain_account(
-    subject: &str,
-    namespace: String,
-    name: String,
-    uid: String,
-) -> Option<Principal> {
-    let is_plain = [&namespace, &name, &uid]
-        .into_iter()
-        .all(|part| !part.is_empty() && !part.contains(':'));
-    let is_its_own = subject == format!("system:serviceaccount:{namespace}:{name}");
-    (is_plain && is_its_own).then(|| Principal::service_account(namespace, name, uid))
-}
-
-/// `exp` of any JWT. A `NumericDate` may have a fraction (RFC 7519, section 2).
-fn expiry(token: &BearerToken) -> Option<u64> {
-    let exp = unverified_claims::<Expiry>(token.as_bytes())?.exp?;
-    // Saturates: a negative number is long ago.
-    Some(exp as u64)
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {
