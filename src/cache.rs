@@ -10,6 +10,7 @@ mod collection;
 mod decode;
 mod documents;
 mod healing;
+mod health;
 mod high_water;
 mod inventory;
 mod issuer;
@@ -55,14 +56,14 @@ use crate::view::key::ViewKey;
 use crate::view::pages::{PageLimits, Pages};
 
 use self::collection::StoredView;
-use self::healing::Health;
+use self::health::{Health, Validated};
 use self::high_water::{HighWater, Level};
 use self::objects::{Moment, Objects};
 use self::recording::{PageStage, PageTurns};
 use self::replies::Replies;
 use self::source::Source;
 use self::tee::Handover;
-use self::views::{Used, Validated, Views};
+use self::views::{Used, Views};
 
 pub use self::answer::{Answer, Found};
 pub use self::healing::{Followed, Kept};

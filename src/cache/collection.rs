@@ -22,9 +22,8 @@ use crate::wire::collection::Collection;
 use crate::wire::object::Object;
 use crate::wire::{WireError, watch};
 
-use super::healing::Health;
+use super::health::{Health, Validated};
 use super::objects;
-use super::views::Validated;
 
 /// Events kept in memory while a list that may reach their start is still being received.
 const PARKED: Limits = Limits {

@@ -7,6 +7,7 @@ use crate::kube::media::Representation;
 use crate::store::LogId;
 use crate::view::machine::Condition;
 
+use super::health::Health;
 use super::query::{Query, Target, view_key};
 use super::recording::Recording;
 use super::{Cache, ViewHandle};
@@ -19,37 +20,6 @@ pub struct Followed {
     health: watch::Receiver<Health>,
     /// Of which loss was heard last.
     heard: u64,
-}
-
-/// How a view is, published by the view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Health {
-    condition: Condition,
-    /// How often it has begun not to follow.
-    losses: u64,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            condition: Condition::Followed,
-            losses: 0,
-        }
-    }
-}
-
-impl Health {
-    /// Whether the view does not follow what its clients watch.
-    pub(super) fn is_behind(&self) -> bool {
-        self.condition != Condition::Followed
-    }
-
-    /// Takes the condition now; whether that is another.
-    pub(super) fn update(&mut self, now: Condition) -> bool {
-        let was = std::mem::replace(&mut self.condition, now);
-        self.losses += u64::from(was == Condition::Followed && now != Condition::Followed);
-        was != now
-    }
 }
 
 /// Tells when a list has become the view, or will not.

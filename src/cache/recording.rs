@@ -5,6 +5,7 @@
 
 mod lists;
 mod pages;
+mod receive;
 mod refusals;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::view::event::Freshness;
 use crate::wire::coding::Coding;
 
 use self::lists::{OpenList, OpenTicket, Part, keep_list, open_list, open_list_for};
+use self::receive::{LARGEST_OBJECT, Start, on_disk, receive};
 use self::refusals::refused;
 use super::decode::Decoded;
 use super::documents;
@@ -27,13 +29,10 @@ use super::objects::{Answered, Asked, Moment, Origin};
 use super::query::{Query, Target, view_key};
 use super::source::Source;
 use super::tee::{DELAY_BUDGET, Handover, tee};
-use super::{Cache, UnderWay, ViewHandle};
+use super::{Cache, ViewHandle};
 
 pub(super) use self::lists::PageStage;
 pub(super) use self::pages::PageTurns;
-
-/// Answers to a GET beyond this are not kept; etcd allows objects of 1.5 MiB.
-const LARGEST_OBJECT: usize = 16 << 20;
 
 /// A forwarded read whose answer may be kept.
 pub struct Recording {
@@ -47,15 +46,6 @@ pub struct Recording {
 
 /// How long an answer waits for the disk, in all, that nobody but the recorder reads.
 const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
-
-/// When a recording was begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
-    /// Before its request was sent.
-    Foreseen,
-    /// When its answer had begun to arrive: it proves nothing of the order in which things happened.
-    Late,
-}
 
 impl Recording {
     /// Begins to record a read that is about to be sent. A watch is recorded by its own means.
@@ -291,37 +281,4 @@ fn keep_object(
         });
     };
     tee(body, Box::new(recorder))
-}
-
-/// Receives an answer of `owner` on a blocking thread. One that is still arriving keeps its thread for as long as that
-/// takes. The work holds on to what says that it is under way.
-fn receive(
-    cache: &Cache,
-    owner: &str,
-    handover: Handover,
-    work: impl FnOnce(Source, UnderWay) + Send + 'static,
-) {
-    let is_whole = matches!(handover, Handover::Whole(_));
-    let under_way = if is_whole {
-        cache.under_way(owner)
-    } else {
-        cache.under_way_slowly(owner)
-    };
-    let Some(under_way) = under_way else { return };
-    let source = cache.source(handover);
-    if is_whole {
-        on_disk(cache, move || work(source, under_way));
-    } else {
-        cache.tasks().spawn_blocking(move || work(source, under_way));
-    }
-}
-
-/// Has disk work done when it is its turn, and does not wait for it.
-pub(super) fn on_disk(cache: &Cache, work: impl FnOnce() + Send + 'static) {
-    let tasks = cache.tasks().clone();
-    cache.tasks().spawn("recording", async move {
-        if let Err(error) = tasks.on_disk(work).await {
-            tracing::error!(%error, "recording an answer failed");
-        }
-    });
 }

@@ -7,8 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -17,6 +16,7 @@ use crate::store::{LogId, Quota, Worth};
 use crate::view::key::ViewKey;
 
 use super::collection::StoredView;
+use super::health::Validated;
 use super::objects::{self, Objects};
 use super::{Cache, Owner, ViewHandle};
 
@@ -34,22 +34,6 @@ const WITHDRAWN: usize = 1024;
 
 /// What nobody has used for so long is closed.
 const IDLE: Duration = Duration::from_secs(120);
-
-/// When a view was last known to be current: known in this process, and kept while the view is closed.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Validated(Arc<AtomicU64>);
-
-impl Validated {
-    pub(super) fn set(&self, at: SystemTime) {
-        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        self.0.store(nanos, Ordering::Relaxed);
-    }
-
-    pub(super) fn at(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.0.load(Ordering::Relaxed))
-    }
-}
 
 /// When something was used last.
 #[derive(Debug, Clone, Copy)]

@@ -30,7 +30,6 @@ cli: admin app config node runtime setup tls upstream
 
 /// Circles that are still there, one a line. A file that leaves one leaves the list; no file joins it.
 const CIRCLES: &str = "
-cache/collection cache/healing cache/recording cache/recording/lists cache/views
 proxy/confirm proxy/exchange proxy/forward proxy/lists proxy/lists/share proxy/miss proxy/repeat proxy/upgrade proxy/watch proxy/watch/gone proxy/watch/heal proxy/watch/open proxy/watch/pump proxy/websocket proxy/write
 view/machine/detached view/machine/parked
 wire/cbor wire/cbor/members wire/cbor/read wire/cbor/walk wire/object wire/status wire/watch
@@ -38,9 +37,8 @@ wire/cbor wire/cbor/members wire/cbor/read wire/cbor/walk wire/object wire/statu
 
 /// Files that import what the file above them defines, which has them as its modules: also a circle.
 const UPWARDS: &str = "
-cache: cache/answer cache/healing cache/inventory cache/missing cache/pods cache/recording cache/recording/lists cache/recording/refusals cache/removal cache/replies cache/views cache/watches cache/writes
+cache: cache/answer cache/healing cache/inventory cache/missing cache/pods cache/recording cache/recording/lists cache/recording/receive cache/recording/refusals cache/removal cache/replies cache/views cache/watches cache/writes
 cache/objects: cache/objects/bound cache/objects/marks cache/objects/unwritten cache/objects/versions
-cache/recording: cache/recording/lists cache/recording/refusals
 cache/replies: cache/replies/kept
 cli: cli/approve cli/ask cli/bundle cli/cache cli/cache/get cli/check cli/completions cli/install cli/man cli/status
 cli/check: cli/check/network cli/check/rights

@@ -19,7 +19,7 @@ use crate::wire::collection::Collection;
 use crate::wire::list::{ListHead, ListReader};
 
 use super::pages::{PageTurn, page_key};
-use super::{Start, receive};
+use super::receive::{Start, receive};
 use crate::cache::collection::Received;
 use crate::cache::decode::Decoded;
 use crate::cache::query::{Query, view_key};

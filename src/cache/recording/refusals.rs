@@ -19,7 +19,7 @@ use crate::view::newest::Outcome;
 use crate::wire;
 use crate::wire::coding::Coding;
 
-use super::LARGEST_OBJECT;
+use super::receive::LARGEST_OBJECT;
 
 /// 404 and 403 count once their body proves to be a Status, and 404 only if that says which object there is not.
 pub(super) fn refused(
