@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use edgehold::kube::event::EventType;
 use edgehold::kube::media::Encoding;
 use edgehold::kube::version::ResourceVersion;
 use edgehold::store::{Change, Log, LogId, LogStore, Store};
-use edgehold::view::event::{Action, Change as Kind, Event, Input, Start, StreamId};
+use edgehold::view::event::{Action, Event, Input, Start, StreamId};
 use edgehold::view::machine::{Limits, View};
 use edgehold::wire::collection::Collection;
 use edgehold::wire::object::Object;
@@ -100,7 +101,7 @@ impl Kept {
         let n = usize::try_from(self.version).unwrap() * 7919 % self.items;
         let object = object(&frame(n, self.version));
         let event = Event {
-            change: Kind::Modified,
+            change: EventType::Modified,
             version: ResourceVersion::new(&object.meta.resource_version).unwrap(),
             size: object.item.len(),
             payload: object,

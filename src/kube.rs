@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of sockets, files or clocks.
 
+pub mod event;
 pub mod groups;
 pub mod local;
 pub mod media;

@@ -10,11 +10,12 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch as publish;
 
+use crate::kube::event::EventType;
 use crate::kube::media::Encoding;
 use crate::kube::version::ResourceVersion;
 use crate::runtime::clock;
-use crate::store::{self, Change as Record, Log, LogId, LogSnapshot, Staging, Store, StoreError};
-use crate::view::event::{Action, Change, Event, Input, StreamId, Ticket};
+use crate::store::{self, Change, Log, LogId, LogSnapshot, Staging, Store, StoreError};
+use crate::view::event::{Action, Event, Input, StreamId, Ticket};
 use crate::view::key::ViewKey;
 use crate::view::machine::{Limits, View};
 use crate::view::newest::{Mark, Sighting};
@@ -208,7 +209,7 @@ impl StoredView {
     }
 
     /// An event of a stream.
-    pub(super) fn event(&mut self, stream: StreamId, change: Change, object: Object<'static>) {
+    pub(super) fn event(&mut self, stream: StreamId, change: EventType, object: Object<'static>) {
         let Some(version) = ResourceVersion::new(&object.meta.resource_version) else {
             return self.input(Input::StreamClosed { stream });
         };
@@ -431,7 +432,7 @@ impl StoredView {
 
     fn append(
         &mut self,
-        change: Change,
+        change: EventType,
         object: Object<'static>,
         version: &ResourceVersion,
     ) -> Result<(), Failed> {
@@ -440,15 +441,15 @@ impl StoredView {
         let key = object.meta.key();
         let item = form.adopt(object)?;
         let lost = match change {
-            Change::Deleted => log.get(key.as_bytes())?.map(|item| shown(form, &item)),
-            Change::Added | Change::Modified => None,
+            EventType::Deleted => log.get(key.as_bytes())?.map(|item| shown(form, &item)),
+            EventType::Added | EventType::Modified => None,
         };
         let record = match change {
-            Change::Added | Change::Modified => Record::Put {
+            EventType::Added | EventType::Modified => Change::Put {
                 key: key.as_bytes(),
                 value: &item,
             },
-            Change::Deleted => Record::Delete { key: key.as_bytes() },
+            EventType::Deleted => Change::Delete { key: key.as_bytes() },
         };
         log.append(record, version.as_str(), clock::wall())?;
         let why = Why::Left;
@@ -459,11 +460,11 @@ impl StoredView {
     /// Writes R down, so that after a restart no client that goes on from its last bookmark is ahead of the view.
     fn progress(&mut self, version: &ResourceVersion) -> Result<(), Failed> {
         let log = self.log.as_ref().ok_or(Failed::NoView)?;
-        log.append(Record::Progress, version.as_str(), clock::wall())?;
+        log.append(Change::Progress, version.as_str(), clock::wall())?;
         Ok(())
     }
 
-    fn stage(&mut self, stream: StreamId, change: Change, object: Object<'static>) -> Result<(), Failed> {
+    fn stage(&mut self, stream: StreamId, change: EventType, object: Object<'static>) -> Result<(), Failed> {
         let staged = match self.stagings.entry(stream) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
@@ -477,8 +478,8 @@ impl StoredView {
         let key = object.meta.key();
         let item = staged.form.adopt(object)?;
         match change {
-            Change::Added | Change::Modified => staged.staging.put(key.as_bytes(), &item)?,
-            Change::Deleted => staged.staging.delete(key.as_bytes())?,
+            EventType::Added | EventType::Modified => staged.staging.put(key.as_bytes(), &item)?,
+            EventType::Deleted => staged.staging.delete(key.as_bytes())?,
         }
         Ok(())
     }

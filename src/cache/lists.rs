@@ -2,12 +2,12 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::kube::event::EventType;
 use crate::kube::version::ResourceVersion;
 use crate::store::Items;
 use crate::view::derive::Filter;
 use crate::wire::collection::{Collection, ItemTotals};
 use crate::wire::object::read_item;
-use crate::wire::watch::ItemChange;
 
 use super::collection::ViewRead;
 use super::stream::{BATCH, Batches};
@@ -133,7 +133,7 @@ impl Batches for InitialEvents {
         while batch.len() < BATCH {
             match self.items.next() {
                 Some(Ok(item)) => {
-                    batch.extend_from_slice(&self.items.form.event(ItemChange::Added, &item));
+                    batch.extend_from_slice(&self.items.form.event(EventType::Added, &item));
                 }
                 Some(Err(error)) => return Some(Err(error)),
                 None => match self.bookmark.take() {

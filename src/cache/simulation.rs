@@ -23,6 +23,7 @@ use self::replies::Reply;
 use super::writes::Write;
 use super::{Cache, CacheConfig, Query, Recording, WatchRecording, refresh_after_write};
 use crate::identity::NodeKey;
+use crate::kube::event::EventType;
 use crate::kube::media::Encoding;
 use crate::kube::request::RequestInfo;
 use crate::runtime::body;
@@ -32,7 +33,7 @@ use crate::store::tests::on;
 use crate::store::tests::sim::{Chance, Fault, Sim, Survives};
 use crate::wire::meta::TypeMeta;
 use crate::wire::object::{Style, read_object};
-use crate::wire::watch::{Bookmark, ItemChange, WatchEvent};
+use crate::wire::watch::{Bookmark, WatchEvent};
 
 const OWNERS: [&str; 2] = ["cn:one", "cn:two"];
 
@@ -463,7 +464,7 @@ impl World {
         let stream = &mut self.streams[at];
         let (client, selection, encoding) = (stream.client, stream.selection, stream.encoding);
         if let Some(thing) = stream.initial.pop_front() {
-            send(stream, ItemChange::Added, &thing, thing.version).await;
+            send(stream, EventType::Added, &thing, thing.version).await;
             // It is not the view before all of them are.
             self.learn(client, (0, u64::MAX), (thing.version, false), Told::Seen(thing));
             return;
@@ -473,9 +474,9 @@ impl World {
             let before = before.as_ref().filter(|thing| selection.has(thing));
             match (before, after.as_ref().filter(|thing| selection.has(thing))) {
                 (None, None) => None,
-                (None, Some(thing)) => Some((change.at, ItemChange::Added, thing.clone())),
-                (Some(_), Some(thing)) => Some((change.at, ItemChange::Modified, thing.clone())),
-                (Some(thing), None) => Some((change.at, ItemChange::Deleted, thing.clone())),
+                (None, Some(thing)) => Some((change.at, EventType::Added, thing.clone())),
+                (Some(_), Some(thing)) => Some((change.at, EventType::Modified, thing.clone())),
+                (Some(thing), None) => Some((change.at, EventType::Deleted, thing.clone())),
             }
         });
         let reached = match next {
@@ -564,7 +565,7 @@ impl World {
     }
 }
 
-async fn send(stream: &mut Stream, change: ItemChange, thing: &Thing, version: u64) {
+async fn send(stream: &mut Stream, change: EventType, thing: &Thing, version: u64) {
     let body = form(stream.encoding).object(&item(stream.encoding, thing, version));
     let object = read_object(stream.encoding, &body).unwrap();
     let event = WatchEvent::Item { change, object };

@@ -14,10 +14,10 @@ use crate::runtime::body::Feeder;
 use crate::runtime::clock;
 use crate::runtime::shares::{Share, Shares};
 use crate::view::derive::{self, Filter};
-use crate::view::event::{Change, Freshness, InitialEnd, Input, Start, StreamId};
+use crate::view::event::{Freshness, InitialEnd, Input, Start, StreamId};
 use crate::view::offline::{self, Initial, Missing, Opening, WatchAnswer};
 use crate::wire::collection::Collection;
-use crate::wire::watch::{ItemChange, WatchEvent};
+use crate::wire::watch::WatchEvent;
 
 use super::answer::{invalid, offline_options};
 use super::collection::ViewRead;
@@ -302,12 +302,7 @@ impl WatchRecording {
                 if (object.type_meta.kind == "PartialObjectMetadata") != metadata_only {
                     return self.give_up();
                 }
-                let change = match change {
-                    ItemChange::Added => Change::Added,
-                    ItemChange::Modified => Change::Modified,
-                    ItemChange::Deleted => Change::Deleted,
-                };
-                let object = object.clone().into_owned();
+                let (change, object) = (*change, object.clone().into_owned());
                 self.view.post(move |view| {
                     view.event(stream, change, object);
                     drop(permit);

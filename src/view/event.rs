@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use crate::kube::event::EventType;
 use crate::kube::version::ResourceVersion;
 
 /// One upstream watch of this view. Never reused while its view lives.
@@ -47,33 +48,11 @@ pub enum Start {
     },
 }
 
-/// The type of a watch event that carries an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// The object is new to the selection: an upsert.
-    Added,
-    /// The object changed: an upsert.
-    Modified,
-    /// The object left the selection: a removal. It need not be deleted in the cluster.
-    Deleted,
-}
-
-impl Change {
-    /// The name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Added => "ADDED",
-            Self::Modified => "MODIFIED",
-            Self::Deleted => "DELETED",
-        }
-    }
-}
-
 /// One watch event, with whatever the driver needs to write it down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event<P> {
     /// What happened.
-    pub change: Change,
+    pub change: EventType,
     /// The object's resourceVersion, which is the event's position (wire contract 5.1).
     pub version: ResourceVersion,
     /// The driver's own handle on object and bytes.
@@ -214,7 +193,7 @@ pub enum Action<P> {
     /// Apply one event to the items, with the version in the same record.
     Append {
         /// Upsert or removal.
-        change: Change,
+        change: EventType,
         /// The event.
         payload: P,
         /// The view's new version.
@@ -230,7 +209,7 @@ pub enum Action<P> {
         /// The stream.
         stream: StreamId,
         /// Upsert or removal.
-        change: Change,
+        change: EventType,
         /// The event.
         payload: P,
     },

@@ -10,12 +10,13 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::kube::event::EventType;
 use crate::kube::media::Encoding;
 
 use super::list::ListHead;
 use super::meta::TypeMeta;
 use super::object::{Object, Style};
-use super::watch::{Bookmark, ItemChange, put_frame};
+use super::watch::{BOOKMARK, Bookmark, put_frame};
 use super::{WireError, cbor, json, protobuf};
 
 pub use layout::Prefix;
@@ -179,7 +180,7 @@ impl Collection {
     }
 
     /// One whole watch frame for an item.
-    pub fn event(&self, change: ItemChange, item: &[u8]) -> Vec<u8> {
+    pub fn event(&self, change: EventType, item: &[u8]) -> Vec<u8> {
         let mut object = Vec::with_capacity(item.len() + 96);
         self.put_object(&mut object, item);
         put_frame(self.encoding, change.as_str(), &object)
@@ -189,7 +190,7 @@ impl Collection {
     pub fn bookmark(&self, rv: &str, initial_events_end: bool) -> Vec<u8> {
         let mut object = Vec::with_capacity(192);
         layout::put_bookmark(&mut object, self, rv, initial_events_end);
-        put_frame(self.encoding, ItemChange::BOOKMARK, &object)
+        put_frame(self.encoding, BOOKMARK, &object)
     }
 
     /// The whole list in one piece: for small lists and tests.

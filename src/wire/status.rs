@@ -5,7 +5,6 @@
 use crate::kube::media::Encoding;
 
 use super::meta::TypeMeta;
-use super::watch::ItemChange;
 use super::{cbor, json, protobuf, watch};
 
 /// A failure to be told to a client.
@@ -72,7 +71,7 @@ pub fn encode_status(encoding: Encoding, status: &StatusFields<'_>) -> Vec<u8> {
 
 /// An `ERROR` watch event: one whole frame.
 pub fn error_frame(encoding: Encoding, status: &StatusFields<'_>) -> Vec<u8> {
-    watch::put_frame(encoding, ItemChange::ERROR, &encode_status(encoding, status))
+    watch::put_frame(encoding, watch::ERROR, &encode_status(encoding, status))
 }
 
 /// Reads a body; `Some` only if it really is a v1 Status. Always `None` for YAML.

@@ -92,7 +92,7 @@ impl View {
     }
 
     fn apply_frame(&mut self, encoding: Encoding, frame: &[u8]) {
-        use super::watch::ItemChange;
+        use crate::kube::event::EventType;
         match read_event(encoding, frame).unwrap() {
             WatchEvent::Item { change, object } => {
                 let meta = object.meta.clone();
@@ -101,8 +101,8 @@ impl View {
                     .get_or_insert_with(|| Collection::from_object(&object));
                 let item = collection.adopt(object).unwrap().into_owned();
                 match change {
-                    ItemChange::Added | ItemChange::Modified => self.items.insert(meta.key(), item),
-                    ItemChange::Deleted => self.items.remove(&meta.key()),
+                    EventType::Added | EventType::Modified => self.items.insert(meta.key(), item),
+                    EventType::Deleted => self.items.remove(&meta.key()),
                 };
                 self.rv = meta.resource_version;
             }

@@ -2,6 +2,7 @@
 
 mod frames;
 
+use crate::kube::event::EventType;
 use crate::kube::media::Encoding;
 
 use super::meta::TypeMeta;
@@ -11,36 +12,8 @@ use super::{WireError, cbor, json, protobuf};
 
 pub use frames::{FrameReader, MAX_FRAME};
 
-/// What happened to an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ItemChange {
-    /// It is new, or it matches the selector now.
-    Added,
-    /// It is another now.
-    Modified,
-    /// It is gone, or it no longer matches the selector. Its resourceVersion is that of the deletion.
-    Deleted,
-}
-
-impl ItemChange {
-    pub(super) const BOOKMARK: &'static str = "BOOKMARK";
-    pub(super) const ERROR: &'static str = "ERROR";
-
-    /// The event type on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Added => "ADDED",
-            Self::Modified => "MODIFIED",
-            Self::Deleted => "DELETED",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Added, Self::Modified, Self::Deleted]
-            .into_iter()
-            .find(|change| change.as_str() == text)
-    }
-}
+pub(super) const BOOKMARK: &str = "BOOKMARK";
+pub(super) const ERROR: &str = "ERROR";
 
 /// A promise that all matching events up to a resourceVersion have been sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +34,7 @@ pub enum WatchEvent<'a> {
     /// An item changed.
     Item {
         /// How.
-        change: ItemChange,
+        change: EventType,
         /// The item, after the change; for a deletion, before it.
         object: Object<'a>,
     },
@@ -74,7 +47,7 @@ pub enum WatchEvent<'a> {
         /// A Table.
         type_meta: TypeMeta,
         /// How the rows' objects changed; `None` in a bookmark.
-        change: Option<ItemChange>,
+        change: Option<EventType>,
         /// That of the changed object; empty where the server does not say.
         resource_version: String,
     },
@@ -110,7 +83,7 @@ pub fn read_event(encoding: Encoding, frame: &[u8]) -> Result<WatchEvent<'_>, Wi
 
 fn interpret<'a>(encoding: Encoding, change: &str, object: &'a [u8]) -> Result<WatchEvent<'a>, WireError> {
     const BROKEN: WireError = WireError::Malformed("watch event");
-    if change == ItemChange::ERROR {
+    if change == ERROR {
         return read_status(encoding, object).map(WatchEvent::Error).ok_or(BROKEN);
     }
     let parsed = Parsed::read(encoding, object)?;
@@ -120,11 +93,11 @@ fn interpret<'a>(encoding: Encoding, change: &str, object: &'a [u8]) -> Result<W
     if parsed.head.types.is_table() {
         return Ok(WatchEvent::Opaque {
             type_meta: parsed.head.types,
-            change: ItemChange::parse(change),
+            change: EventType::parse(change),
             resource_version: parsed.head.meta.resource_version,
         });
     }
-    if change == ItemChange::BOOKMARK {
+    if change == BOOKMARK {
         if parsed.head.meta.resource_version.is_empty() {
             return Err(BROKEN);
         }
@@ -137,7 +110,7 @@ fn interpret<'a>(encoding: Encoding, change: &str, object: &'a [u8]) -> Result<W
         }));
     }
     Ok(WatchEvent::Item {
-        change: ItemChange::parse(change).ok_or(BROKEN)?,
+        change: EventType::parse(change).ok_or(BROKEN)?,
         object: parsed.into_object()?,
     })
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apiserver_standin::{Connection, Fault, Lines, Options, Protocol};
+use edgehold::kube::event::EventType;
 use edgehold::kube::media::Encoding;
 use edgehold::runtime::clock;
 use edgehold::upstream::Purpose;
-use edgehold::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
+use edgehold::wire::watch::{FrameReader, WatchEvent, read_event};
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -261,7 +262,7 @@ impl Frames {
             if let Some(frame) = self.reader.next().unwrap() {
                 return Some(match read_event(Encoding::Protobuf, &frame).unwrap() {
                     WatchEvent::Item { change, object } => (
-                        ItemChange::as_str(change).to_owned(),
+                        EventType::as_str(change).to_owned(),
                         object.meta.name.clone(),
                         object.meta.resource_version.clone(),
                     ),

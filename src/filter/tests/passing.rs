@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::watch::ItemChange;
+use crate::kube::event::EventType;
 
 /// Bodies of every form and encoding with the target that they answer.
 fn bodies() -> Vec<(String, Encoding, Vec<u8>)> {
@@ -14,7 +14,7 @@ fn bodies() -> Vec<(String, Encoding, Vec<u8>)> {
         for (name, target) in [("svc-list", SERVICES), ("endpointslices", SLICES)] {
             let list = body(name, encoding);
             let (collection, items, version) = split(encoding, &list);
-            let mut stream = collection.event(ItemChange::Added, &items[0]);
+            let mut stream = collection.event(EventType::Added, &items[0]);
             stream.extend(collection.bookmark(&version, false));
             // Two items are enough: each cut reads all of it.
             let list = collection.list(&version, items[..2].iter().map(Vec::as_slice));

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
-use crate::wire::watch::ItemChange;
+use crate::kube::event::EventType;
 
 /// What the recording says where ours is to be.
 const THEIR_SERVICE: Local = Local {
@@ -147,11 +147,11 @@ fn objects_and_events_are_rewritten_as_the_items_of_lists() {
             let stream = |items: &[Vec<u8>]| {
                 let mut stream: Vec<u8> = items
                     .iter()
-                    .flat_map(|item| collection.event(ItemChange::Added, item))
+                    .flat_map(|item| collection.event(EventType::Added, item))
                     .collect();
                 stream.extend(collection.bookmark(&version, true));
-                stream.extend(collection.event(ItemChange::Modified, &items[0]));
-                stream.extend(collection.event(ItemChange::Deleted, &items[0]));
+                stream.extend(collection.event(EventType::Modified, &items[0]));
+                stream.extend(collection.event(EventType::Deleted, &items[0]));
                 stream
             };
             let watch = format!("{target}?watch=true&resourceVersion=1");

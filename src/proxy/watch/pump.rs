@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use crate::cache::{Followed, HeldStart, WatchRecording};
+use crate::kube::event::EventType;
 use crate::kube::media::Encoding;
 use crate::kube::options::ListOptions;
 use crate::kube::request::RequestInfo;
@@ -19,7 +20,7 @@ use crate::runtime::{clock, jitter};
 use crate::upstream::{LinkState, Origin};
 use crate::view::hold::{self, Bookmarks, Hold, HoldAction, HoldEvent};
 use crate::wire::collection::Collection;
-use crate::wire::watch::{FrameReader, ItemChange, WatchEvent, read_event};
+use crate::wire::watch::{FrameReader, WatchEvent, read_event};
 
 use super::super::exchange::Exchange;
 use super::census::{Counted, State};
@@ -464,7 +465,7 @@ impl Position {
     fn see(&mut self, event: &WatchEvent<'_>) {
         let version = match event {
             WatchEvent::Item { change, object } => {
-                self.synced |= *change != ItemChange::Added;
+                self.synced |= *change != EventType::Added;
                 &object.meta.resource_version
             }
             WatchEvent::Bookmark(bookmark) => {
@@ -476,7 +477,7 @@ impl Position {
                 resource_version,
                 ..
             } => {
-                self.synced |= *change != Some(ItemChange::Added);
+                self.synced |= *change != Some(EventType::Added);
                 resource_version
             }
             WatchEvent::Blank => return,

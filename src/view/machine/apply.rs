@@ -5,8 +5,9 @@ use std::cmp::Ordering;
 use super::detached::{Phase, Place, see};
 use super::parked::Frame;
 use super::{Stream, Sure, View, is_at_most};
+use crate::kube::event::EventType;
 use crate::kube::version::ResourceVersion;
-use crate::view::event::{Action, Actions, Change, Event, InitialEnd, StreamId};
+use crate::view::event::{Action, Actions, Event, InitialEnd, StreamId};
 
 /// What an attached stream's version is to R.
 enum Turn {
@@ -101,7 +102,7 @@ impl<P> View<P> {
             change,
             payload,
         });
-        if end == InitialEnd::FirstChange && change != Change::Added {
+        if end == InitialEnd::FirstChange && change != EventType::Added {
             self.staging_complete(id, version.clone(), actions);
             if self.is_attached(id) && self.version.as_ref() == Some(&version) {
                 self.driver = Some(id);

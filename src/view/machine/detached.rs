@@ -15,8 +15,9 @@
 
 use super::parked::Parked;
 use super::{Staging, Stream, View, is_at_most};
+use crate::kube::event::EventType;
 use crate::kube::version::ResourceVersion;
-use crate::view::event::{Action, Actions, Change, Discard, Freshness, InitialEnd, StreamId, Ticket};
+use crate::view::event::{Action, Actions, Discard, Freshness, InitialEnd, StreamId, Ticket};
 
 /// Where a stream stands that does not drive the view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +49,10 @@ pub enum Condition {
 }
 
 impl Phase {
-    pub(super) fn of_event(change: Change) -> Self {
+    pub(super) fn of_event(change: EventType) -> Self {
         match change {
-            Change::Added => Self::Initial,
-            Change::Modified | Change::Deleted => Self::Live,
+            EventType::Added => Self::Initial,
+            EventType::Modified | EventType::Deleted => Self::Live,
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{Limits, View};
+use crate::kube::event::EventType;
 use crate::kube::version::ResourceVersion;
-use crate::view::event::{Action, Change, Discard, Input, StreamId, Ticket};
+use crate::view::event::{Action, Discard, Input, StreamId, Ticket};
 
 /// Name to the position of the event that wrote it.
 pub(super) type Items = BTreeMap<String, u64>;
@@ -73,10 +74,10 @@ impl Store {
     }
 }
 
-pub(super) fn assign(items: &mut Items, change: Change, (name, at): Object) {
+pub(super) fn assign(items: &mut Items, change: EventType, (name, at): Object) {
     match change {
-        Change::Added | Change::Modified => items.insert(name, at),
-        Change::Deleted => items.remove(&name),
+        EventType::Added | EventType::Modified => items.insert(name, at),
+        EventType::Deleted => items.remove(&name),
     };
 }
 

@@ -11,13 +11,14 @@ use proptest::test_runner::RngSeed;
 
 use super::model::{Items, LIMITS, Object, Store, assign};
 use super::*;
-use crate::view::event::{Change, Event, Freshness};
+use crate::kube::event::EventType;
+use crate::view::event::{Event, Freshness};
 
 const FIRST: u64 = 95; // so that most histories cross 99 -> 100
 
 /// The history of one collection as a selector sees it, ascending.
 #[derive(Debug, Clone)]
-struct History(Vec<(u64, Change, String)>);
+struct History(Vec<(u64, EventType, String)>);
 
 impl History {
     /// From `(name, selected, gap)`: the object is written at the next version, in or out of the selection.
@@ -30,9 +31,9 @@ impl History {
             let name = format!("o{name}");
             let change = match (items.contains_key(&name), selected) {
                 (false, false) => continue,
-                (false, true) => Change::Added,
-                (true, true) => Change::Modified,
-                (true, false) => Change::Deleted,
+                (false, true) => EventType::Added,
+                (true, true) => EventType::Modified,
+                (true, false) => EventType::Deleted,
             };
             assign(&mut items, change, (name.clone(), at));
             events.push((at, change, name));
@@ -40,7 +41,7 @@ impl History {
         Self(events)
     }
 
-    fn after(&self, at: u64) -> impl Iterator<Item = &(u64, Change, String)> {
+    fn after(&self, at: u64) -> impl Iterator<Item = &(u64, EventType, String)> {
         self.0.iter().filter(move |(event, ..)| *event > at)
     }
 
@@ -335,10 +336,10 @@ impl World {
     }
 
     /// The next event that this watch has to say.
-    fn next_frame(&mut self, index: usize) -> Option<(u64, Change, String)> {
+    fn next_frame(&mut self, index: usize) -> Option<(u64, EventType, String)> {
         let watch = &mut self.watches[index];
         if let Some((name, at)) = watch.initial.pop_front() {
-            return Some((at, Change::Added, name));
+            return Some((at, EventType::Added, name));
         }
         let (at, change, name) = self.history.after(watch.cursor).next()?;
         (*at <= self.head).then(|| {

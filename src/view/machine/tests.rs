@@ -2,7 +2,8 @@
 
 use super::model::Bench;
 use super::*;
-use crate::view::event::{Change, Event, Freshness};
+use crate::kube::event::EventType;
+use crate::view::event::{Event, Freshness};
 
 const A: StreamId = StreamId(1);
 const B: StreamId = StreamId(2);
@@ -39,7 +40,7 @@ impl Bench {
         self.step(Input::StreamOpened { stream, start })
     }
 
-    fn event(&mut self, stream: StreamId, change: Change, name: &str, version: &str) -> &mut Self {
+    fn event(&mut self, stream: StreamId, change: EventType, name: &str, version: &str) -> &mut Self {
         let event = Event {
             change,
             version: rv(version),
@@ -50,11 +51,11 @@ impl Bench {
     }
 
     fn added(&mut self, stream: StreamId, name: &str, version: &str) -> &mut Self {
-        self.event(stream, Change::Added, name, version)
+        self.event(stream, EventType::Added, name, version)
     }
 
     fn deleted(&mut self, stream: StreamId, name: &str, version: &str) -> &mut Self {
-        self.event(stream, Change::Deleted, name, version)
+        self.event(stream, EventType::Deleted, name, version)
     }
 
     fn bookmark(&mut self, stream: StreamId, version: &str) -> &mut Self {
@@ -115,7 +116,7 @@ fn row_3_a_stream_from_beyond_r_is_detached() {
     let mut bench = Bench::at("11", &["a"]);
     bench
         .watch(A, "15")
-        .event(A, Change::Modified, "a", "16")
+        .event(A, EventType::Modified, "a", "16")
         .did(&[])
         .is("a", "11");
     assert_eq!(bench.view.attached(), 0);
@@ -306,7 +307,7 @@ fn parking_is_bounded_in_bytes_too() {
     let mut bench = Bench::at("", &[]);
     bench.begin(1, Latest).watch(A, "11").added(A, "b", "12");
     let event = Event {
-        change: Change::Added,
+        change: EventType::Added,
         version: rv("13"),
         payload: ("c".to_owned(), 0),
         size: 901,
@@ -484,7 +485,7 @@ fn a_broken_view_waits_for_the_next_snapshot() {
     bench.view.step(Input::Event {
         stream: A,
         event: Event {
-            change: Change::Added,
+            change: EventType::Added,
             version: rv("21"),
             payload: ("lost".to_owned(), 0),
             size: 1,

@@ -162,7 +162,7 @@ fn an_indented_list_gives_one_line_events() {
     let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
     assert_eq!(value(&again), value(&body));
     for (meta, item) in &items {
-        let frame = collection.event(crate::wire::watch::ItemChange::Added, item);
+        let frame = collection.event(crate::kube::event::EventType::Added, item);
         assert_eq!(frame.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert_eq!(frame.last(), Some(&b'\n'));
         match read_event(Encoding::Json, &frame).unwrap() {

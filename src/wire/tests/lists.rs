@@ -1,11 +1,12 @@
 //! Forms of lists and frames that the recordings do not show.
 
 use super::*;
+use crate::kube::event::EventType;
 use crate::wire::MAX_ITEM;
 use crate::wire::meta::TypeMeta;
 use crate::wire::object::{Style, read_object};
 use crate::wire::protobuf;
-use crate::wire::watch::{ItemChange, MAX_FRAME};
+use crate::wire::watch::MAX_FRAME;
 
 fn json(body: &str) -> Result<(ListHead, Vec<Item>), WireError> {
     read_list(Encoding::Json, body.as_bytes())
@@ -153,7 +154,7 @@ fn deep_nesting_costs_no_stack() {
     let read = read_object(Encoding::Json, object.as_bytes()).unwrap();
     let list = Collection::from_object(&read).list("1", [&*read.item]);
     assert_eq!(read_list(Encoding::Json, &list).unwrap().1[0].1, *read.item);
-    let event = Collection::from_object(&read).event(ItemChange::Added, &read.item);
+    let event = Collection::from_object(&read).event(EventType::Added, &read.item);
     assert!(matches!(
         read_event(Encoding::Json, &event),
         Ok(WatchEvent::Item { .. })
@@ -380,7 +381,7 @@ fn cbor_lists_in_other_spellings() {
         assert_eq!(head.type_meta, TypeMeta::new("v1", "LList"));
         assert_eq!(items[0].1, unhex(&item));
         let collection = Collection::from_list(Encoding::Cbor, &head);
-        let frame = collection.event(ItemChange::Modified, &items[0].1);
+        let frame = collection.event(EventType::Modified, &items[0].1);
         match read_event(Encoding::Cbor, &frame).unwrap() {
             WatchEvent::Item { object, .. } => assert_eq!(object.type_meta, collection.item),
             other => panic!("{other:?}"),

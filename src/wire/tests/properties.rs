@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kube::event::EventType;
 use crate::wire::coding::Gunzip;
 use crate::wire::meta::TypeMeta;
 use crate::wire::object::{Style, read_object};
 use crate::wire::status::read_status;
-use crate::wire::watch::ItemChange;
 use crate::wire::{cbor, protobuf};
 
 const ENCODINGS: [Encoding; 3] = [Encoding::Json, Encoding::Protobuf, Encoding::Cbor];
@@ -245,9 +245,9 @@ proptest! {
         if encoding == Encoding::Json {
             prop_assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), typed(&value));
         }
-        let mut stream = collection.event(ItemChange::Modified, &item);
+        let mut stream = collection.event(EventType::Modified, &item);
         stream.extend(collection.bookmark("43", true));
-        stream.extend(collection.event(ItemChange::Deleted, &item));
+        stream.extend(collection.event(EventType::Deleted, &item));
         let (frames, left) = frames_in(encoding, cut(&stream, &at)).unwrap();
         prop_assert_eq!(left, 0);
         prop_assert_eq!(frames.concat(), stream);
@@ -255,7 +255,7 @@ proptest! {
         prop_assert_eq!(events.len(), 3);
         match &events[0] {
             WatchEvent::Item { change, object } => {
-                prop_assert_eq!(*change, ItemChange::Modified);
+                prop_assert_eq!(*change, EventType::Modified);
                 let adopted = collection.adopt(object.clone()).unwrap();
                 prop_assert_eq!(&*adopted, &item[..]);
             }
@@ -273,7 +273,7 @@ proptest! {
         let collection = foos(encoding, style);
         let mut stream = Vec::new();
         for value in &values {
-            stream.extend(collection.event(ItemChange::Added, &encode_item(encoding, style, value)));
+            stream.extend(collection.event(EventType::Added, &encode_item(encoding, style, value)));
         }
         stream.extend(collection.bookmark("43", true));
         let packed: Vec<u8> = cut(&stream, &members).into_iter().flat_map(member).collect();
@@ -319,7 +319,7 @@ proptest! {
     #[test]
     fn a_shortened_object_is_an_error((encoding, style) in forms(), value in item()) {
         let body = foos(encoding, style).object(&encode_item(encoding, style, &value));
-        let frame = foos(encoding, style).event(ItemChange::Added, &encode_item(encoding, style, &value));
+        let frame = foos(encoding, style).event(EventType::Added, &encode_item(encoding, style, &value));
         for len in 0..body.len().saturating_sub(4) {
             prop_assert!(read_object(encoding, &body[..len]).is_err());
         }
@@ -346,7 +346,7 @@ proptest! {
     ) {
         let item = encode_item(encoding, style, &value);
         let collection = foos(encoding, style);
-        for mut bytes in [collection.list("1", [&item[..]]), collection.object(&item), collection.event(ItemChange::Added, &item)] {
+        for mut bytes in [collection.list("1", [&item[..]]), collection.object(&item), collection.event(EventType::Added, &item)] {
             for (at, byte) in &damage {
                 let at = at % bytes.len();
                 bytes[at] = *byte;

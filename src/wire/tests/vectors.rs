@@ -1,12 +1,12 @@
 //! The vectors of wire contract 3.4, 3.6 and appendix A.1 to A.4.
 
 use super::*;
+use crate::kube::event::EventType;
 use crate::wire::meta::TypeMeta;
 use crate::wire::object::{Style, read_object};
 use crate::wire::status::{
     StatusDetails, StatusFields, StatusSummary, encode_status, error_frame, read_status,
 };
-use crate::wire::watch::ItemChange;
 
 const OBJECT: &str = "6b3873000a0f0a0276311209436f6e6669674d6170122b0a210a016112001a036e733122002a03752d3132023130380042005a060a017812017912060a016b1201761a002200";
 const ITEM_A: &str = "0a210a016112001a036e733122002a03752d3132023130380042005a060a017812017912060a016b120176";
@@ -82,10 +82,10 @@ fn protobuf_frames() {
     let added = unhex(
         "000000510a05414444454412480a466b3873000a0f0a0276311209436f6e6669674d6170122b0a210a016112001a036e733122002a03752d3132023130380042005a060a017812017912060a016b1201761a002200",
     );
-    assert_bytes(&collection.event(ItemChange::Added, &unhex(ITEM_A)), &added);
+    assert_bytes(&collection.event(EventType::Added, &unhex(ITEM_A)), &added);
     match read_event(Encoding::Protobuf, &added).unwrap() {
         WatchEvent::Item { change, object } => {
-            assert_eq!((change, object.meta.key().as_str()), (ItemChange::Added, "ns1/a"));
+            assert_eq!((change, object.meta.key().as_str()), (EventType::Added, "ns1/a"));
             assert_eq!(*object.item, unhex(ITEM_A));
         }
         other => panic!("{other:?}"),
@@ -420,7 +420,7 @@ fn cbor_sequence() {
         assert_bytes(&view.list(), &unhex(list));
     }
     let collection = view.collection.as_ref().unwrap();
-    let again = collection.event(ItemChange::Added, &view.items["n/b"]);
+    let again = collection.event(EventType::Added, &view.items["n/b"]);
     match read_event(Encoding::Cbor, &again).unwrap() {
         WatchEvent::Item { object, .. } => assert_eq!(object.type_meta, collection.item),
         other => panic!("{other:?}"),
