@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::kube::media::Representation;
+use crate::kube::options::ListOptions;
 use crate::kube::request::ResourceRequest;
 use crate::kube::status::Status;
 use crate::kube::version::ResourceVersion;
@@ -286,7 +287,7 @@ impl Cache {
     }
 
     async fn list(&self, query: &Query, resource: &ResourceRequest) -> Answer {
-        let options = offline_options(resource);
+        let options = &resource.options;
         let (mut view, mut opaque) = (None::<(Representation, Source)>, None);
         for representation in query.representations() {
             if let Some(source) = self.source_of(query, resource, &representation).await
@@ -301,7 +302,7 @@ impl Cache {
             }
         }
         if let Some((table, filter)) = opaque
-            && options.resource_version.is_empty()
+            && options.resource_version.is_none()
             && options.continue_token.is_empty()
             && self
                 .is_as_new(&table, view.as_ref().map(|(_, source)| &source.version))
@@ -317,11 +318,11 @@ impl Cache {
             None => None,
         };
         match read {
-            Some(((read, filter), representation)) => match offline::list(&options, Some(&read.version)) {
+            Some(((read, filter), representation)) => match offline::list(options, Some(&read.version)) {
                 ListAnswer::Serve => self.found_list(read, filter, &representation).await,
-                other => refused_list(other, &options),
+                other => refused_list(other, options),
             },
-            None => match refused_list(offline::list(&options, None), &options) {
+            None => match refused_list(offline::list(options, None), options) {
                 Answer::Unknown(Missing::NotRead) => {
                     Answer::Unknown(Box::pin(self.missing_collection(query, resource)).await)
                 }
@@ -523,17 +524,7 @@ fn shown_by_view(
     })
 }
 
-pub(super) fn offline_options(resource: &ResourceRequest) -> offline::ListOptions<'_> {
-    offline::ListOptions {
-        resource_version: resource.options.resource_version.as_deref().unwrap_or_default(),
-        resource_version_match: &resource.options.resource_version_match,
-        send_initial_events: resource.options.send_initial_events,
-        allow_watch_bookmarks: resource.options.allow_watch_bookmarks,
-        continue_token: &resource.options.continue_token,
-    }
-}
-
-fn refused_list(answer: ListAnswer, options: &offline::ListOptions<'_>) -> Answer {
+fn refused_list(answer: ListAnswer, options: &ListOptions) -> Answer {
     match answer {
         ListAnswer::Serve => Answer::Unknown(Missing::NotRead),
         ListAnswer::Unavailable(missing) => Answer::Unknown(missing),
@@ -543,7 +534,7 @@ fn refused_list(answer: ListAnswer, options: &offline::ListOptions<'_>) -> Answe
 }
 
 /// 422 as the apiserver words it.
-pub(super) fn invalid(violation: offline::Violation, options: &offline::ListOptions<'_>) -> Status {
+pub(super) fn invalid(violation: offline::Violation, options: &ListOptions) -> Status {
     Status::invalid_list_options(violation.field(), violation.reason(), &violation.message(options))
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::kube::media::{Encoding, Representation, Shape};
+use crate::kube::options::ListOptions;
 use crate::kube::request::ResourceRequest;
 use crate::kube::status::Status;
 use crate::kube::version::ResourceVersion;
@@ -19,7 +20,7 @@ use crate::view::offline::{self, Initial, Missing, Opening, WatchAnswer};
 use crate::wire::collection::Collection;
 use crate::wire::watch::WatchEvent;
 
-use super::answer::{invalid, offline_options};
+use super::answer::invalid;
 use super::collection::ViewRead;
 use super::healing::Followed;
 use super::lists::InitialEvents;
@@ -87,7 +88,7 @@ impl Cache {
         let Target::Collection(resource) = &query.target else {
             return WatchPlan::Unknown(Missing::NotRead);
         };
-        let options = offline_options(resource);
+        let options = &resource.options;
         let wanted: Vec<Representation> = query
             .representations()
             .into_iter()
@@ -95,13 +96,13 @@ impl Cache {
             .collect();
         for representation in &wanted {
             if let Some((read, filter)) = self.read_collection(query, resource, representation).await {
-                let answer = offline::watch(&options, Some(&read.version));
-                return plan(answer, representation, Some((read, filter)), &options);
+                let answer = offline::watch(options, Some(&read.version));
+                return plan(answer, representation, Some((read, filter)), options);
             }
         }
         let plan = wanted
             .first()
-            .map(|representation| plan(offline::watch(&options, None), representation, None, &options));
+            .map(|representation| plan(offline::watch(options, None), representation, None, options));
         match plan {
             None | Some(WatchPlan::Unknown(Missing::NotRead)) => {
                 WatchPlan::Unknown(Box::pin(self.missing_collection(query, resource)).await)
@@ -199,7 +200,7 @@ fn plan(
     answer: WatchAnswer,
     representation: &Representation,
     view: Option<(ViewRead, Filter)>,
-    options: &offline::ListOptions<'_>,
+    options: &ListOptions,
 ) -> WatchPlan {
     match answer {
         WatchAnswer::Hold(Opening { initial, known }) => {

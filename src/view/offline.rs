@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use crate::kube::media::Encoding;
+use crate::kube::options::ListOptions;
 use crate::kube::version::ResourceVersion;
 
 /// Upstream's message for a `continue` token whose snapshot is gone (`AS/storage/etcd3/errors.go`).
@@ -15,21 +16,6 @@ pub const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old t
 
 /// Upstream's message for `resourceVersionMatch=Exact` at a version that is gone.
 pub const EXACT_EXPIRED: &str = "The resourceVersion for the provided list is too old.";
-
-/// The options of a list or watch that matter offline. An unset text is empty, as in Kubernetes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ListOptions<'a> {
-    /// `resourceVersion`.
-    pub resource_version: &'a str,
-    /// `resourceVersionMatch`.
-    pub resource_version_match: &'a str,
-    /// `sendInitialEvents`, where set.
-    pub send_initial_events: Option<bool>,
-    /// `allowWatchBookmarks`.
-    pub allow_watch_bookmarks: bool,
-    /// `continue`.
-    pub continue_token: &'a str,
-}
 
 /// The answer to an offline watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,10 +201,10 @@ impl Violation {
     }
 
     /// `details.causes[].message`, as upstream words it (`AM/apis/meta/internalversion/validation`).
-    pub fn message(self, options: &ListOptions<'_>) -> String {
+    pub fn message(self, options: &ListOptions) -> String {
         let forbidden = match self {
             Self::UnknownListMatch => {
-                let value = options.resource_version_match;
+                let value = &options.resource_version_match;
                 return format!(
                     "Unsupported value: {value:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
                 );
@@ -241,12 +227,11 @@ impl Violation {
 }
 
 /// What a watch is answered by a view at `view` (`None`: there is none).
-pub fn watch(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> WatchAnswer {
+pub fn watch(options: &ListOptions, view: Option<&ResourceVersion>) -> WatchAnswer {
     if let Some(violation) = violation_of_watch(options) {
         return WatchAnswer::Invalid(violation);
     }
-    // "0" and unset say that the client knows nothing.
-    let knows = ResourceVersion::new(options.resource_version).filter(|c| c.as_str() != "0");
+    let knows = known(options);
     let initial = match (options.send_initial_events, options.allow_watch_bookmarks) {
         (Some(false), _) => Initial::Nothing,
         (None, _) if knows.is_some() => Initial::Nothing,
@@ -270,7 +255,7 @@ pub fn watch(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> Watch
 }
 
 /// What a list is answered by a view at `view` (`None`: there is none).
-pub fn list(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> ListAnswer {
+pub fn list(options: &ListOptions, view: Option<&ResourceVersion>) -> ListAnswer {
     if let Some(violation) = violation_of_list(options) {
         return ListAnswer::Invalid(violation);
     }
@@ -280,8 +265,7 @@ pub fn list(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> ListAn
     let Some(at) = view else {
         return ListAnswer::Unavailable(Missing::NotRead);
     };
-    let knows = ResourceVersion::new(options.resource_version).filter(|c| c.as_str() != "0");
-    match knows {
+    match known(options) {
         None => ListAnswer::Serve,
         Some(c) if options.resource_version_match == "Exact" && at.is_after(&c) => {
             ListAnswer::Gone(EXACT_EXPIRED)
@@ -291,14 +275,20 @@ pub fn list(options: &ListOptions<'_>, view: Option<&ResourceVersion>) -> ListAn
     }
 }
 
+/// What the client knows; "0" and unset say that it knows nothing.
+fn known(options: &ListOptions) -> Option<ResourceVersion> {
+    let version = options.resource_version.as_deref().and_then(ResourceVersion::new);
+    version.filter(|c| c.as_str() != "0")
+}
+
 fn covers(at: &ResourceVersion, c: &ResourceVersion) -> bool {
     matches!(c.compare(at), Some(Ordering::Less | Ordering::Equal))
 }
 
-fn violation_of_list(options: &ListOptions<'_>) -> Option<Violation> {
-    let matching = options.resource_version_match;
+fn violation_of_list(options: &ListOptions) -> Option<Violation> {
+    let matching = options.resource_version_match.as_str();
     if !matching.is_empty() {
-        if options.resource_version.is_empty() {
+        if options.resource_version.is_none() {
             return Some(Violation::MatchWithoutVersion);
         }
         if !options.continue_token.is_empty() {
@@ -307,7 +297,7 @@ fn violation_of_list(options: &ListOptions<'_>) -> Option<Violation> {
         if !matches!(matching, "Exact" | "NotOlderThan") {
             return Some(Violation::UnknownListMatch);
         }
-        if matching == "Exact" && options.resource_version == "0" {
+        if matching == "Exact" && options.resource_version.as_deref() == Some("0") {
             return Some(Violation::ExactZero);
         }
     }
@@ -315,8 +305,8 @@ fn violation_of_list(options: &ListOptions<'_>) -> Option<Violation> {
     initial.then_some(Violation::InitialEventsOfList)
 }
 
-fn violation_of_watch(options: &ListOptions<'_>) -> Option<Violation> {
-    let matching = options.resource_version_match;
+fn violation_of_watch(options: &ListOptions) -> Option<Violation> {
+    let matching = options.resource_version_match.as_str();
     let initial = options.send_initial_events.is_some();
     if initial && matching != "NotOlderThan" {
         return Some(Violation::InitialEventsWithoutMatch);

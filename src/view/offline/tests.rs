@@ -7,19 +7,19 @@ fn rv(text: &str) -> ResourceVersion {
 }
 
 /// A plain watch at `c`, with bookmarks.
-fn plain(c: &str) -> ListOptions<'_> {
+fn plain(c: &str) -> ListOptions {
     ListOptions {
-        resource_version: c,
+        resource_version: (!c.is_empty()).then(|| c.to_owned()),
         allow_watch_bookmarks: true,
         ..ListOptions::default()
     }
 }
 
 /// A watch-list as client-go sends it.
-fn watch_list(c: &str) -> ListOptions<'_> {
+fn watch_list(c: &str) -> ListOptions {
     ListOptions {
         send_initial_events: Some(true),
-        resource_version_match: "NotOlderThan",
+        resource_version_match: "NotOlderThan".to_owned(),
         ..plain(c)
     }
 }
@@ -112,11 +112,11 @@ fn refused_initial_events_begin_at_the_view() {
     );
 }
 
-fn list_at<'a>(c: &'a str, matching: &'a str) -> ListOptions<'a> {
+fn list_at(c: &str, matching: &str) -> ListOptions {
     ListOptions {
-        resource_version: c,
-        resource_version_match: matching,
-        ..ListOptions::default()
+        resource_version_match: matching.to_owned(),
+        allow_watch_bookmarks: false,
+        ..plain(c)
     }
 }
 
@@ -147,7 +147,7 @@ fn a_list_is_served_unless_the_client_is_ahead() {
 #[test]
 fn a_continue_token_is_expired_with_or_without_a_view() {
     let options = ListOptions {
-        continue_token: "t",
+        continue_token: "t".to_owned(),
         ..ListOptions::default()
     };
     for view in [None, Some(&rv("20"))] {
@@ -158,7 +158,7 @@ fn a_continue_token_is_expired_with_or_without_a_view() {
 #[test]
 fn a_list_that_upstream_would_refuse_is_refused() {
     let more = ListOptions {
-        continue_token: "t",
+        continue_token: "t".to_owned(),
         ..list_at("5", "Exact")
     };
     let initial = ListOptions {
@@ -184,19 +184,19 @@ fn a_list_that_upstream_would_refuse_is_refused() {
 #[test]
 fn a_watch_that_upstream_would_refuse_is_refused() {
     let without_match = ListOptions {
-        resource_version_match: "",
+        resource_version_match: String::new(),
         ..watch_list("")
     };
     let exact = ListOptions {
-        resource_version_match: "Exact",
+        resource_version_match: "Exact".to_owned(),
         ..watch_list("5")
     };
     let plain_match = ListOptions {
-        resource_version_match: "NotOlderThan",
+        resource_version_match: "NotOlderThan".to_owned(),
         ..plain("5")
     };
     let more = ListOptions {
-        continue_token: "t",
+        continue_token: "t".to_owned(),
         ..watch_list("5")
     };
     for (options, violation) in [
