@@ -2,6 +2,8 @@
 //!
 //! The text a client reads says what happened and what it may do; the log says why. Encoding it is `wire`'s.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 
 /// The `details` of a Status.
@@ -22,8 +24,8 @@ pub struct Details {
 pub struct Status {
     /// HTTP status code.
     pub code: StatusCode,
-    /// Machine-readable reason.
-    pub reason: &'static str,
+    /// Machine-readable reason; left out if empty, as is the message.
+    pub reason: Cow<'static, str>,
     /// What happened, for a person.
     pub message: String,
     /// Which object, when that is known.
@@ -37,7 +39,7 @@ impl Status {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
-            reason,
+            reason: Cow::Borrowed(reason),
             message: message.into(),
             details: None,
             retry_after_seconds: None,

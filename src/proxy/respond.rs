@@ -10,7 +10,7 @@ use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
 use crate::runtime::problem::coded;
 use crate::upstream::Link;
-use crate::wire::status::{StatusDetails, StatusFields, encode_status};
+use crate::wire::status::encode_status;
 
 /// Marks a refusal as written here and not by the cloud; its message.
 #[derive(Debug, Clone)]
@@ -53,43 +53,10 @@ impl Form {
     }
 }
 
-/// The fields of a Status as `wire` encodes them.
-pub(super) fn fields(status: &Status) -> StatusFields<'_> {
-    StatusFields {
-        code: status.code.as_u16(),
-        reason: status.reason,
-        message: &status.message,
-        details: details(status),
-        continue_token: "",
-    }
-}
-
-fn details(status: &Status) -> Option<StatusDetails<'_>> {
-    let retry_after_seconds = status.retry_after_seconds.unwrap_or_default();
-    match &status.details {
-        None if retry_after_seconds == 0 => None,
-        None => Some(StatusDetails {
-            retry_after_seconds,
-            ..StatusDetails::default()
-        }),
-        Some(details) => Some(StatusDetails {
-            name: &details.name,
-            group: &details.group,
-            kind: &details.kind,
-            causes: details
-                .causes
-                .iter()
-                .map(|(reason, message)| (reason.as_str(), message.as_str()))
-                .collect(),
-            retry_after_seconds,
-        }),
-    }
-}
-
 /// A refusal of our own.
 pub(super) fn refusal(status: &Status, form: &Form) -> Response<Body> {
     let encoding = form.encoding();
-    let bytes = encode_status(encoding, &fields(status));
+    let bytes = encode_status(encoding, status);
     let body = if form.head {
         body::empty()
     } else {

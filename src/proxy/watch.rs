@@ -28,7 +28,7 @@ use crate::wire::status::error_frame;
 use super::confirm::Doubt;
 use super::exchange::Exchange;
 use super::forward::{self, unknown};
-use super::respond::{fields, held_watch};
+use super::respond::held_watch;
 
 pub(super) use self::census::Census;
 pub(super) use self::gone::Gone;
@@ -131,7 +131,7 @@ async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<
         WatchPlan::Hold(start) => held(exchange, start, Duration::ZERO),
         WatchPlan::Gone(encoding, status) => {
             exchange.proxy.gone.told(&exchange);
-            let frame = error_frame(encoding, &fields(&status));
+            let frame = error_frame(encoding, &status);
             held_watch(encoding, body::full(frame), exchange.instead())
         }
         WatchPlan::Refused(status) => exchange.refuse(&status),

@@ -2,40 +2,13 @@
 //!
 //! Which status to answer is decided elsewhere; here a status is only written and recognised (wire contract 6.1).
 
+use std::borrow::Cow;
+
 use crate::kube::media::Encoding;
+use crate::kube::status::{Details, Status};
 
 use super::meta::TypeMeta;
 use super::{cbor, json, protobuf, watch};
-
-/// A failure to be told to a client.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StatusFields<'a> {
-    /// HTTP status code.
-    pub code: u16,
-    /// Machine-readable reason, e.g. `ServiceUnavailable`; left out if empty.
-    pub reason: &'a str,
-    /// For people; left out if empty.
-    pub message: &'a str,
-    /// What the failure is about.
-    pub details: Option<StatusDetails<'a>>,
-    /// A new token with which an expired paged list may go on; left out if empty.
-    pub continue_token: &'a str,
-}
-
-/// What a failure is about. Empty texts and zero are left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StatusDetails<'a> {
-    /// Name of the object.
-    pub name: &'a str,
-    /// API group.
-    pub group: &'a str,
-    /// Resource, despite the name (`configmaps`).
-    pub kind: &'a str,
-    /// Pairs of reason and message.
-    pub causes: Vec<(&'a str, &'a str)>,
-    /// Seconds after which to try again.
-    pub retry_after_seconds: u32,
-}
 
 /// What was read of a Status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +26,7 @@ pub struct StatusSummary {
 }
 
 /// A Status as the body of an answer. For YAML it is JSON, which is YAML too.
-pub fn encode_status(encoding: Encoding, status: &StatusFields<'_>) -> Vec<u8> {
+pub fn encode_status(encoding: Encoding, status: &Status) -> Vec<u8> {
     let mut out = Vec::with_capacity(status.message.len() + 160);
     match encoding {
         Encoding::Json | Encoding::Yaml => {
@@ -70,7 +43,7 @@ pub fn encode_status(encoding: Encoding, status: &StatusFields<'_>) -> Vec<u8> {
 }
 
 /// An `ERROR` watch event: one whole frame.
-pub fn error_frame(encoding: Encoding, status: &StatusFields<'_>) -> Vec<u8> {
+pub fn error_frame(encoding: Encoding, status: &Status) -> Vec<u8> {
     watch::put_frame(encoding, watch::ERROR, &encode_status(encoding, status))
 }
 
@@ -97,6 +70,16 @@ pub fn read_status(encoding: Encoding, body: &[u8]) -> Option<StatusSummary> {
         Encoding::Cbor => cbor::read_status(body).ok()?,
     };
     types.is_status().then_some(summary)
+}
+
+/// What stands in `details`, if anything does.
+fn details(status: &Status) -> Option<(Cow<'_, Details>, u32)> {
+    let retry_after_seconds = status.retry_after_seconds.unwrap_or_default();
+    match status.details.as_deref() {
+        None if retry_after_seconds == 0 => None,
+        None => Some((Cow::Owned(Details::default()), retry_after_seconds)),
+        Some(details) => Some((Cow::Borrowed(details), retry_after_seconds)),
+    }
 }
 
 fn types() -> TypeMeta {
@@ -132,18 +115,16 @@ fn read_details(details: &[u8]) -> Option<(String, String)> {
     Some((name, kind))
 }
 
-fn put_json(out: &mut Vec<u8>, status: &StatusFields<'_>) {
-    out.extend_from_slice(br#"{"kind":"Status","apiVersion":"v1","metadata":{"#);
-    put_json_text(out, "continue", status.continue_token);
-    out.extend_from_slice(br#"},"status":"Failure""#);
-    put_json_text(out, "message", status.message);
-    put_json_text(out, "reason", status.reason);
-    if let Some(details) = &status.details {
+fn put_json(out: &mut Vec<u8>, status: &Status) {
+    out.extend_from_slice(br#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure""#);
+    put_json_text(out, "message", &status.message);
+    put_json_text(out, "reason", &status.reason);
+    if let Some((details, retry_after_seconds)) = details(status) {
         json::put_key(out, "details");
         out.push(b'{');
-        put_json_text(out, "name", details.name);
-        put_json_text(out, "group", details.group);
-        put_json_text(out, "kind", details.kind);
+        put_json_text(out, "name", &details.name);
+        put_json_text(out, "group", &details.group);
+        put_json_text(out, "kind", &details.kind);
         if !details.causes.is_empty() {
             json::put_key(out, "causes");
             out.push(b'[');
@@ -155,14 +136,14 @@ fn put_json(out: &mut Vec<u8>, status: &StatusFields<'_>) {
             }
             out.push(b']');
         }
-        if details.retry_after_seconds > 0 {
+        if retry_after_seconds > 0 {
             json::put_key(out, "retryAfterSeconds");
-            out.extend_from_slice(details.retry_after_seconds.to_string().as_bytes());
+            out.extend_from_slice(retry_after_seconds.to_string().as_bytes());
         }
         out.push(b'}');
     }
     json::put_key(out, "code");
-    out.extend_from_slice(status.code.to_string().as_bytes());
+    out.extend_from_slice(status.code.as_str().as_bytes());
     out.push(b'}');
 }
 
@@ -174,18 +155,18 @@ fn put_json_text(out: &mut Vec<u8>, key: &str, text: &str) {
 }
 
 /// Go writes every field that is no pointer, also the empty ones.
-fn protobuf_message(status: &StatusFields<'_>) -> Vec<u8> {
+fn protobuf_message(status: &Status) -> Vec<u8> {
     use protobuf::{put_bytes, put_number};
     let mut out = Vec::with_capacity(status.message.len() + 64);
     let mut meta = Vec::new();
     put_bytes(&mut meta, 1, b"");
     put_bytes(&mut meta, 2, b"");
-    put_bytes(&mut meta, 3, status.continue_token.as_bytes());
+    put_bytes(&mut meta, 3, b"");
     put_bytes(&mut out, 1, &meta);
     put_bytes(&mut out, 2, b"Failure");
     put_bytes(&mut out, 3, status.message.as_bytes());
     put_bytes(&mut out, 4, status.reason.as_bytes());
-    if let Some(details) = &status.details {
+    if let Some((details, retry_after_seconds)) = details(status) {
         let mut message = Vec::new();
         put_bytes(&mut message, 1, details.name.as_bytes());
         put_bytes(&mut message, 2, details.group.as_bytes());
@@ -197,11 +178,11 @@ fn protobuf_message(status: &StatusFields<'_>) -> Vec<u8> {
             put_bytes(&mut cause, 3, b"");
             put_bytes(&mut message, 4, &cause);
         }
-        put_number(&mut message, 5, details.retry_after_seconds.into());
+        put_number(&mut message, 5, retry_after_seconds.into());
         put_bytes(&mut message, 6, b"");
         put_bytes(&mut out, 5, &message);
     }
-    put_number(&mut out, 6, status.code.into());
+    put_number(&mut out, 6, status.code.as_u16().into());
     out
 }
 
@@ -231,21 +212,19 @@ impl CborMap {
     }
 }
 
-fn put_cbor(out: &mut Vec<u8>, status: &StatusFields<'_>) {
+fn put_cbor(out: &mut Vec<u8>, status: &Status) {
     let mut map = CborMap::default();
     map.text("kind", "Status");
     map.text("apiVersion", "v1");
-    let mut meta = CborMap::default();
-    meta.text("continue", status.continue_token);
-    meta.put(map.key("metadata"));
+    CborMap::default().put(map.key("metadata"));
     map.text("status", "Failure");
-    map.text("message", status.message);
-    map.text("reason", status.reason);
-    if let Some(details) = &status.details {
+    map.text("message", &status.message);
+    map.text("reason", &status.reason);
+    if let Some((details, retry_after_seconds)) = details(status) {
         let mut inner = CborMap::default();
-        inner.text("name", details.name);
-        inner.text("group", details.group);
-        inner.text("kind", details.kind);
+        inner.text("name", &details.name);
+        inner.text("group", &details.group);
+        inner.text("kind", &details.kind);
         if !details.causes.is_empty() {
             let causes = inner.key("causes");
             cbor::put_head(causes, 4, details.causes.len() as u64);
@@ -256,15 +235,11 @@ fn put_cbor(out: &mut Vec<u8>, status: &StatusFields<'_>) {
                 cause.put(causes);
             }
         }
-        if details.retry_after_seconds > 0 {
-            cbor::put_head(
-                inner.key("retryAfterSeconds"),
-                0,
-                details.retry_after_seconds.into(),
-            );
+        if retry_after_seconds > 0 {
+            cbor::put_head(inner.key("retryAfterSeconds"), 0, retry_after_seconds.into());
         }
         inner.put(map.key("details"));
     }
-    cbor::put_head(map.key("code"), 0, status.code.into());
+    cbor::put_head(map.key("code"), 0, status.code.as_u16().into());
     map.put(out);
 }

@@ -6,7 +6,8 @@ use super::cloud::{APPS, By, Key, Selection, Thing, list, object};
 use super::oracle::Told;
 use super::{Ask, Freshness, Mode, World};
 use crate::kube::media::Encoding;
-use crate::wire::status::{StatusDetails, StatusFields, encode_status};
+use crate::kube::status::{Details, Status};
+use crate::wire::status::encode_status;
 
 pub(super) struct Reply {
     pub(super) status: StatusCode,
@@ -75,13 +76,15 @@ impl World {
             encoding,
             body: encode_status(
                 encoding,
-                &StatusFields {
-                    code: status.as_u16(),
-                    details: Some(StatusDetails {
-                        name: key.1,
-                        ..StatusDetails::default()
-                    }),
-                    ..StatusFields::default()
+                &Status {
+                    code: status,
+                    reason: "".into(),
+                    message: String::new(),
+                    details: Some(Box::new(Details {
+                        name: key.1.to_owned(),
+                        ..Details::default()
+                    })),
+                    retry_after_seconds: None,
                 },
             ),
             at: self.cloud.head,

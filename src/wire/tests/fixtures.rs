@@ -5,9 +5,10 @@ use std::io::Read;
 use std::path::Path;
 
 use super::*;
+use crate::kube::status::Status;
 use crate::wire::meta::TypeMeta;
 use crate::wire::object::{Style, read_object};
-use crate::wire::status::read_status;
+use crate::wire::status::{encode_status, read_status};
 
 fn body(name: &str) -> Vec<u8> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kube-apiserver-1.36");
@@ -390,21 +391,10 @@ fn status_is_recognised() {
 
 #[test]
 fn recorded_status_bodies_are_written_alike() {
-    use crate::wire::status::{StatusDetails, StatusFields, encode_status};
-    let fields = StatusFields {
-        code: 404,
-        reason: "NotFound",
-        message: r#"configmaps "nope" not found"#,
-        details: Some(StatusDetails {
-            name: "nope",
-            kind: "configmaps",
-            ..StatusDetails::default()
-        }),
-        continue_token: "",
-    };
-    assert_bytes(&encode_status(Encoding::Json, &fields), &body("notfound.json"));
+    let status = Status::not_found("", "configmaps", "nope");
+    assert_bytes(&encode_status(Encoding::Json, &status), &body("notfound.json"));
     assert_bytes(
-        &encode_status(Encoding::Protobuf, &fields),
+        &encode_status(Encoding::Protobuf, &status),
         &body("notfound.proto"),
     );
 }

@@ -2,11 +2,10 @@
 
 use super::*;
 use crate::kube::event::EventType;
+use crate::kube::status::{Details, Status};
 use crate::wire::meta::TypeMeta;
 use crate::wire::object::{Style, read_object};
-use crate::wire::status::{
-    StatusDetails, StatusFields, StatusSummary, encode_status, error_frame, read_status,
-};
+use crate::wire::status::{StatusSummary, encode_status, error_frame, read_status};
 
 const OBJECT: &str = "6b3873000a0f0a0276311209436f6e6669674d6170122b0a210a016112001a036e733122002a03752d3132023130380042005a060a017812017912060a016b1201761a002200";
 const ITEM_A: &str = "0a210a016112001a036e733122002a03752d3132023130380042005a060a017812017912060a016b120176";
@@ -121,12 +120,7 @@ fn protobuf_frames() {
 
 #[test]
 fn protobuf_status() {
-    let expired = StatusFields {
-        code: 410,
-        reason: "Expired",
-        message: "too old resource version: 5 (9)",
-        ..StatusFields::default()
-    };
+    let expired = Status::expired("too old resource version: 5 (9)");
     let frame = unhex(
         "000000610a054552524f5212580a566b3873000a0c0a0276311206537461747573123e0a060a0012001a0012074661696c7572651a1f746f6f206f6c64207265736f757263652076657273696f6e3a203520283929220745787069726564309a031a002200",
     );
@@ -149,13 +143,8 @@ fn protobuf_status() {
     assert_eq!(read_status(Encoding::Protobuf, &body).unwrap().code, 503);
 }
 
-fn unreachable() -> StatusFields<'static> {
-    StatusFields {
-        code: 503,
-        reason: "ServiceUnavailable",
-        message: "edge proxy: cloud apiserver unreachable",
-        ..StatusFields::default()
-    }
+fn unreachable() -> Status {
+    Status::unavailable("edge proxy: cloud apiserver unreachable")
 }
 
 #[test]
@@ -307,76 +296,52 @@ fn json_custom_list() {
 
 #[test]
 fn json_status() {
-    let table: [(StatusFields<'_>, &str); 4] = [
+    let table: [(Status, &str); 4] = [
         (
             unreachable(),
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"edge proxy: cloud apiserver unreachable","reason":"ServiceUnavailable","code":503}"#,
         ),
         (
-            StatusFields {
-                code: 404,
-                reason: "NotFound",
-                message: "configmaps \"zz\" not found",
-                details: Some(StatusDetails {
-                    name: "zz",
-                    kind: "configmaps",
-                    ..StatusDetails::default()
-                }),
-                continue_token: "",
-            },
+            Status::not_found("", "configmaps", "zz"),
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"configmaps \"zz\" not found","reason":"NotFound","details":{"name":"zz","kind":"configmaps"},"code":404}"#,
         ),
         (
-            StatusFields {
-                code: 504,
-                reason: "Timeout",
-                message: "Timeout: Too large resource version: 20, current: 10",
-                details: Some(StatusDetails {
-                    causes: vec![("ResourceVersionTooLarge", "Too large resource version")],
-                    retry_after_seconds: 1,
-                    ..StatusDetails::default()
-                }),
-                continue_token: "",
+            Status {
+                details: Some(Box::new(Details {
+                    causes: vec![(
+                        "ResourceVersionTooLarge".to_owned(),
+                        "Too large resource version".to_owned(),
+                    )],
+                    ..Details::default()
+                })),
+                retry_after_seconds: Some(1),
+                ..Status::timeout("Timeout: Too large resource version: 20, current: 10")
             },
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Timeout: Too large resource version: 20, current: 10","reason":"Timeout","details":{"causes":[{"reason":"ResourceVersionTooLarge","message":"Too large resource version"}],"retryAfterSeconds":1},"code":504}"#,
         ),
         (
-            StatusFields {
-                code: 429,
-                reason: "TooManyRequests",
-                message: "x",
-                details: Some(StatusDetails {
-                    retry_after_seconds: 1,
-                    ..StatusDetails::default()
-                }),
-                continue_token: "",
-            },
+            Status::too_many_requests("x"),
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"x","reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}"#,
         ),
     ];
-    for (fields, wanted) in table {
+    for (status, wanted) in table {
         assert_bytes(
-            &encode_status(Encoding::Json, &fields),
+            &encode_status(Encoding::Json, &status),
             format!("{wanted}\n").as_bytes(),
         );
         for encoding in [Encoding::Json, Encoding::Protobuf, Encoding::Cbor] {
-            let read = read_status(encoding, &encode_status(encoding, &fields)).unwrap();
-            let given = (fields.code, fields.reason, fields.message);
+            let read = read_status(encoding, &encode_status(encoding, &status)).unwrap();
+            let given = (status.code.as_u16(), &*status.reason, &*status.message);
             assert_eq!((read.code, read.reason.as_str(), read.message.as_str()), given);
-            assert_eq!(
-                (read.name.as_str(), read.kind.as_str()),
-                fields
-                    .details
-                    .as_ref()
-                    .map_or(("", ""), |details| (details.name, details.kind))
-            );
-            let frame = error_frame(encoding, &fields);
+            let about = status.details.clone().unwrap_or_default();
+            assert_eq!((&read.name, &read.kind), (&about.name, &about.kind));
+            let frame = error_frame(encoding, &status);
             assert_eq!(read_event(encoding, &frame), Ok(WatchEvent::Error(read)));
             assert_eq!(frames_in(encoding, [&frame[..]]).unwrap(), (vec![frame], 0));
         }
     }
     assert_bytes(
-        &error_frame(Encoding::Json, &StatusFields { code: 410, reason: "Expired", message: "too old resource version: 5 (9)", ..StatusFields::default() }),
+        &error_frame(Encoding::Json, &Status::expired("too old resource version: 5 (9)")),
         concat!(r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old resource version: 5 (9)","reason":"Expired","code":410}}"#, "\n").as_bytes(),
     );
 }

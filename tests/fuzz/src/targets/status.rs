@@ -2,7 +2,8 @@
 
 use crate::{Outcome, input};
 use edgehold::kube::media::Encoding;
-use edgehold::wire::status::{StatusDetails, StatusFields, encode_status, read_status};
+use edgehold::kube::status::{Details, Status};
+use edgehold::wire::status::{encode_status, read_status};
 
 /// The check.
 pub fn check(data: &[u8]) -> Outcome {
@@ -12,20 +13,24 @@ pub fn check(data: &[u8]) -> Outcome {
     let Some(read) = read_status(input.encoding, input.body) else {
         return Outcome::Refused;
     };
-    let fields = StatusFields {
-        code: read.code,
-        reason: &read.reason,
-        message: &read.message,
-        details: Some(StatusDetails {
-            name: &read.name,
-            kind: &read.kind,
-            ..StatusDetails::default()
-        }),
-        ..StatusFields::default()
+    let Ok(code) = read.code.try_into() else {
+        // Read as it is, and none that we could answer with.
+        return Outcome::Accepted;
+    };
+    let status = Status {
+        code,
+        reason: read.reason.clone().into(),
+        message: read.message.clone(),
+        details: Some(Box::new(Details {
+            name: read.name.clone(),
+            kind: read.kind.clone(),
+            ..Details::default()
+        })),
+        retry_after_seconds: None,
     };
     for encoding in [Encoding::Json, Encoding::Protobuf, Encoding::Cbor] {
         assert_eq!(
-            read_status(encoding, &encode_status(encoding, &fields)).as_ref(),
+            read_status(encoding, &encode_status(encoding, &status)).as_ref(),
             Some(&read)
         );
     }
