@@ -133,7 +133,6 @@ pub fn holding<B, G>(body: B, guard: G) -> Observed<B, Held<G>> {
 enum Feed {
     Chunk(Bytes),
     End,
-    Abort(String),
 }
 
 /// The sending end of a [`fed`] body. Dropped before [`Feeder::finish`], it aborts the body: a task that panics can
@@ -152,24 +151,9 @@ impl Feeder {
         self.0.send(Feed::Chunk(chunk)).await.map_err(|_| ReaderGone)
     }
 
-    /// The same from a blocking thread.
-    pub fn blocking_send(&self, chunk: Bytes) -> Result<(), ReaderGone> {
-        self.0.blocking_send(Feed::Chunk(chunk)).map_err(|_| ReaderGone)
-    }
-
     /// Ends the body cleanly.
     pub async fn finish(self) {
         let _gone = self.0.send(Feed::End).await;
-    }
-
-    /// The same from a blocking thread.
-    pub fn blocking_finish(self) {
-        let _gone = self.0.blocking_send(Feed::End);
-    }
-
-    /// Ends the body with an error: HTTP/2 resets the stream, HTTP/1.1 closes the connection.
-    pub fn blocking_abort(self, why: String) {
-        let _gone = self.0.blocking_send(Feed::Abort(why));
     }
 
     /// Resolves when the reader is gone.
@@ -218,7 +202,6 @@ impl HttpBody for Fed {
         let item = match fed {
             Some(Feed::Chunk(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
             Some(Feed::End) => None,
-            Some(Feed::Abort(why)) => Some(Err(BodyError::Aborted(why))),
             None => Some(Err(BodyError::Aborted("the answer was not finished".into()))),
         };
         self.ended = true;

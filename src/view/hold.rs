@@ -40,8 +40,8 @@ pub struct Hold {
 pub enum HoldEvent {
     /// Time has passed.
     Tick,
-    /// An event or bookmark was written to the client. It now knows this version, if it says one.
-    Sent(Option<ResourceVersion>),
+    /// An event or bookmark was written to the client.
+    Sent,
     /// The stream cannot or should not go on: end it as soon as that is harmless.
     End,
 }
@@ -99,7 +99,7 @@ impl Hold {
     pub fn step(&mut self, event: HoldEvent, now: Duration) -> HoldAction {
         match event {
             HoldEvent::Tick => {}
-            HoldEvent::Sent(version) => self.sent(version),
+            HoldEvent::Sent => self.sent = true,
             HoldEvent::End => self.end = self.end.min(now),
         }
         if let Some(bookmark) = self.bookmark(now) {
@@ -110,16 +110,6 @@ impl Hold {
             return HoldAction::End;
         }
         HoldAction::WaitUntil(end.min(self.bookmark_due().unwrap_or(end)))
-    }
-
-    fn sent(&mut self, version: Option<ResourceVersion>) {
-        self.sent = true;
-        let Some(version) = version else { return };
-        // What upstream sends on this stream is what the client goes on from, comparable or not; only a version
-        // that is certainly older is not news.
-        if self.known.as_ref().is_none_or(|known| !known.is_after(&version)) {
-            self.known = Some(version);
-        }
     }
 
     fn bookmark(&mut self, now: Duration) -> Option<ResourceVersion> {
@@ -226,7 +216,7 @@ mod tests {
         assert_eq!(end(&mut silent, 200), HoldAction::WaitUntil(s(1)));
         assert_eq!(end(&mut silent, 1000), HoldAction::End);
         let mut spoken = hold("20", Bookmarks::Never, 300);
-        spoken.step(HoldEvent::Sent(None), s(0));
+        spoken.step(HoldEvent::Sent, s(0));
         assert_eq!(end(&mut spoken, 200), HoldAction::End);
     }
 
@@ -235,16 +225,6 @@ mod tests {
         let mut hold = hold("20", Bookmarks::Every(s(60)), 300);
         assert_eq!(hold.step(HoldEvent::End, s(0)), HoldAction::Bookmark(rv("20")));
         assert_eq!(hold.step(HoldEvent::Tick, s(0)), HoldAction::End);
-    }
-
-    #[test]
-    fn what_is_sent_moves_the_position_and_never_back() {
-        let mut hold = hold("20", Bookmarks::Every(s(60)), 300);
-        for (sent, known) in [("30", "30"), ("29", "30"), ("x", "x")] {
-            hold.step(HoldEvent::Sent(Some(rv(sent))), s(1));
-            assert_eq!(hold.known(), Some(&rv(known)));
-        }
-        assert_eq!(hold.step(HoldEvent::Tick, s(60)), HoldAction::Bookmark(rv("x")));
     }
 
     #[test]

@@ -55,36 +55,6 @@ impl<S> Chain<S> {
     }
 }
 
-/// What a list request is.
-#[derive(Debug)]
-pub enum Request<S> {
-    /// It has no token: begin a staging, and a chain.
-    First,
-    /// It continues this chain.
-    Next(Chain<S>),
-    /// It continues nothing that is known: only forward it.
-    Unknown,
-}
-
-/// What upstream said to a request of a chain.
-#[derive(Debug)]
-pub enum Answer<'a> {
-    /// A whole page, staged.
-    Page {
-        /// `metadata.resourceVersion`.
-        version: Option<ResourceVersion>,
-        /// `metadata.continue`, empty on the last page.
-        next: &'a str,
-    },
-    /// 410: the token is too old. Its Status may offer a token that goes on at the latest version.
-    Expired {
-        /// The Status' `metadata.continue`, or empty.
-        next: &'a str,
-    },
-    /// Anything else, or a page that broke off.
-    Failed,
-}
-
 /// What becomes of the chain.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome<S> {
@@ -111,45 +81,32 @@ impl<K: PartialEq, S> Pages<K, S> {
         }
     }
 
-    /// Finds the chain that a request of this key belongs to. `token` is its `continue`, empty if it has none.
-    pub fn request(&mut self, key: &K, token: &str, now: Instant) -> Request<S> {
-        if token.is_empty() {
-            return Request::First;
-        }
-        let found = self
-            .waiting
-            .iter()
-            .position(|waiting| waiting.token == token && waiting.key == *key);
-        match found {
-            Some(index) if !self.is_over(now, index) => Request::Next(self.waiting.remove(index).chain),
-            _ => Request::Unknown,
-        }
+    /// Takes out the chain that a request of this key goes on with. `None`: its token continues nothing that is known.
+    pub fn take(&mut self, key: &K, token: &str, now: Instant) -> Option<Chain<S>> {
+        let mut waiting = self.waiting.iter();
+        let index = waiting.position(|waiting| waiting.token == token && waiting.key == *key)?;
+        (!self.is_over(now, index)).then(|| self.waiting.remove(index).chain)
     }
 
-    /// Takes the answer to a request of `chain`.
-    pub fn answered(&mut self, key: K, mut chain: Chain<S>, answer: Answer<'_>, now: Instant) -> Outcome<S> {
-        let next = match answer {
-            Answer::Failed | Answer::Expired { next: "" } | Answer::Page { version: None, .. } => {
-                return Outcome::Discarded(chain.staging);
-            }
-            Answer::Expired { next } => next,
-            Answer::Page {
-                version: Some(version),
-                next,
-            } => {
-                let Some(smallest) = smaller(chain.smallest.take(), version) else {
-                    return Outcome::Discarded(chain.staging);
-                };
-                if next.is_empty() {
-                    return Outcome::Complete {
-                        staging: chain.staging,
-                        version: smallest,
-                    };
-                }
-                chain.smallest = Some(smallest);
-                next
-            }
+    /// Takes a page of `chain`, staged: `version` is its `metadata.resourceVersion`, `next` its `metadata.continue`, empty on the
+    /// last page.
+    pub fn answered(
+        &mut self,
+        key: K,
+        mut chain: Chain<S>,
+        (version, next): (ResourceVersion, &str),
+        now: Instant,
+    ) -> Outcome<S> {
+        let Some(smallest) = smaller(chain.smallest.take(), version) else {
+            return Outcome::Discarded(chain.staging);
         };
+        if next.is_empty() {
+            return Outcome::Complete {
+                staging: chain.staging,
+                version: smallest,
+            };
+        }
+        chain.smallest = Some(smallest);
         Outcome::Waiting(self.wait(key, next, chain, now))
     }
 
@@ -162,13 +119,6 @@ impl<K: PartialEq, S> Pages<K, S> {
             .drain(..over)
             .map(|waiting| waiting.chain.staging)
             .collect()
-    }
-
-    /// When [`Pages::expire`] will next find something, if no page comes.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        self.waiting
-            .first()
-            .map(|waiting| waiting.since + self.limits.idle)
     }
 
     fn wait(&mut self, key: K, token: &str, chain: Chain<S>, now: Instant) -> Vec<S> {
@@ -217,16 +167,8 @@ mod tests {
         idle: Duration::from_secs(60),
     };
 
-    fn page<'a>(version: &str, next: &'a str) -> Answer<'a> {
-        let version = ResourceVersion::new(version);
-        Answer::Page { version, next }
-    }
-
-    fn next(request: Request<&'static str>) -> Chain<&'static str> {
-        match request {
-            Request::Next(chain) => chain,
-            other => panic!("{other:?}"),
-        }
+    fn page<'a>(version: &str, next: &'a str) -> (ResourceVersion, &'a str) {
+        (ResourceVersion::new(version).unwrap(), next)
     }
 
     fn complete(staging: &'static str, version: &str) -> Outcome<&'static str> {
@@ -237,7 +179,6 @@ mod tests {
     #[test]
     fn a_list_without_pages_is_a_chain_of_one() {
         let (mut pages, now) = (Pages::new(LIMITS), Instant::now());
-        assert!(matches!(pages.request(&1, "", now), Request::First));
         let outcome = pages.answered(1, Chain::new("s"), page("40", ""), now);
         assert_eq!(outcome, complete("s", "40"));
     }
@@ -247,60 +188,41 @@ mod tests {
         let (mut pages, now) = (Pages::new(LIMITS), Instant::now());
         let outcome = pages.answered(1, Chain::new("s"), page("40", "t1"), now);
         assert_eq!(outcome, Outcome::Waiting(vec![]));
-        let chain = next(pages.request(&1, "t1", now));
+        let chain = pages.take(&1, "t1", now).unwrap();
         assert_eq!(
             pages.answered(1, chain, page("40", "t2"), now),
             Outcome::Waiting(vec![])
         );
-        let chain = next(pages.request(&1, "t2", now));
+        let chain = pages.take(&1, "t2", now).unwrap();
         assert_eq!(pages.answered(1, chain, page("40", ""), now), complete("s", "40"));
-    }
-
-    #[test]
-    fn row_9_a_page_that_breaks_off_ends_the_chain() {
-        let (mut pages, now) = (Pages::new(LIMITS), Instant::now());
-        pages.answered(1, Chain::new("s"), page("40", "t1"), now);
-        let chain = next(pages.request(&1, "t1", now));
-        assert_eq!(
-            pages.answered(1, chain, Answer::Failed, now),
-            Outcome::Discarded("s")
-        );
-        assert!(matches!(pages.request(&1, "t1", now), Request::Unknown));
     }
 
     #[test]
     fn row_10_pages_of_two_versions_get_the_smaller() {
         let (mut pages, now) = (Pages::new(LIMITS), Instant::now());
         pages.answered(1, Chain::new("s"), page("40", "t1"), now);
-        let chain = next(pages.request(&1, "t1", now));
-        let waits = pages.answered(1, chain, Answer::Expired { next: "latest" }, now);
-        assert_eq!(waits, Outcome::Waiting(vec![]));
-        let chain = next(pages.request(&1, "latest", now));
+        let chain = pages.take(&1, "t1", now).unwrap();
         assert_eq!(pages.answered(1, chain, page("45", ""), now), complete("s", "40"));
     }
 
     #[test]
-    fn versions_that_do_not_compare_or_are_missing_make_no_snapshot() {
+    fn versions_that_do_not_compare_make_no_snapshot() {
         let (mut pages, now) = (Pages::new(LIMITS), Instant::now());
         pages.answered(1, Chain::new("s"), page("x1", "t1"), now);
-        let chain = next(pages.request(&1, "t1", now));
+        let chain = pages.take(&1, "t1", now).unwrap();
         assert_eq!(
             pages.answered(1, chain, page("x2", ""), now),
             Outcome::Discarded("s")
         );
-        let outcome = pages.answered(1, Chain::new("s"), page("", "t"), now);
-        assert_eq!(outcome, Outcome::Discarded("s"));
-        let expired = pages.answered(1, Chain::new("s"), Answer::Expired { next: "" }, now);
-        assert_eq!(expired, Outcome::Discarded("s"));
     }
 
     #[test]
     fn a_token_continues_once_and_only_under_its_key() {
         let (mut pages, now) = (Pages::new(LIMITS), Instant::now());
         pages.answered(1, Chain::new("s"), page("40", "t1"), now);
-        assert!(matches!(pages.request(&2, "t1", now), Request::Unknown));
-        next(pages.request(&1, "t1", now));
-        assert!(matches!(pages.request(&1, "t1", now), Request::Unknown));
+        assert!(pages.take(&2, "t1", now).is_none());
+        pages.take(&1, "t1", now).unwrap();
+        assert!(pages.take(&1, "t1", now).is_none());
     }
 
     #[test]
@@ -309,7 +231,7 @@ mod tests {
         pages.answered(1, Chain::new("s1"), page("40", "t1"), now);
         let outcome = pages.answered(1, Chain::new("s2"), page("40", "t1"), now);
         assert_eq!(outcome, Outcome::Waiting(vec!["s1"]));
-        assert_eq!(next(pages.request(&1, "t1", now)).staging, "s2");
+        assert_eq!(pages.take(&1, "t1", now).unwrap().staging, "s2");
     }
 
     #[test]
@@ -319,10 +241,8 @@ mod tests {
         pages.answered(1, Chain::new("b"), page("40", "tb"), now);
         let outcome = pages.answered(1, Chain::new("c"), page("40", "tc"), now);
         assert_eq!(outcome, Outcome::Waiting(vec!["a"]));
-        assert_eq!(pages.next_expiry(), Some(now + LIMITS.idle));
         let later = now + LIMITS.idle;
-        assert!(matches!(pages.request(&1, "tb", later), Request::Unknown));
+        assert!(pages.take(&1, "tb", later).is_none());
         assert_eq!(pages.expire(later), ["b", "c"]);
-        assert_eq!(pages.next_expiry(), None);
     }
 }

@@ -54,8 +54,6 @@ pub struct ListHead {
     pub resource_version: String,
     /// Where the next page starts; empty if this is the last.
     pub continue_token: String,
-    /// Upstream's estimate of what the next pages hold.
-    pub remaining: Option<i64>,
     /// Number of items that were handed out.
     pub count: usize,
     /// How the list is laid out.
@@ -231,7 +229,6 @@ impl Census {
             item_type: typed.then_some(self.first),
             resource_version: meta.resource_version,
             continue_token: meta.continue_token,
-            remaining: meta.remaining,
             count: self.count,
             style,
         })

@@ -125,7 +125,6 @@ impl ObjectHead {
 pub(super) struct ListMeta {
     pub(super) resource_version: String,
     pub(super) continue_token: String,
-    pub(super) remaining: Option<i64>,
 }
 
 /// Annotation on the bookmark that ends the initial events (wire contract 5.1).

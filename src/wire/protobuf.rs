@@ -195,7 +195,6 @@ pub(super) fn read_list_meta(message: &[u8], meta: &mut ListMeta) -> Result<(), 
         match field {
             2 => meta.resource_version = value.text()?,
             3 => meta.continue_token = value.text()?,
-            4 => meta.remaining = Some(value.varint()?.cast_signed()),
             _ => {}
         }
     }

@@ -12,7 +12,7 @@ use crate::runtime::body::Body;
 use crate::runtime::clock;
 use crate::store::{Staging, Store, StoreError};
 use crate::view::event::{Freshness, Input, Ticket};
-use crate::view::pages::{Answer as PageAnswer, Chain, Outcome, Request as PageRequest};
+use crate::view::pages::{Chain, Outcome};
 use crate::wire::WireError;
 use crate::wire::coding::Coding;
 use crate::wire::collection::Collection;
@@ -237,21 +237,16 @@ fn receive_list(
         Some(form) if head.item_type.is_none() => form,
         _ => Collection::from_list(representation.encoding, &head),
     };
-    let version = ResourceVersion::new(&head.resource_version);
-    if version.is_none() {
-        return Err(Unkept::NotResumable);
-    }
-    let answer = PageAnswer::Page {
-        version,
-        next: &head.continue_token,
-    };
+    let version = ResourceVersion::new(&head.resource_version).ok_or(Unkept::NotResumable)?;
     // Between two pages the ticket stays open with the chain; a chain that is evicted drops and thereby fails it.
     chain.staging = PageStage {
         ticket: Some(ticket),
         seen: Some(seen),
         staged: Some((staging, form)),
     };
-    let outcome = cache.pages().answered(page_key, chain, answer, clock::now());
+    let outcome = cache
+        .pages()
+        .answered(page_key, chain, (version, &head.continue_token), clock::now());
     if let Outcome::Complete {
         staging:
             PageStage {
@@ -279,10 +274,7 @@ fn continued(
     token: &str,
     turn: &PageTurn,
 ) -> Option<(OpenTicket, Chain<PageStage>)> {
-    let find = || match cache.pages().request(page_key, token, clock::now()) {
-        PageRequest::Next(chain) => Some(chain),
-        PageRequest::First | PageRequest::Unknown => None,
-    };
+    let find = || cache.pages().take(page_key, token, clock::now());
     let mut chain = find().or_else(|| turn.wait_for_earlier().then(find).flatten())?;
     let ticket = chain.staging.ticket.take()?;
     Some((ticket, chain))

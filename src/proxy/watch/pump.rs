@@ -295,7 +295,7 @@ impl Pump {
         // What breaks as soon as it is open must not be tried in a loop.
         let mut retry_at = self.not_before.take().unwrap_or_else(clock::now);
         let mut event = if self.spoke {
-            HoldEvent::Sent(None)
+            HoldEvent::Sent
         } else {
             HoldEvent::Tick
         };

@@ -69,7 +69,6 @@ pub(in crate::wire) fn read_list_meta(value: &[u8]) -> Result<ListMeta, WireErro
         match key {
             "resourceVersion" => meta.resource_version = text(value)?.into_owned(),
             "continue" => meta.continue_token = text(value)?.into_owned(),
-            "remainingItemCount" if value.datatype()? != Type::Null => meta.remaining = Some(value.i64()?),
             _ => value.skip()?,
         }
         Ok(())

@@ -236,7 +236,6 @@ impl<'de> Members<'de> for ListMeta {
         match key {
             "resourceVersion" => self.resource_version = text(map)?,
             "continue" => self.continue_token = text(map)?,
-            "remainingItemCount" => self.remaining = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())

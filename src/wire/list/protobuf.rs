@@ -117,7 +117,6 @@ impl ProtobufList {
             item_type: None,
             resource_version: self.meta.resource_version,
             continue_token: self.meta.continue_token,
-            remaining: self.meta.remaining,
             count: self.census.count,
             style: Style::BuiltIn,
         })
