@@ -7,6 +7,8 @@
 
 mod caller;
 mod confirm;
+mod connection_drain;
+mod csr_guard;
 mod exchange;
 mod filtered;
 mod forward;
@@ -24,10 +26,8 @@ mod queue;
 mod repeat;
 mod respond;
 mod sections;
-mod signing;
 mod strangers;
 mod tally;
-mod tether;
 mod tokens;
 mod upgrade;
 mod upload;
@@ -57,12 +57,12 @@ use self::sections::Sections;
 use self::strangers::Strangers;
 use self::watch::{Gone, Healings};
 
+pub use self::connection_drain::ConnectionDrain;
 pub use self::incidents::{Incident, IncidentKind};
 pub use self::issuer::{IssuerReader, ReadIssuerError};
 pub use self::limits::{Limit, Limits};
 pub use self::metrics::ProxyMetrics;
 pub use self::priority::{Priorities, Priority};
-pub use self::tether::Tether;
 pub use self::watch::Pace;
 
 /// Who is at the other end of a client connection.
@@ -76,8 +76,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// For how long it may take or give nothing.
     pub patience: Duration,
-    /// The tie to the connection.
-    pub tether: Tether,
+    /// How the connection is drained.
+    pub drain: ConnectionDrain,
 }
 
 /// The proxy: handles requests of all connections.

@@ -18,13 +18,13 @@ use crate::upstream::{LinkState, Transport, UpstreamError};
 use crate::view::offline::Missing;
 
 use super::caller::Caller;
+use super::csr_guard::CsrGuard;
 use super::headers::forwardable;
 use super::limits::Over;
 use super::respond::{Form, FromCache, Instead, cached, refusal};
-use super::signing::Signing;
 use super::tally::{Tally, Upstream};
 use super::websocket::WebSocketWatch;
-use super::{Peer, Proxy, Tether, forward, sections, upgrade, watch, write};
+use super::{ConnectionDrain, Peer, Proxy, forward, sections, upgrade, watch, write};
 
 /// A request that has been understood.
 pub(super) struct Exchange {
@@ -36,7 +36,7 @@ pub(super) struct Exchange {
     pub(super) class: Class,
     pub(super) form: Form,
     /// Of the connection that it came on.
-    pub(super) tether: Tether,
+    pub(super) drain: ConnectionDrain,
     /// With the client.
     pub(super) patience: Duration,
     /// How long it is on its way upstream.
@@ -51,10 +51,10 @@ pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: 
         return refusal(&Status::bad_request(format!("edgehold: {wrong}")), &form);
     }
     let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
-    let signing = Signing::asked(&info, &form);
+    let guard = CsrGuard::of(&info, &form);
     let response = understood(proxy, (head, body), peer, info, form).await;
-    match signing {
-        Some(signing) => signing.answered(response),
+    match guard {
+        Some(guard) => guard.apply(response),
         None => response,
     }
 }
@@ -135,7 +135,7 @@ async fn understood(
         info,
         class,
         form,
-        tether: peer.tether.clone(),
+        drain: peer.drain.clone(),
         patience: peer.patience,
         on_the_way: tally.upstream(),
     };

@@ -67,7 +67,7 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<B
         }
     };
     let tasks = exchange.proxy.tasks.clone();
-    tasks.spawn("upgrade", exchange.tether.tunnel(copying));
+    tasks.spawn("upgrade", exchange.drain.tunnel(copying));
     let (mut head, _) = response.into_parts();
     exchange.noted(&head).await;
     let agreed = head.headers.get(header::UPGRADE).cloned();

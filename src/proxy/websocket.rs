@@ -37,7 +37,7 @@ use crate::runtime::tasks::Tasks;
 use crate::wire::watch::FrameReader;
 
 use super::exchange::Exchange;
-use super::{Tether, watch};
+use super::{ConnectionDrain, watch};
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -62,7 +62,7 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub(super) struct WebSocketWatch {
     client: OnUpgrade,
     handshake: Handshake,
-    tether: Tether,
+    drain: ConnectionDrain,
     tasks: Tasks,
 }
 
@@ -85,7 +85,7 @@ impl WebSocketWatch {
         Some(Self {
             client,
             handshake,
-            tether: exchange.tether.clone(),
+            drain: exchange.drain.clone(),
             tasks: exchange.proxy.tasks.clone(),
         })
     }
@@ -103,7 +103,7 @@ impl WebSocketWatch {
                 Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
             }
         };
-        self.tasks.spawn("websocket", self.tether.tunnel(speaking));
+        self.tasks.spawn("websocket", self.drain.tunnel(speaking));
         self.handshake.accepted(&head)
     }
 }

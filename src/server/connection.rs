@@ -15,7 +15,7 @@ use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 
-use crate::proxy::{Peer, Proxy, Tether};
+use crate::proxy::{ConnectionDrain, Peer, Proxy};
 use crate::runtime::body;
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
@@ -117,13 +117,13 @@ pub(super) async fn serve(
 
     let time = Arc::clone(clients.time());
     let standing = clients.standing(&stream);
-    let tether = Tether::new(tasks.cancelled());
+    let drain = ConnectionDrain::new(tasks.cancelled());
     let peer = Arc::new(Peer {
         certificate,
         standing: standing.clone(),
         address,
         patience: config.write_timeout,
-        tether: tether.clone(),
+        drain: drain.clone(),
     });
     // In a place of its own: while hands are shaken there is none.
     let serving = Box::pin(serve_http(
@@ -141,14 +141,14 @@ pub(super) async fn serve(
         () = serving => {}
         // At once, not with a drain: whoever holds a key that was withdrawn gets no further byte.
         error = Box::pin(standing.withdrawn()) => {
-            tether.leave();
-            tether.cut();
+            drain.start();
+            drain.cut();
             let name = peer.certificate.as_ref().and_then(|certificate| certificate.common_name.as_deref());
             tracing::info!(
                 peer = %address, name, %error,
                 "the certificate of a client is not good any more, its connection was cut"
             );
-            tether.tunnels_ended().await;
+            drain.tunnels_ended().await;
         }
     }
 }
@@ -201,7 +201,7 @@ async fn serve_http(
     (metrics, tasks): (ServerMetrics, Tasks),
 ) {
     let http2 = tls::alpn(&stream) == Some(Alpn::H2);
-    let (address, tether) = (peer.address, peer.tether.clone());
+    let (address, drain) = (peer.address, peer.drain.clone());
     let expired = peer
         .certificate
         .as_ref()
@@ -261,7 +261,7 @@ async fn serve_http(
                 }
             }
             () = leaving.as_mut() => {
-                tether.leave();
+                drain.start();
                 connection.as_mut().graceful_shutdown();
                 match tokio::time::timeout(config.drain_timeout, connection.as_mut()).await {
                     Ok(ended) => break (ended, true),
@@ -275,20 +275,20 @@ async fn serve_http(
     }
     // What was upgraded is still this client's connection: counted, busy, and drained as any other.
     let _busy = seat.busy();
-    let mut tunnels = pin!(tether.tunnels_ended());
+    let mut tunnels = pin!(drain.tunnels_ended());
     if !drained {
         tokio::select! {
             biased;
             () = tunnels.as_mut() => return,
             // A watch over WebSocket ends now, as one over HTTP does.
-            () = leaving => tether.leave(),
+            () = leaving => drain.start(),
         }
     }
     if tokio::time::timeout(config.drain_timeout, tunnels.as_mut())
         .await
         .is_err()
     {
-        tether.cut();
+        drain.cut();
         tunnels.await;
     }
 }

@@ -185,7 +185,7 @@ impl Pump {
             return Ended::Garbled;
         };
         let _counted = self.count(State::Live);
-        let leaving = self.stream.exchange.tether.leaving().clone();
+        let leaving = self.stream.exchange.drain.started().clone();
         let mut view = recording.as_ref().map(WatchRecording::followed);
         let mut _healing: Option<Healing> = None;
         loop {
@@ -290,7 +290,7 @@ impl Pump {
         let (mut held, end) = Box::pin(self.begin_hold()).await;
         let proxy = Arc::clone(&self.stream.exchange.proxy);
         let mut link = proxy.link.subscribe();
-        let leaving = self.stream.exchange.tether.leaving().clone();
+        let leaving = self.stream.exchange.drain.started().clone();
         let priority = proxy.priorities.of(&proxy, &self.stream.exchange.caller);
         // What breaks as soon as it is open must not be tried in a loop.
         let mut retry_at = self.not_before.take().unwrap_or_else(clock::now);

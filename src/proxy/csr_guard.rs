@@ -1,8 +1,8 @@
-//! Requests for certificates: nothing but an apiserver may say no to them.
+//! CertificateSigningRequests: only an apiserver may refuse them.
 //!
-//! Owns what an answer to a CertificateSigningRequest may be. A kubelet whose certificate has run out ends itself when it
-//! is told Unauthorized, Forbidden or NotFound, for it then takes the apiserver for healthy and itself for lost (wire
-//! contract 7.4). Whatever says so without being an apiserver (this proxy, or a gateway on the way) becomes 503.
+//! A kubelet whose certificate has expired exits when it gets Unauthorized, Forbidden or NotFound, because it then believes
+//! that the apiserver is healthy and has rejected it (wire contract 7.4). If anything but an apiserver answers so (this proxy,
+//! or a gateway on the way), kubelet gets 503 instead.
 
 use http::{Response, StatusCode};
 
@@ -13,14 +13,14 @@ use crate::runtime::body::Body;
 
 use super::respond::{Form, Ours, refusal};
 
-/// A request for a certificate, or a look at one.
-pub(super) struct Signing {
+/// Guards the answer to one request that creates or reads a CertificateSigningRequest.
+pub(super) struct CsrGuard {
     form: Form,
 }
 
-impl Signing {
+impl CsrGuard {
     /// `None` for requests of any other kind.
-    pub(super) fn asked(info: &RequestInfo, form: &Form) -> Option<Self> {
+    pub(super) fn of(info: &RequestInfo, form: &Form) -> Option<Self> {
         match info {
             RequestInfo::Resource(resource) if resource.is_certificate_request() => {
                 Some(Self { form: form.clone() })
@@ -29,8 +29,8 @@ impl Signing {
         }
     }
 
-    /// The answer as the client may have it.
-    pub(super) fn answered(self, response: Response<Body>) -> Response<Body> {
+    /// The answer that the client may get.
+    pub(super) fn apply(self, response: Response<Body>) -> Response<Body> {
         let ends_kubelet = matches!(
             response.status(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
