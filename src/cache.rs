@@ -14,7 +14,7 @@ mod health;
 mod high_water;
 mod inventory;
 mod issuer;
-mod lists;
+mod list_assembly;
 mod missing;
 mod objects;
 mod pods;

@@ -3,7 +3,7 @@
 //! Owns nothing that lasts: transports, link and cache are handed in. Invariants: a token never travels on a connection
 //! that presents a certificate; `X-Remote-*` never passes; the client's path and query are forwarded byte for byte; a
 //! write is never repeated and never answered from anything but upstream, but for requests for tokens and reviews, which
-//! change nothing (`repeat.rs`).
+//! change nothing (`replies.rs`).
 
 mod caller;
 mod confirm;
@@ -17,13 +17,13 @@ mod headers;
 mod incidents;
 mod issuer;
 mod limits;
-mod lists;
+mod list_admission;
 mod metrics;
 mod miss;
 mod owners;
 mod priority;
 mod queue;
-mod repeat;
+mod replies;
 mod respond;
 mod sections;
 mod strangers;
@@ -51,7 +51,7 @@ use crate::upstream::{Link, Transports};
 
 use self::confirm::Confirmations;
 use self::incidents::Incidents;
-use self::lists::Lists;
+use self::list_admission::ListAdmission;
 use self::owners::Owners;
 use self::sections::Sections;
 use self::strangers::Strangers;
@@ -92,7 +92,7 @@ pub struct Proxy {
     limits: Limits,
     priorities: Priorities,
     filters: Filters,
-    lists: Lists,
+    list_admission: ListAdmission,
     confirmations: Confirmations,
     owners: Owners,
     strangers: Strangers,
@@ -149,7 +149,7 @@ impl Proxy {
             metrics,
             tasks,
         } = parts;
-        let lists = Lists::new(cache.logs());
+        let list_admission = ListAdmission::new(cache.logs());
         Self {
             transports,
             link,
@@ -161,7 +161,7 @@ impl Proxy {
             limits,
             priorities,
             filters,
-            lists,
+            list_admission,
             confirmations: Confirmations::new(),
             owners: Owners::default(),
             strangers: Strangers::new(),

@@ -24,7 +24,7 @@ use crate::wire::object::read_object;
 
 use super::collection::ViewRead;
 use super::documents::{self, Chunks, Document};
-use super::lists::{ListBytes, totals};
+use super::list_assembly::{ListBytes, totals};
 use super::missing::late;
 use super::objects::{Kept, Known};
 use super::query::{Query, Target, view_key};

@@ -23,7 +23,7 @@ use crate::wire::watch::WatchEvent;
 use super::answer::invalid;
 use super::collection::ViewRead;
 use super::healing::Followed;
-use super::lists::InitialEvents;
+use super::list_assembly::InitialEvents;
 use super::query::{Query, Target, view_key};
 use super::stream::{Unsent, send_all};
 use super::tee::DELAY_BUDGET;

@@ -26,7 +26,7 @@ use super::confirm::Doubt;
 use super::exchange::Exchange;
 use super::headers::strip_response;
 use super::limits::Over;
-use super::lists::{Follower, Pass, Same, Turn, share};
+use super::list_admission::{Follower, Pass, Same, Turn, share};
 use super::miss::Miss;
 use super::respond::{Instead, missed};
 use super::upload::{self, Culprit};
@@ -111,7 +111,7 @@ async fn turn(
         let same = || Same::of(exchange, &query.owner);
         let turn = tokio::select! {
             biased;
-            turn = proxy.lists.turn(&name, priority, deadline, same) => turn,
+            turn = proxy.list_admission.turn(&name, priority, deadline, same) => turn,
             answered = instead.as_mut() => return Err(Box::new(answered)),
         };
         let shared = match turn {

@@ -1,5 +1,5 @@
 //! Writes: sent once, or refused. None is repeated, queued, or answered from anything but upstream, except those that change
-//! nothing (`repeat.rs`).
+//! nothing (`replies.rs`).
 
 use http::Response;
 use hyper::body::Incoming;
@@ -17,17 +17,17 @@ use crate::upstream::{Failure, LinkState, Purpose, RetryPolicy};
 use super::exchange::Exchange;
 use super::forward::{self, answered_by_another, no_credentials, no_room, stood_still, unknown};
 use super::headers::strip_response;
-use super::{repeat, upload};
+use super::{replies, upload};
 
 /// A write: upstream's answer or an honest failure. Only to one that changes nothing is said what the cloud answered
 /// before, when no good answer comes.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
-    let (ask, body) = match repeat::read(&exchange, body).await {
+    let (ask, body) = match replies::read(&exchange, body).await {
         Ok(read) => read,
         Err(status) => return exchange.refuse(&status),
     };
     // Rare, and large: it must not be a part of every write.
-    let again = || Box::pin(repeat::answer(&exchange, ask.as_ref()));
+    let again = || Box::pin(replies::answer(&exchange, ask.as_ref()));
     if exchange.proxy.link.state() == LinkState::Offline {
         return again()
             .await
@@ -67,7 +67,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
         Some(refresh) => refresh.answered(&exchange.head.method, &head, body),
         None => body,
     };
-    let body = match repeat::record(&exchange, ask) {
+    let body = match replies::record(&exchange, ask) {
         Some(kept) => kept.answered(&head, body),
         None => body,
     };
@@ -80,7 +80,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
 async fn said_before(exchange: &Exchange, ask: Option<&Ask>) -> Response<Body> {
     if ask.is_some() {
         exchange.proxy.link.silent().await;
-        if let Some(again) = repeat::answer(exchange, ask).await {
+        if let Some(again) = replies::answer(exchange, ask).await {
             return again;
         }
     }

@@ -29,7 +29,7 @@ use crate::view::machine::Condition;
 
 use super::super::exchange::Exchange;
 use super::super::gzip;
-use super::super::lists::{Pass, Same, Turn};
+use super::super::list_admission::{Pass, Same, Turn};
 use super::super::priority::Priority;
 use super::census::State;
 use super::pump::retry_after;
@@ -207,7 +207,11 @@ impl Healer {
             Some(name) => {
                 let deadline = clock::now() + self.exchange.caller.transport.response_timeout();
                 let same = || Same::of(&self.exchange, &list.query.owner);
-                match proxy.lists.turn(&name, Priority::LAST, deadline, same).await {
+                match proxy
+                    .list_admission
+                    .turn(&name, Priority::LAST, deadline, same)
+                    .await
+                {
                     Turn::Ask(pass, _) => Some(pass),
                     Turn::Follow(_) => None,
                 }

@@ -41,7 +41,7 @@ const REMEMBERED: usize = 4096;
 
 /// Lets large lists through. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Lists(Arc<Mutex<State>>);
+pub(super) struct ListAdmission(Arc<Mutex<State>>);
 
 struct State {
     large: HashSet<ListName>,
@@ -62,7 +62,7 @@ pub(super) enum Turn {
     Follow(oneshot::Receiver<Shared>),
 }
 
-impl Lists {
+impl ListAdmission {
     /// Knows what is stored.
     pub(super) fn new(stored: Vec<LogSummary>) -> Self {
         let stored = stored.into_iter().filter(|log| log.bytes >= LARGE);
@@ -99,7 +99,10 @@ impl Lists {
             };
             (state.waiting.push(priority, clock::now(), waiting), turn)
         };
-        let _leaves = Leaves { lists: self, place };
+        let _leaves = Leaves {
+            admission: self,
+            place,
+        };
         match tokio::time::timeout_at(deadline, turn).await {
             Ok(Ok(Turn::Ask(mut pass, followers))) => {
                 pass.name = name.clone();
@@ -116,7 +119,7 @@ impl Lists {
 
     fn pass(&self, name: &ListName, permit: Permit) -> Pass {
         Pass {
-            lists: self.clone(),
+            admission: self.clone(),
             name: name.clone(),
             permit,
             passed: 0,
@@ -150,7 +153,7 @@ impl Lists {
             }
         }
         let pass = Pass {
-            lists: self.clone(),
+            admission: self.clone(),
             name: ListName::default(),
             permit: Permit(Some(self.clone())),
             passed: 0,
@@ -162,31 +165,31 @@ impl Lists {
 
 /// Takes a place out of the queue when its owner goes.
 struct Leaves<'a> {
-    lists: &'a Lists,
+    admission: &'a ListAdmission,
     place: Place,
 }
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        let left = self.lists.0.lock().waiting.remove(self.place);
+        let left = self.admission.0.lock().waiting.remove(self.place);
         drop(left);
     }
 }
 
 /// One large list under way, or none.
-struct Permit(Option<Lists>);
+struct Permit(Option<ListAdmission>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(lists) = self.0.take() {
-            lists.release();
+        if let Some(admission) = self.0.take() {
+            admission.release();
         }
     }
 }
 
 /// A list that may go on, until the end of its answer.
 pub(super) struct Pass {
-    lists: Lists,
+    admission: ListAdmission,
     name: ListName,
     permit: Permit,
     passed: u64,
@@ -202,20 +205,20 @@ impl Pass {
         let before = self.passed;
         self.passed += bytes;
         if before < LARGE && self.passed >= LARGE {
-            let mut state = self.lists.0.lock();
+            let mut state = self.admission.0.lock();
             if state.large.len() < REMEMBERED {
                 state.large.insert(self.name.clone());
             }
             if self.permit.0.is_none() {
                 state.under_way += 1;
-                self.permit.0 = Some(self.lists.clone());
+                self.permit.0 = Some(self.admission.clone());
             }
         }
     }
 
     fn ended(self) {
         if self.passed < LARGE {
-            self.lists.0.lock().large.remove(&self.name);
+            self.admission.0.lock().large.remove(&self.name);
         }
     }
 }

@@ -10,10 +10,14 @@ use crate::store::LogId;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn lists(large: &[&str]) -> Lists {
-    let lists = Lists::new(Vec::new());
-    lists.0.lock().large.extend(large.iter().map(|name| named(name)));
-    lists
+fn admission(large: &[&str]) -> ListAdmission {
+    let admission = ListAdmission::new(Vec::new());
+    admission
+        .0
+        .lock()
+        .large
+        .extend(large.iter().map(|name| named(name)));
+    admission
 }
 
 fn named(name: &str) -> ListName {
@@ -30,9 +34,9 @@ fn same(principal: &str, target: &str) -> Same {
     }
 }
 
-async fn ask(lists: &Lists, name: &str, priority: Priority) -> Turn {
+async fn ask(admission: &ListAdmission, name: &str, priority: Priority) -> Turn {
     let deadline = clock::now() + PATIENCE;
-    lists
+    admission
         .turn(&named(name), priority, deadline, || {
             same("cn:x", &format!("/{name}"))
         })
@@ -40,24 +44,24 @@ async fn ask(lists: &Lists, name: &str, priority: Priority) -> Turn {
 }
 
 /// Takes every place.
-async fn fill(lists: &Lists) -> Vec<Turn> {
+async fn fill(admission: &ListAdmission) -> Vec<Turn> {
     let mut held = Vec::new();
     for _ in 0..AT_ONCE {
-        held.push(ask(lists, "pods", Priority::NORMAL).await);
+        held.push(ask(admission, "pods", Priority::NORMAL).await);
     }
     held
 }
 
-fn under_way(lists: &Lists) -> usize {
-    lists.0.lock().under_way
+fn under_way(admission: &ListAdmission) -> usize {
+    admission.0.lock().under_way
 }
 
 #[tokio::test(start_paused = true)]
 async fn so_many_go_on_and_the_next_waits_for_one_to_end() {
-    let lists = lists(&["pods"]);
+    let admission = admission(&["pods"]);
     let begun = clock::now();
-    let mut held = fill(&lists).await;
-    let mut next = std::pin::pin!(ask(&lists, "pods", Priority::NORMAL));
+    let mut held = fill(&admission).await;
+    let mut next = std::pin::pin!(ask(&admission, "pods", Priority::NORMAL));
     let waited = tokio::time::timeout(Duration::from_secs(1), next.as_mut()).await;
     assert!(waited.is_err());
     held.pop();
@@ -67,26 +71,26 @@ async fn so_many_go_on_and_the_next_waits_for_one_to_end() {
 
 #[tokio::test(start_paused = true)]
 async fn small_lists_and_kubelets_do_not_wait_and_nobody_waits_for_ever() {
-    let lists = lists(&["pods"]);
+    let admission = admission(&["pods"]);
     let begun = clock::now();
-    let _held = fill(&lists).await;
-    let _small = ask(&lists, "leases", Priority::LAST).await;
-    let _kubelet = ask(&lists, "pods", Priority::NODE).await;
+    let _held = fill(&admission).await;
+    let _small = ask(&admission, "leases", Priority::LAST).await;
+    let _kubelet = ask(&admission, "pods", Priority::NODE).await;
     assert_eq!(clock::now(), begun);
-    let late = ask(&lists, "pods", Priority::LAST).await;
+    let late = ask(&admission, "pods", Priority::LAST).await;
     assert_eq!(clock::now() - begun, PATIENCE, "it is let through");
-    assert_eq!(under_way(&lists), AT_ONCE + 2);
+    assert_eq!(under_way(&admission), AT_ONCE + 2);
     drop(late);
-    assert_eq!(under_way(&lists), AT_ONCE + 1);
+    assert_eq!(under_way(&admission), AT_ONCE + 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_higher_priority_goes_first_and_who_leaves_keeps_nobody_waiting() {
-    let lists = lists(&["pods", "nodes", "secrets"]);
-    let mut held = fill(&lists).await;
-    let mut pod = std::pin::pin!(ask(&lists, "pods", Priority::LAST));
-    let mut proxy = std::pin::pin!(ask(&lists, "nodes", Priority(1)));
-    let mut gone = Box::pin(ask(&lists, "secrets", Priority(2)));
+    let admission = admission(&["pods", "nodes", "secrets"]);
+    let mut held = fill(&admission).await;
+    let mut pod = std::pin::pin!(ask(&admission, "pods", Priority::LAST));
+    let mut proxy = std::pin::pin!(ask(&admission, "nodes", Priority(1)));
+    let mut gone = Box::pin(ask(&admission, "secrets", Priority(2)));
     for waiting in [
         gone.as_mut() as std::pin::Pin<&mut dyn Future<Output = Turn>>,
         pod.as_mut(),
@@ -101,48 +105,48 @@ async fn the_higher_priority_goes_first_and_who_leaves_keeps_nobody_waiting() {
     drop(proxy.await);
     drop(pod.await);
     drop(held);
-    assert_eq!(under_way(&lists), 0, "every place is free again");
+    assert_eq!(under_way(&admission), 0, "every place is free again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_that_proves_large_counts_and_is_remembered_until_it_is_small_again() {
-    let lists = lists(&[]);
+    let admission = admission(&[]);
     let (feeder, streaming) = body::fed(4, None);
-    let Turn::Ask(pass, _) = ask(&lists, "nodes", Priority::NORMAL).await else {
+    let Turn::Ask(pass, _) = ask(&admission, "nodes", Priority::NORMAL).await else {
         panic!()
     };
     let mut passing = pass.counting(streaming);
     feeder.send(vec![0; 2 << 20].into()).await.unwrap();
     passing.frame().await.unwrap().unwrap();
-    assert_eq!(under_way(&lists), 1, "while it streams");
+    assert_eq!(under_way(&admission), 1, "while it streams");
     drop(passing);
-    assert_eq!(under_way(&lists), 0);
+    assert_eq!(under_way(&admission), 0);
 
     for (bytes, large) in [(LARGE, true), (10, false)] {
-        let Turn::Ask(pass, _) = ask(&lists, "pods", Priority::NORMAL).await else {
+        let Turn::Ask(pass, _) = ask(&admission, "pods", Priority::NORMAL).await else {
             panic!()
         };
         let bytes = vec![0; usize::try_from(bytes).unwrap()];
         let mut passing = pass.counting(body::full(bytes));
         passing.frame().await.unwrap().unwrap();
-        assert_eq!(under_way(&lists), 0, "that was all of it");
+        assert_eq!(under_way(&admission), 0, "that was all of it");
         assert!(passing.frame().await.is_none());
         drop(passing);
-        assert_eq!(under_way(&lists), 0);
-        assert_eq!(lists.0.lock().large.contains(&named("pods")), large);
+        assert_eq!(under_way(&admission), 0);
+        assert_eq!(admission.0.lock().large.contains(&named("pods")), large);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_identical_lists_of_one_principal_that_wait_are_joined() {
-    let lists = lists(&["pods"]);
-    let mut held = fill(&lists).await;
+    let admission = admission(&["pods"]);
+    let mut held = fill(&admission).await;
     let deadline = clock::now() + PATIENCE;
     let name = named("pods");
     let wait = |principal: &'static str, target: &'static str| {
-        let (lists, name) = (lists.clone(), name.clone());
+        let (admission, name) = (admission.clone(), name.clone());
         Box::pin(async move {
-            let turn = lists.turn(&name, Priority::NORMAL, deadline, || same(principal, target));
+            let turn = admission.turn(&name, Priority::NORMAL, deadline, || same(principal, target));
             turn.await
         })
     };
