@@ -706,7 +706,7 @@ impl Cache {
 
 /// What the disk says, unless it takes too long.
 async fn in_time<T>(answer: impl Future<Output = T>) -> Option<T> {
-    let answer = tokio::time::timeout(strand::PATIENCE, answer).await;
+    let answer = tokio::time::timeout(strand::ANSWER_TIMEOUT, answer).await;
     if answer.is_err() {
         tracing::warn!("the disk does not answer in time, nothing is told from the cache");
     }

@@ -74,8 +74,8 @@ pub struct Peer {
     pub standing: Option<Arc<Standing>>,
     /// Where the connection comes from.
     pub address: SocketAddr,
-    /// For how long it may take or give nothing.
-    pub patience: Duration,
+    /// For how long it may take nothing of an answer, or give nothing of a request body.
+    pub write_timeout: Duration,
     /// How the connection is drained.
     pub drain: ConnectionDrain,
 }

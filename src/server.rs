@@ -10,9 +10,9 @@ mod bind;
 mod connection;
 mod linger;
 mod metrics;
-mod patience;
 mod seats;
 mod serving;
+mod write_timeout;
 
 pub use accept::{Bound, ListenError, Listener, ListenerConfig};
 pub use metrics::{Rejected, ServerMetrics};

@@ -14,7 +14,7 @@ use crate::admin::InMemory;
 use crate::runtime::tasks::Tasks;
 use crate::upstream::Link;
 
-/// Feeds the watchdog this many times within its patience.
+/// Feeds the watchdog this many times within its timeout.
 const FEEDINGS: u32 = 3;
 
 /// It serves.
@@ -91,10 +91,10 @@ fn remark(place: Place) -> &'static str {
 
 /// Feeds the watchdog for as long as the runtime lives, if there is one (`WATCHDOG_USEC`).
 pub(super) fn feed_watchdog() {
-    let Some(patience) = sd_notify::watchdog_enabled() else {
+    let Some(timeout) = sd_notify::watchdog_enabled() else {
         return;
     };
-    let pause = patience / FEEDINGS;
+    let pause = timeout / FEEDINGS;
     // Tasks of its own: no stop waits for it.
     Tasks::new().spawn("watchdog", async move {
         loop {

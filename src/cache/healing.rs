@@ -241,7 +241,7 @@ mod tests {
             let _released = hang.recv();
         });
         hangs.await.unwrap();
-        tokio::time::advance(crate::runtime::strand::PATIENCE).await;
+        tokio::time::advance(crate::runtime::strand::ANSWER_TIMEOUT).await;
         assert!(first.view.is_stuck());
 
         let recording = cache.record_watch(&watch);

@@ -41,11 +41,11 @@ pub struct Recording {
     asked: Option<Asked>,
     list: Option<OpenList>,
     /// How long the answer may wait for the disk, in all.
-    patience: Duration,
+    delay_budget: Duration,
 }
 
 /// How long an answer waits for the disk, in all, that nobody but the recorder reads.
-const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
+const UNREAD_DELAY_BUDGET: Duration = Duration::from_secs(60);
 
 impl Recording {
     /// Begins to record a read that is about to be sent. A watch is recorded by its own means.
@@ -81,7 +81,7 @@ impl Recording {
             query: query.clone(),
             asked,
             list,
-            patience: DELAY_BUDGET,
+            delay_budget: DELAY_BUDGET,
         }
     }
 
@@ -98,7 +98,7 @@ impl Recording {
             query: query.clone(),
             asked: None,
             list: Some(open_list_for(cache, query, resource, view, settled)),
-            patience: UNREAD_PATIENCE,
+            delay_budget: UNREAD_DELAY_BUDGET,
         };
         (recording, kept)
     }
@@ -164,7 +164,7 @@ impl Recording {
             query,
             asked,
             list,
-            patience,
+            delay_budget,
         } = self;
         if let Target::Document(name) = &query.target {
             let variant = documents::answered_variant(query.accept.as_deref(), content_type);
@@ -208,7 +208,7 @@ impl Recording {
                     // when the request was sent is not known, so this list may not prove that history went back.
                     list.part = Part::First(OpenTicket::begin(&cache, view.clone(), Freshness::Cached));
                 }
-                keep_list(cache, list, view, representation, coding, (body, patience))
+                keep_list(cache, list, view, representation, coding, (body, delay_budget))
             }
         }
     }

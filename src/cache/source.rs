@@ -17,7 +17,7 @@ use super::spool::{Spool, SpoolFile};
 pub(super) const CHANNEL_DEPTH: usize = 32;
 
 /// Pieces that are spooled at a time. Taken one by one, each would wake the sender for the room of one, and where
-/// processors are busy the wake-ups alone would use up its patience.
+/// processors are busy the wake-ups alone would use up its delay budget.
 const SPOOLED_AT_ONCE: usize = CHANNEL_DEPTH / 2;
 
 /// What the client's stream hands over.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::runtime::body::{self, Body, Feeder, ReaderGone};
-use crate::runtime::strand::PATIENCE;
+use crate::runtime::strand::ANSWER_TIMEOUT;
 use crate::runtime::tasks::Tasks;
 
 /// How much is read and sent at a time.
@@ -30,7 +30,7 @@ pub(super) async fn send_all(batches: impl Batches, feeder: &Feeder, tasks: &Tas
             let batch = batches.next_batch();
             (batches, batch)
         });
-        let (rest, batch) = match tokio::time::timeout(PATIENCE, read).await {
+        let (rest, batch) = match tokio::time::timeout(ANSWER_TIMEOUT, read).await {
             Ok(Ok(read)) => read,
             Ok(Err(_)) => return Err(Unsent::Damaged("reading panicked".into())),
             Err(_) => return Err(Unsent::Damaged("the disk does not answer".into())),

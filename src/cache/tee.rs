@@ -62,7 +62,7 @@ struct Tee {
     ending: bool,
     /// The last frame, kept back until the recorder has all: who takes `Content-Length` bytes asks for no end behind them.
     last: Option<Frame<Bytes>>,
-    patience: Duration,
+    delay_budget: Duration,
     used: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
@@ -73,7 +73,7 @@ pub(super) fn tee(inner: Body, recorder: Recorder) -> Body {
 }
 
 /// The same with another bound than [`DELAY_BUDGET`] on the waiting, for a body that no client reads.
-pub(super) fn tee_with(inner: Body, recorder: Recorder, patience: Duration) -> Body {
+pub(super) fn tee_with(inner: Body, recorder: Recorder, delay_budget: Duration) -> Body {
     let sink = Sink::Small {
         chunks: Vec::new(),
         length: 0,
@@ -85,7 +85,7 @@ pub(super) fn tee_with(inner: Body, recorder: Recorder, patience: Duration) -> B
         pending: None,
         ending: false,
         last: None,
-        patience,
+        delay_budget,
         used: Duration::ZERO,
         waiting: None,
     }
@@ -147,7 +147,7 @@ impl Tee {
                 }
                 Poll::Ready(Err(_)) => self.sink = Sink::Off,
                 Poll::Pending => {
-                    ready!(self.poll_patience(cx));
+                    ready!(self.poll_delay(cx));
                     tracing::debug!("the recorder is too slow, giving this answer up");
                     self.sink = Sink::Off;
                 }
@@ -161,8 +161,8 @@ impl Tee {
         Poll::Ready(())
     }
 
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let left = self.patience.saturating_sub(self.used);
+    fn poll_delay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let left = self.delay_budget.saturating_sub(self.used);
         let (_, sleep) = self
             .waiting
             .get_or_insert_with(|| (clock::now(), Box::pin(tokio::time::sleep(left))));

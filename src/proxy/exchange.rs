@@ -37,8 +37,8 @@ pub(super) struct Exchange {
     pub(super) form: Form,
     /// Of the connection that it came on.
     pub(super) drain: ConnectionDrain,
-    /// With the client.
-    pub(super) patience: Duration,
+    /// For how long the client may stall.
+    pub(super) write_timeout: Duration,
     /// How long it is on its way upstream.
     pub(super) on_the_way: Upstream,
 }
@@ -136,7 +136,7 @@ async fn understood(
         class,
         form,
         drain: peer.drain.clone(),
-        patience: peer.patience,
+        write_timeout: peer.write_timeout,
         on_the_way: tally.upstream(),
     };
     let websocket = wanted

@@ -398,7 +398,7 @@ impl Exchange {
         if body.is_end_stream() {
             return self.send(self.request(body::empty()), policy).await;
         }
-        let (body, standstill) = upload::watched(body::incoming(body), self.patience);
+        let (body, standstill) = upload::watched(body::incoming(body), self.write_timeout);
         tokio::select! {
             sent = self.send(self.request(body), policy) => sent,
             culprit = standstill.lasts() => {

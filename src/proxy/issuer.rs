@@ -18,7 +18,7 @@ use super::Proxy;
 const LARGEST: usize = 256 << 10;
 
 /// For the body of a document of a few KiB.
-const PATIENCE: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// As whom the documents are read.
 pub enum IssuerReader {
@@ -66,7 +66,7 @@ impl Proxy {
                 .transports
                 .default_transport()
                 .response_timeout()
-                .saturating_add(PATIENCE);
+                .saturating_add(BODY_TIMEOUT);
             let read = tokio::time::timeout(limit, self.read_document(reader, document.path()));
             let bytes = read.await.map_err(|_| ReadIssuerError::Unreachable {
                 path: document.path(),

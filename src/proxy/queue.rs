@@ -1,4 +1,4 @@
-//! A queue by priority in which nobody is forgotten: who has waited for [`PATIENCE`] goes before everybody, the longest
+//! A queue by priority in which nobody is forgotten: who has waited for [`PRIORITY_TIMEOUT`] goes before everybody, the longest
 //! waiting first. Pure.
 
 use std::cmp::Reverse;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::priority::Priority;
 
 /// After so long, priority does not count any more.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PRIORITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A place in a queue: the smallest is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,7 @@ impl<W> Queue<W> {
     /// Whose turn is next.
     pub(super) fn first(&self, now: Instant) -> Option<(Place, &W)> {
         let longest = self.waiting.iter().min_by_key(|(place, _)| place.number);
-        let tired = longest.filter(|(_, waiting)| now.duration_since(waiting.since) >= PATIENCE);
+        let tired = longest.filter(|(_, waiting)| now.duration_since(waiting.since) >= PRIORITY_TIMEOUT);
         let (place, waiting) = tired.or_else(|| self.waiting.first_key_value())?;
         Some((*place, &waiting.who))
     }
@@ -119,7 +119,7 @@ mod tests {
         let begun = clock::now();
         let mut queue = Queue::default();
         queue.push(Priority::LAST, begun, "pod");
-        let later = begun + PATIENCE;
+        let later = begun + PRIORITY_TIMEOUT;
         queue.push(Priority::NODE, later, "kubelet");
         assert_eq!(queue.first(begun).unwrap().1, &"kubelet");
         assert_eq!(drain(&mut queue, later), ["pod", "kubelet"]);

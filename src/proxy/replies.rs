@@ -33,7 +33,8 @@ pub(super) async fn read(exchange: &Exchange, body: Incoming) -> Result<(Option<
         return Ok((None, body::incoming(body)));
     }
     let limited = Limited::new(body, usize::try_from(LARGEST_ASKED).unwrap_or(usize::MAX));
-    let collected = tokio::time::timeout(upload::limit(exchange.patience), limited.collect()).await;
+    let collected =
+        tokio::time::timeout(upload::body_timeout(exchange.write_timeout), limited.collect()).await;
     let Ok(Ok(whole)) = collected else {
         return Err(Status::bad_request("edgehold: the request was cut short"));
     };

@@ -41,11 +41,11 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Standstill {
     phase: Arc<Mutex<Phase>>,
-    limit: Duration,
+    timeout: Duration,
 }
 
-/// The body of a request whose client is given `patience`, as it goes upstream.
-pub(super) fn watched(body: Body, patience: Duration) -> (Body, Standstill) {
+/// The body of a request whose client may stall for `write_timeout`, as it goes upstream.
+pub(super) fn watched(body: Body, write_timeout: Duration) -> (Body, Standstill) {
     let phase = if body.is_end_stream() {
         Phase::Over
     } else {
@@ -54,14 +54,14 @@ pub(super) fn watched(body: Body, patience: Duration) -> (Body, Standstill) {
     let phase = Arc::new(Mutex::new(phase));
     let standstill = Standstill {
         phase: Arc::clone(&phase),
-        limit: limit(patience),
+        timeout: body_timeout(write_timeout),
     };
     (Observed::new(body, Progress(phase)).boxed_unsync(), standstill)
 }
 
-/// For how long the body of a client that is given `patience` may stand still.
-pub(super) fn limit(patience: Duration) -> Duration {
-    patience.min(LONGEST)
+/// For how long the body of a request may stand still whose client may stall for `write_timeout`.
+pub(super) fn body_timeout(write_timeout: Duration) -> Duration {
+    write_timeout.min(LONGEST)
 }
 
 impl Standstill {
@@ -72,7 +72,7 @@ impl Standstill {
             let Phase::Waiting(culprit, since) = seen else {
                 return std::future::pending().await;
             };
-            tokio::time::sleep_until(since + self.limit).await;
+            tokio::time::sleep_until(since + self.timeout).await;
             if *self.phase.lock() == seen {
                 return culprit;
             }
@@ -186,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn patience_has_an_end() {
-        assert_eq!(limit(LIMIT), LIMIT);
-        assert_eq!(limit(Duration::from_secs(900)), LONGEST);
+    fn a_body_never_stands_still_for_longer_than_an_apiserver_gives_a_request() {
+        assert_eq!(body_timeout(LIMIT), LIMIT);
+        assert_eq!(body_timeout(Duration::from_secs(900)), LONGEST);
     }
 }

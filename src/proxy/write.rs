@@ -104,7 +104,7 @@ fn refresh(exchange: &Exchange, principal: Option<Principal>) -> Option<Write> {
 
 /// Sends a write, or says why there is no answer to it.
 async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, Status> {
-    let (body, standstill) = upload::watched(body, exchange.patience);
+    let (body, standstill) = upload::watched(body, exchange.write_timeout);
     let policy = exchange
         .callers(RetryPolicy::once(Purpose::Short))
         .for_answers(exchange.answers());

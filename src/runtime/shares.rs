@@ -68,7 +68,7 @@ impl Shares {
         })
     }
 
-    /// The same, waiting until there is room. Ends never for more than half of all: the caller limits its patience.
+    /// The same, waiting until there is room. Ends never for more than half of all: the caller sets the timeout.
     pub async fn take(&self, holder: &str, amount: usize) -> Share {
         loop {
             let mut freed = std::pin::pin!(self.inner.freed.notified());

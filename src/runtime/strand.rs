@@ -1,7 +1,7 @@
 //! A strand: state that is only touched by blocking work, one piece at a time, in the order in which it was posted.
 //!
 //! It is how disk work keeps its order without ever blocking an async thread or holding a lock across disk IO. An
-//! idle strand costs one parked task. A disk that hangs holds up the strand, and nobody who asks it: see [`PATIENCE`].
+//! idle strand costs one parked task. A disk that hangs holds up the strand, and nobody who asks it: see [`ANSWER_TIMEOUT`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use super::tasks::Tasks;
 
 /// How long somebody waits for what he asks a strand. A strand that has been at one piece of work for so long is asked
 /// nothing more, or its questions would pile up.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// For so long work that nobody waits for may lie, and so much of it, so that one thread is woken for all of it.
 const GATHER: Duration = Duration::from_millis(5);
@@ -118,10 +118,10 @@ impl<S: Send + 'static> Strand<S> {
     /// Whether one piece of work takes so long that nothing more should be queued behind it.
     pub fn is_stuck(&self) -> bool {
         let since = *self.load.busy.lock();
-        since.is_some_and(|since| clock::now().saturating_duration_since(since) >= PATIENCE)
+        since.is_some_and(|since| clock::now().saturating_duration_since(since) >= ANSWER_TIMEOUT)
     }
 
-    /// Queues work behind all that was posted before and waits for its result, at most for [`PATIENCE`].
+    /// Queues work behind all that was posted before and waits for its result, at most for [`ANSWER_TIMEOUT`].
     ///
     /// # Errors
     /// [`NoAnswer`]: the work may be done later all the same.
@@ -133,7 +133,7 @@ impl<S: Send + 'static> Strand<S> {
             return Err(NoAnswer::Late);
         }
         let answer = self.ask(work);
-        tokio::time::timeout(PATIENCE, answer)
+        tokio::time::timeout(ANSWER_TIMEOUT, answer)
             .await
             .unwrap_or(Err(NoAnswer::Late))
     }
@@ -281,7 +281,7 @@ mod tests {
             while strand.load.busy.lock().is_none() {
                 tokio::task::yield_now().await;
             }
-            tokio::time::advance(PATIENCE).await;
+            tokio::time::advance(ANSWER_TIMEOUT).await;
         };
         let (first, ()) = tokio::join!(strand.run(|n| *n), time);
         assert_eq!(first, Err(NoAnswer::Late));

@@ -23,9 +23,9 @@ use crate::tls::{self, Alpn, PeerCertificate, ServerStream, ServerTls, TrustedTi
 
 use super::linger::Lingering;
 use super::metrics::ServerMetrics;
-use super::patience::{self, Streams, Taking};
 use super::seats::{Holder, Seat};
 use super::serving::Clients;
+use super::write_timeout::{self, Streams, Taking};
 
 /// Time limits of one connection.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ pub(super) async fn serve(
         certificate,
         standing: standing.clone(),
         address,
-        patience: config.write_timeout,
+        write_timeout: config.write_timeout,
         drain: drain.clone(),
     });
     // In a place of its own: while hands are shaken there is none.
@@ -222,7 +222,7 @@ async fn serve_http(
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     is_tunnel.store(true, Ordering::Relaxed);
                 }
-                let answer = answer.map(patience::watched);
+                let answer = answer.map(write_timeout::watched);
                 Ok::<_, Infallible>(answer.map(|body| body::holding(body, busy)))
             }
         })

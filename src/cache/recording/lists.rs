@@ -182,7 +182,7 @@ pub(super) fn keep_list(
     view: ViewHandle,
     representation: Representation,
     coding: Coding,
-    (body, patience): (Body, Duration),
+    (body, delay_budget): (Body, Duration),
 ) -> Body {
     let seen = clock::wall();
     let recorder = move |handover: Handover| {
@@ -206,7 +206,7 @@ pub(super) fn keep_list(
             }
         });
     };
-    tee_with(body, Box::new(recorder), patience)
+    tee_with(body, Box::new(recorder), delay_budget)
 }
 
 /// Receives one page (of which there is mostly one), and settles the ticket when it was the last.

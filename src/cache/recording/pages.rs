@@ -11,7 +11,7 @@ use crate::kube::media::{Encoding, Representation};
 use crate::kube::request::ResourceRequest;
 
 /// How long a page waits for the one before it to be on disk.
-const PAGE_PATIENCE: Duration = Duration::from_secs(5);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pages of lists that are being received, by page key, in the order in which they were asked for.
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl PageTurns {
 }
 
 impl PageTurn {
-    /// Blocks until no page is being received that was asked for before this one, at most [`PAGE_PATIENCE`]; gives
+    /// Blocks until no page is being received that was asked for before this one, at most [`PAGE_TIMEOUT`]; gives
     /// whether there was one to wait for.
     pub(super) fn wait_for_earlier(&self) -> bool {
         let mut under_way = self.turns.under_way.lock();
@@ -55,7 +55,7 @@ impl PageTurn {
         }
         self.turns
             .done
-            .wait_while_for(&mut under_way, |under_way| !is_next(under_way), PAGE_PATIENCE);
+            .wait_while_for(&mut under_way, |under_way| !is_next(under_way), PAGE_TIMEOUT);
         true
     }
 }

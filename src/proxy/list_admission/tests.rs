@@ -8,7 +8,7 @@ use super::*;
 use crate::runtime::body;
 use crate::store::LogId;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn admission(large: &[&str]) -> ListAdmission {
     let admission = ListAdmission::new(Vec::new());
@@ -35,7 +35,7 @@ fn same(principal: &str, target: &str) -> Same {
 }
 
 async fn ask(admission: &ListAdmission, name: &str, priority: Priority) -> Turn {
-    let deadline = clock::now() + PATIENCE;
+    let deadline = clock::now() + TURN_TIMEOUT;
     admission
         .turn(&named(name), priority, deadline, || {
             same("cn:x", &format!("/{name}"))
@@ -78,7 +78,7 @@ async fn small_lists_and_kubelets_do_not_wait_and_nobody_waits_for_ever() {
     let _kubelet = ask(&admission, "pods", Priority::NODE).await;
     assert_eq!(clock::now(), begun);
     let late = ask(&admission, "pods", Priority::LAST).await;
-    assert_eq!(clock::now() - begun, PATIENCE, "it is let through");
+    assert_eq!(clock::now() - begun, TURN_TIMEOUT, "it is let through");
     assert_eq!(under_way(&admission), AT_ONCE + 2);
     drop(late);
     assert_eq!(under_way(&admission), AT_ONCE + 1);
@@ -141,7 +141,7 @@ async fn a_list_that_proves_large_counts_and_is_remembered_until_it_is_small_aga
 async fn only_identical_lists_of_one_principal_that_wait_are_joined() {
     let admission = admission(&["pods"]);
     let mut held = fill(&admission).await;
-    let deadline = clock::now() + PATIENCE;
+    let deadline = clock::now() + TURN_TIMEOUT;
     let name = named("pods");
     let wait = |principal: &'static str, target: &'static str| {
         let (admission, name) = (admission.clone(), name.clone());
@@ -180,7 +180,7 @@ async fn only_identical_lists_of_one_principal_that_wait_are_joined() {
 
 async fn shared_of(response: Response<Body>) -> (Response<Body>, bool) {
     let (follower, shared) = oneshot::channel();
-    let answer = share(response, vec![follower], clock::now() + PATIENCE).await;
+    let answer = share(response, vec![follower], clock::now() + TURN_TIMEOUT).await;
     (answer, shared.await.is_ok())
 }
 
@@ -202,7 +202,7 @@ async fn what_cannot_be_shared_goes_to_the_first_alone_and_unchanged() {
     feeder.send(Bytes::from_static(b"[")).await.unwrap();
     let begun = clock::now();
     let (answer, shared) = shared_of(Response::new(slow)).await;
-    assert_eq!((shared, clock::now() - begun), (false, PATIENCE));
+    assert_eq!((shared, clock::now() - begun), (false, TURN_TIMEOUT));
     feeder.send(Bytes::from_static(b"]")).await.unwrap();
     feeder.finish().await;
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "[]");

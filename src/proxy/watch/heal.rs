@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// A list that is on its way may make the view whole. One whose client reads it slowly, or in pages, is not waited for
 /// longer.
-const LIST_PATIENCE: Duration = Duration::from_secs(5);
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Lists at a time, over all views.
 const AT_ONCE: usize = 4;
@@ -151,7 +151,7 @@ impl Healer {
         let waited = async {
             tokio::time::sleep(GRACE + jitter::below(GRACE)).await;
             let awaiting = self.followed.becomes(|now| now != Condition::Awaiting);
-            let _too_long = tokio::time::timeout(LIST_PATIENCE, awaiting).await;
+            let _too_long = tokio::time::timeout(LIST_TIMEOUT, awaiting).await;
         };
         if self.unless_followed(waited).await.is_none() {
             return;

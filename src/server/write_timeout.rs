@@ -4,7 +4,7 @@
 //! A connection is watched at its socket ([`Taking`]). On HTTP/2 one stream can be stuck while the connection is well:
 //! there hyper asks an answer for its next frame only when the last one has found room, so a frame that is followed by no
 //! question is one that the client does not take. hyper gives no handle on a stream, but it spawns a task for each, and
-//! dropping that resets the stream: [`Streams`] is the executor that spawns them with a [`Patience`] each, and the answer
+//! dropping that resets the stream: [`Streams`] is the executor that spawns them with a [`WriteTimer`] each, and the answer
 //! finds the one of its task and keeps it informed ([`watched`]). An idle watch has no frame to give and is never stuck.
 
 use std::future::Future;
@@ -26,19 +26,19 @@ use crate::runtime::tasks::Tasks;
 use super::metrics::ServerMetrics;
 
 tokio::task_local! {
-    static OF_STREAM: Patience;
+    static OF_STREAM: WriteTimer;
 }
 
 /// How long one answer has been waiting for its client. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Patience {
+pub(super) struct WriteTimer {
     limit: Duration,
     begun: Instant,
     /// Milliseconds after `begun` at which a frame was given that has found no room yet, plus one; else zero.
     given: Arc<AtomicU64>,
 }
 
-impl Patience {
+impl WriteTimer {
     fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -85,11 +85,11 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let (patience, metrics) = (Patience::new(self.limit), self.metrics.clone());
+        let (timer, metrics) = (WriteTimer::new(self.limit), self.metrics.clone());
         self.tasks.spawn("stream", async move {
-            let exhausted = patience.clone();
+            let exhausted = timer.clone();
             tokio::select! {
-                _ended = OF_STREAM.scope(patience, stream) => {}
+                _ended = OF_STREAM.scope(timer, stream) => {}
                 () = exhausted.exhausted() => {
                     metrics.stalled.inc();
                     tracing::debug!("a client takes nothing of its answer, the stream is reset");
@@ -101,14 +101,14 @@ where
 
 /// The answer of a request; must be called in the task of its stream.
 pub(super) fn watched(body: Body) -> Body {
-    match OF_STREAM.try_with(Patience::clone) {
-        Ok(patience) => Observed::new(body, patience).boxed_unsync(),
+    match OF_STREAM.try_with(WriteTimer::clone) {
+        Ok(timer) => Observed::new(body, timer).boxed_unsync(),
         // HTTP/1.1: the connection is the stream.
         Err(_) => body,
     }
 }
 
-impl Observer for Patience {
+impl Observer for WriteTimer {
     fn asked(&mut self) {
         self.found_room();
     }
@@ -210,25 +210,25 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn a_frame_that_finds_no_room_exhausts_patience_and_an_idle_answer_never_does() {
-        let patience = Patience::new(LIMIT);
+    async fn a_frame_that_finds_no_room_exhausts_the_timer_and_an_idle_answer_never_does() {
+        let timer = WriteTimer::new(LIMIT);
         let long = LIMIT * 10;
         let (feeder, source) = body::fed(4, None);
-        let mut answer = OF_STREAM.sync_scope(patience.clone(), || watched(source));
+        let mut answer = OF_STREAM.sync_scope(timer.clone(), || watched(source));
         {
             let mut idle = pin!(answer.frame());
             assert!(futures_util::poll!(idle.as_mut()).is_pending());
-            assert!(tokio::time::timeout(long, patience.exhausted()).await.is_err());
+            assert!(tokio::time::timeout(long, timer.exhausted()).await.is_err());
         }
         let mut last = clock::now();
         for _ in 0..5 {
             feeder.send(Bytes::from_static(b"x")).await.unwrap();
             last = clock::now();
             answer.frame().await.unwrap().unwrap();
-            let slow = tokio::time::timeout(LIMIT * 9 / 10, patience.exhausted()).await;
+            let slow = tokio::time::timeout(LIMIT * 9 / 10, timer.exhausted()).await;
             assert!(slow.is_err(), "slow is not stuck");
         }
-        patience.exhausted().await;
+        timer.exhausted().await;
         let waited = clock::now() - last;
         assert!(waited >= LIMIT && waited <= LIMIT * 2, "{waited:?}");
     }
