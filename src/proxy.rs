@@ -1,9 +1,10 @@
-//! The pipeline of a request: principal, request info, route, forward or answer (ARCHITECTURE.md tells the story).
+//! The pipeline of a request: principal, request info, route, forward or answer (ARCHITECTURE.md tells the
+//! story).
 //!
-//! Owns nothing that lasts: transports, link and cache are handed in. Invariants: a token never travels on a connection
-//! that presents a certificate; `X-Remote-*` never passes; the client's path and query are forwarded byte for byte; a
-//! write is never repeated and never answered from anything but upstream, but for requests for tokens and reviews, which
-//! change nothing (`replies.rs`).
+//! Owns nothing that lasts: transports, link and cache are handed in. Invariants: a token never travels on a
+//! connection that presents a certificate; `X-Remote-*` never passes; the client's path and query are
+//! forwarded byte for byte; a write is never repeated and never answered from anything but upstream, but for
+//! requests for tokens and reviews, which change nothing (`replies.rs`).
 
 mod caller;
 mod confirm;
@@ -212,7 +213,8 @@ impl Proxy {
         self.time.offset()
     }
 
-    /// For how long the watch that has been held, or its view lost, for longest has been so; zero if there is none.
+    /// For how long the watch that has been held, or its view lost, for longest has been so; zero if there is
+    /// none.
     pub fn watches_behind(&self) -> Duration {
         self.metrics.watches.behind()
     }

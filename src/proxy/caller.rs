@@ -103,16 +103,17 @@ impl Caller {
             source: peer.address.ip().to_canonical(),
         };
         match caller.may_go_upstream(proxy) {
-            // The cache has rules of its own: for what has expired, and each set of groups has what it has read itself. Whatever
-            // goes upstream once the cloud is back is asked about again.
+            // The cache has rules of its own: for what has expired, and each set of groups has what it has
+            // read itself. Whatever goes upstream once the cloud is back is asked about again.
             Err(_) if proxy.link.state() == LinkState::Offline => Ok(caller),
             Err(Unfit(status)) => Err(status),
             Ok(()) => Ok(caller),
         }
     }
 
-    /// Whether a request of this caller may go upstream now. Asked again whenever one does: a certificate may have expired since
-    /// the request came, and the pair that speaks for it may have been loaded, or become another one.
+    /// Whether a request of this caller may go upstream now. Asked again whenever one does: a certificate may
+    /// have expired since the request came, and the pair that speaks for it may have been loaded, or become
+    /// another one.
     pub(super) fn may_go_upstream(&self, proxy: &Proxy) -> Result<(), Unfit> {
         let Some(certificate) = &self.certificate else {
             return Ok(());
@@ -140,7 +141,8 @@ impl Caller {
         self.source
     }
 
-    /// Whether no apiserver has said yet that it knows the caller: it shows nothing, or what nobody has accepted.
+    /// Whether no apiserver has said yet that it knows the caller: it shows nothing, or what nobody has
+    /// accepted.
     pub(super) fn is_unknown(&self, proxy: &Proxy) -> bool {
         match &self.identity {
             Identity::Known(_) => self.shows_nothing(),
@@ -154,7 +156,8 @@ impl Caller {
         matches!(&self.identity, Identity::Known(principal) if *principal.kind() == PrincipalKind::Anonymous)
     }
 
-    /// Where it calls from, if nothing else is known of it: a token that no apiserver has accepted is nobody's.
+    /// Where it calls from, if nothing else is known of it: a token that no apiserver has accepted is
+    /// nobody's.
     pub(super) fn stranger(&self, proxy: &Proxy) -> Option<IpAddr> {
         match &self.identity {
             Identity::Token(token) if !tokens::is_proved(proxy, token) => Some(self.source),
@@ -162,16 +165,16 @@ impl Caller {
         }
     }
 
-    /// Under what name it is counted among all that share the default transport; `None` for a configured client, which has a
-    /// transport of its own.
+    /// Under what name it is counted among all that share the default transport; `None` for a configured
+    /// client, which has a transport of its own.
     pub(super) fn holder(&self, proxy: &Proxy) -> Option<String> {
         if !self.is_default(proxy) {
             return None;
         }
         Some(match (&self.identity, self.stranger(proxy)) {
             (Identity::Foreign, _) => "foreign".to_owned(),
-            // What a token claims before an apiserver has accepted it is what anybody may write: all such tokens of one
-            // source are one caller.
+            // What a token claims before an apiserver has accepted it is what anybody may write: all such
+            // tokens of one source are one caller.
             (_, Some(source)) => format!("stranger:{source}"),
             (Identity::Known(principal), None) => principal.key().to_owned(),
             (Identity::Token(token), None) => tokens::candidate(proxy, token).key().to_owned(),
@@ -186,9 +189,9 @@ impl Caller {
         )
     }
 
-    /// The principal under which the answer to a request will be kept, before there is one. Nothing is kept for, or begun in the
-    /// name of, a caller whom no apiserver has accepted yet: what it claims is what anybody may write. Nor for nobody: anybody
-    /// may ask for anything.
+    /// The principal under which the answer to a request will be kept, before there is one. Nothing is kept
+    /// for, or begun in the name of, a caller whom no apiserver has accepted yet: what it claims is what
+    /// anybody may write. Nor for nobody: anybody may ask for anything.
     pub(super) fn recorded_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => {
@@ -229,8 +232,9 @@ impl Caller {
         }
     }
 
-    /// Whether the certificate has expired since the handshake, as far as the cache is concerned: a connection may be
-    /// older than the end of its certificate. Or the token, that an apiserver has accepted before.
+    /// Whether the certificate has expired since the handshake, as far as the cache is concerned: a
+    /// connection may be older than the end of its certificate. Or the token, that an apiserver has accepted
+    /// before.
     pub(super) fn has_expired(&self, proxy: &Proxy) -> bool {
         if let Identity::Token(token) = &self.identity {
             let known = proxy.tokens.known(token, proxy.time.judged_at());
@@ -241,12 +245,12 @@ impl Caller {
     }
 }
 
-/// Nothing may go upstream for a caller: its certificate is not good any more, or the configured pair is another user's. Holds
-/// what it is told.
+/// Nothing may go upstream for a caller: its certificate is not good any more, or the configured pair is
+/// another user's. Holds what it is told.
 pub(super) struct Unfit(pub(super) Status);
 
-/// Whether the configured pair speaks for just this user with just these groups. Another pair under the same name would
-/// lend the caller groups that its own certificate does not have.
+/// Whether the configured pair speaks for just this user with just these groups. Another pair under the same
+/// name would lend the caller groups that its own certificate does not have.
 fn speaks_for(proxy: &Proxy, common_name: &str, caller: &Principal) -> Result<(), Status> {
     let other = proxy.transports.organizations(common_name, |groups| {
         let is_same = caller.is_certificate(common_name, groups);

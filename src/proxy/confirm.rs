@@ -1,10 +1,10 @@
-//! Whether a 403 stands. It withdraws at once what its caller had read. But for some seconds an apiserver that has just started
-//! says it to kubelets of whatever their pods use, until its node authorizer knows the pods; and the client may not ask again before
-//! the link is lost. So edgehold asks again by itself, with the client's own credential, and what it is given then is kept as
-//! if the client had asked.
+//! Whether a 403 stands. It withdraws at once what its caller had read. But for some seconds an apiserver
+//! that has just started says it to kubelets of whatever their pods use, until its node authorizer knows the
+//! pods; and the client may not ask again before the link is lost. So edgehold asks again by itself, with the
+//! client's own credential, and what it is given then is kept as if the client had asked.
 //!
-//! Invariant: between a 403 and the next answer with content nothing of it is told to anybody. Nothing is asked where nothing was
-//! withdrawn: who asks in vain all the time costs no more than before.
+//! Invariant: between a 403 and the next answer with content nothing of it is told to anybody. Nothing is
+//! asked where nothing was withdrawn: who asks in vain all the time costs no more than before.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use crate::upstream::LinkState;
 use super::exchange::Exchange;
 use super::watch::{List, drained};
 
-/// Seconds before each question, and up to a quarter more. An authorizer that has not caught up by then is not about to.
+/// Seconds before each question, and up to a quarter more. An authorizer that has not caught up by then is
+/// not about to.
 const PAUSES: [u64; 5] = [1, 2, 4, 8, 15];
 
 /// For so long a client's 403 waits to hear whether there is anything to ask about.

@@ -1,9 +1,10 @@
-//! How a client connection is drained: its requests learn when it has to end, and it lasts as long as whatever was upgraded
-//! from it.
+//! How a client connection is drained: its requests learn when it has to end, and it lasts as long as
+//! whatever was upgraded from it.
 //!
-//! A connection is drained when the process stops, or when its certificate has expired and the outage is over that let it
-//! stay. Its watches then end cleanly at once, so that clients ask again on another connection; short requests and upgraded
-//! connections have until the drain timeout. When its certificate is withdrawn, everything on it is cut.
+//! A connection is drained when the process stops, or when its certificate has expired and the outage is over
+//! that let it stay. Its watches then end cleanly at once, so that clients ask again on another connection;
+//! short requests and upgraded connections have until the drain timeout. When its certificate is withdrawn,
+//! everything on it is cut.
 
 use std::future::Future;
 

@@ -1,8 +1,8 @@
 //! CertificateSigningRequests: only an apiserver may refuse them.
 //!
-//! A kubelet whose certificate has expired exits when it gets Unauthorized, Forbidden or NotFound, because it then believes
-//! that the apiserver is healthy and has rejected it (wire contract 7.4). If anything but an apiserver answers so (this proxy,
-//! or a gateway on the way), kubelet gets 503 instead.
+//! A kubelet whose certificate has expired exits when it gets Unauthorized, Forbidden or NotFound, because it
+//! then believes that the apiserver is healthy and has rejected it (wire contract 7.4). If anything but an
+//! apiserver answers so (this proxy, or a gateway on the way), kubelet gets 503 instead.
 
 use http::{Response, StatusCode};
 

@@ -283,8 +283,8 @@ impl Exchange {
         self.query(&self.caller.answered_as(&self.proxy).await?)
     }
 
-    /// The answer from the cache, if there is one that may be given now. While the cloud may be there that is only what
-    /// was read before: what is not there, or has expired, is for the cloud to say.
+    /// The answer from the cache, if there is one that may be given now. While the cloud may be there that is
+    /// only what was read before: what is not there, or has expired, is for the cloud to say.
     ///
     /// # Errors
     /// There is none, and why, if the cache could be asked.

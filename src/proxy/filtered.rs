@@ -1,7 +1,7 @@
 //! Filters on the way out, for live and cached answers alike (`filter/` says what is changed).
 //!
-//! The outermost stage of an answer: recording, the cache and a held watch know nothing of it, so what is stored is what
-//! upstream said.
+//! The outermost stage of an answer: recording, the cache and a held watch know nothing of it, so what is
+//! stored is what upstream said.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ pub(super) struct Filtered {
 }
 
 impl Exchange {
-    /// What is to be done to the answer. Prepares the request for it: the answer must come whole and not compressed.
+    /// What is to be done to the answer. Prepares the request for it: the answer must come whole and not
+    /// compressed.
     ///
     /// # Errors
     /// The refusal of a write that would send upstream what the client has seen rewritten.
@@ -64,8 +65,8 @@ impl Exchange {
 }
 
 impl Caller {
-    /// The user as kube-apiserver knows it. A token that it has not seen yet may claim any: whoever lies gets the answer
-    /// that upstream gives to that token, rewritten.
+    /// The user as kube-apiserver knows it. A token that it has not seen yet may claim any: whoever lies gets
+    /// the answer that upstream gives to that token, rewritten.
     fn user(&self, proxy: &Proxy) -> Option<String> {
         let principal = match &self.identity {
             Identity::Known(principal) => principal.clone(),

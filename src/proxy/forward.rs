@@ -38,7 +38,8 @@ const CONNECTING: Duration = Duration::from_secs(30);
 /// Between two attempts, at least.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A read: upstream's answer, however long it takes while the cloud is there; the cache's where none can be had.
+/// A read: upstream's answer, however long it takes while the cloud is there; the cache's where none can be
+/// had.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     match exchange.proxy.link.state() {
         LinkState::Offline => return offline(&exchange, None).await,
@@ -92,8 +93,8 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     }
 }
 
-/// Waits until a list may be asked for; gives the answer instead if another client gets the same one, or if the cloud
-/// goes away meanwhile.
+/// Waits until a list may be asked for; gives the answer instead if another client gets the same one, or if
+/// the cloud goes away meanwhile.
 async fn turn(
     exchange: &Exchange,
     body: &Incoming,
@@ -133,8 +134,8 @@ async fn turn(
     }
 }
 
-/// Sends a read and waits for the head of its answer, or gives what the client gets instead. While the cloud answers
-/// its probes it is waited for, for as long as the client does.
+/// Sends a read and waits for the head of its answer, or gives what the client gets instead. While the cloud
+/// answers its probes it is waited for, for as long as the client does.
 async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, Box<Response<Body>>> {
     let purpose = match exchange.class {
         Class::List | Class::NonResource => Purpose::Large,
@@ -174,8 +175,8 @@ pub(super) async fn probing(exchange: &Exchange, policy: &RetryPolicy) -> Infall
     }
 }
 
-/// What a client gets instead of an answer that does not come: what the cache has, once no server answers its probe;
-/// if it has nothing, what is to be said once the cloud is known to be away.
+/// What a client gets instead of an answer that does not come: what the cache has, once no server answers its
+/// probe; if it has nothing, what is to be said once the cloud is known to be away.
 async fn instead(exchange: &Exchange) -> Response<Body> {
     let link = &exchange.proxy.link;
     link.silent().await;
@@ -186,9 +187,9 @@ async fn instead(exchange: &Exchange) -> Response<Body> {
     offline(exchange, None).await
 }
 
-/// A read that failed, and that the cache cannot answer, waits for the probe's verdict. One that found no connection is
-/// sent again if the cloud is there: on a bad link one of the next connections comes about. In the full queue of a
-/// narrow link several in a row may get lost while others go through.
+/// A read that failed, and that the cache cannot answer, waits for the probe's verdict. One that found no
+/// connection is sent again if the cloud is there: on a bad link one of the next connections comes about. In
+/// the full queue of a narrow link several in a row may get lost while others go through.
 async fn persist(
     exchange: &Exchange,
     purpose: Purpose,
@@ -314,10 +315,11 @@ pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body>
     }
 }
 
-/// Whether an apiserver answers like this only to a caller whom it has authenticated. Before that it answers a preflight by
-/// itself where `--cors-allowed-origins` is set (`k8s.io/apiserver/pkg/server/config.go`, `DefaultBuildHandlerChain`), and else
-/// with 400, 401, 429 and 5xx. A bearer token that it does not know gets 401 on every path, also on those that are open to
-/// anonymous callers; before it passes a request on it asks who sends it.
+/// Whether an apiserver answers like this only to a caller whom it has authenticated. Before that it answers
+/// a preflight by itself where `--cors-allowed-origins` is set (`k8s.io/apiserver/pkg/server/config.go`,
+/// `DefaultBuildHandlerChain`), and else with 400, 401, 429 and 5xx. A bearer token that it does not know
+/// gets 401 on every path, also on those that are open to anonymous callers; before it passes a request on it
+/// asks who sends it.
 fn is_after_authentication(method: &Method, status: StatusCode) -> bool {
     let is_late = matches!(
         status,
@@ -327,8 +329,8 @@ fn is_after_authentication(method: &Method, status: StatusCode) -> bool {
 }
 
 impl Exchange {
-    /// The request as it goes upstream: the client's path and query byte for byte. Which authority it is for is
-    /// decided with the server, and how the answer is packed is not for the client to say.
+    /// The request as it goes upstream: the client's path and query byte for byte. Which authority it is for
+    /// is decided with the server, and how the answer is packed is not for the client to say.
     pub(super) fn request(&self, body: Body) -> Request<Body> {
         self.request_for(self.head.uri.path_and_query().cloned(), body)
     }
@@ -435,8 +437,8 @@ impl Exchange {
         Response::from_parts(head, body)
     }
 
-    /// Takes note of an answer's head: what it says about the time and the token. The first answer to a token waits until it is
-    /// known whose the token is.
+    /// Takes note of an answer's head: what it says about the time and the token. The first answer to a token
+    /// waits until it is known whose the token is.
     pub(super) async fn noted(&self, head: &response::Parts) {
         if !is_from_apiserver(&head.headers, &head.extensions) {
             return;
@@ -476,9 +478,10 @@ impl Exchange {
         }
     }
 
-    /// Whether what was read before is better than this answer: something on the way says that the apiserver is down, or
-    /// the apiserver says so of itself. What it says of others, on which it depends for the groups that it does not
-    /// serve by itself, is passed on: whoever asks for metrics wants none of the past.
+    /// Whether what was read before is better than this answer: something on the way says that the apiserver
+    /// is down, or the apiserver says so of itself. What it says of others, on which it depends for the
+    /// groups that it does not serve by itself, is passed on: whoever asks for metrics wants none of the
+    /// past.
     pub(super) fn prefers_cache_to(&self, head: &response::Parts) -> bool {
         let is_down = matches!(
             head.status,
@@ -496,8 +499,9 @@ impl Exchange {
         }
     }
 
-    /// Whether nobody but an apiserver has written this answer. It passes on those of pods, of kubelets and of the servers of
-    /// aggregated groups, and none of them may tell this node what time it is, or whose token is good.
+    /// Whether nobody but an apiserver has written this answer. It passes on those of pods, of kubelets and
+    /// of the servers of aggregated groups, and none of them may tell this node what time it is, or whose
+    /// token is good.
     fn is_answered_by_apiserver_alone(&self) -> bool {
         let is_malformed = matches!(self.info, RequestInfo::Malformed);
         !is_malformed && self.class != Class::Stream && is_served_by_apiserver(self.head.uri.path())

@@ -1,11 +1,13 @@
-//! The content coding of reads and watches on the way to the cloud, which is edgehold's own affair (RFC 9110 section 12.5.3).
+//! The content coding of reads and watches on the way to the cloud, which is edgehold's own affair (RFC 9110
+//! section 12.5.3).
 //!
-//! Upstream is asked for gzip whatever the client asked for, unless `upstream.compression` is `off`: then for no coding.
-//! A client that accepts gzip gets the answer to a read as it came; another one gets it unpacked, and everybody gets
-//! watches unpacked: after a cut they go on in the same client stream, from an upstream that may pack otherwise (wire contract
-//! 10). Never a log, an upgrade, a write or a range. kube-apiserver compresses what is larger than 128 KiB, and
-//! watches that send their end of initial events. The recorder of a read sits before this: it gets what upstream
-//! sent. `ETag` stays: kube-apiserver gives both forms the same one, and answers to it whichever is asked for.
+//! Upstream is asked for gzip whatever the client asked for, unless `upstream.compression` is `off`: then for
+//! no coding. A client that accepts gzip gets the answer to a read as it came; another one gets it unpacked,
+//! and everybody gets watches unpacked: after a cut they go on in the same client stream, from an upstream
+//! that may pack otherwise (wire contract 10). Never a log, an upgrade, a write or a range. kube-apiserver
+//! compresses what is larger than 128 KiB, and watches that send their end of initial events. The recorder of
+//! a read sits before this: it gets what upstream sent. `ETag` stays: kube-apiserver gives both forms the
+//! same one, and answers to it whichever is asked for.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -88,8 +90,8 @@ fn ends_its_initial_events(query: Option<&str>) -> bool {
     options.starts_with_state() && options.allow_watch_bookmarks
 }
 
-/// Whether a client takes gzip. What it does not name it does not take, although RFC 9110 would allow more: as
-/// kube-apiserver has it.
+/// Whether a client takes gzip. What it does not name it does not take, although RFC 9110 would allow more:
+/// as kube-apiserver has it.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING).iter();
     let mut entries = accepted
@@ -173,8 +175,8 @@ impl Drop for Tally {
     }
 }
 
-/// A body with gzip taken off as it comes: nothing that has arrived waits for more. Holds one frame of input, and
-/// between two members nothing.
+/// A body with gzip taken off as it comes: nothing that has arrived waits for more. Holds one frame of input,
+/// and between two members nothing.
 struct Unpacked {
     inner: Body,
     gunzip: Gunzip,

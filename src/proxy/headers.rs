@@ -39,14 +39,14 @@ const END_TO_END_FAMILIES: [&str; 7] = [
     "x-remote-",
 ];
 
-/// `Connection` names a header that is not of the connection. Removed, the request would be another one than its client wrote,
-/// and whoever reads the two may take them for two callers.
+/// `Connection` names a header that is not of the connection. Removed, the request would be another one than
+/// its client wrote, and whoever reads the two may take them for two callers.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Connection names {0}, which is not of the connection")]
 pub(super) struct NotHopByHop(HeaderName);
 
-/// Makes the headers of a request those that go upstream, but for the credentials. `TE: trailers` stays, as HTTP/2 allows,
-/// and of an upgrade what asks for it: the protocol (`websocket`, `SPDY/3.1`) is returned.
+/// Makes the headers of a request those that go upstream, but for the credentials. `TE: trailers` stays, as
+/// HTTP/2 allows, and of an upgrade what asks for it: the protocol (`websocket`, `SPDY/3.1`) is returned.
 ///
 /// # Errors
 /// [`NotHopByHop`].

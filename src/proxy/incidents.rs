@@ -1,7 +1,7 @@
 //! What went wrong for configured clients lately, for whoever asks how edgehold is.
 //!
-//! Bounded: one entry for each configured client and kind. Callers without a configured certificate are no part of it: applications
-//! try what they may not do.
+//! Bounded: one entry for each configured client and kind. Callers without a configured certificate are no
+//! part of it: applications try what they may not do.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

@@ -1,5 +1,6 @@
-//! Reads the cluster's keys for service account tokens with a credential of the node's own. Kubelets may not read them by
-//! default (ClusterRole `system:service-account-issuer-discovery`), and not every node has a pod that does.
+//! Reads the cluster's keys for service account tokens with a credential of the node's own. Kubelets may not
+//! read them by default (ClusterRole `system:service-account-issuer-discovery`), and not every node has a pod
+//! that does.
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
-//! How much clients may ask: a token bucket and a number of requests under way for each, reads and writes apart, and a number of
-//! watches.
+//! How much clients may ask: a token bucket and a number of requests under way for each, reads and writes
+//! apart, and a number of watches.
 //!
 //! It protects the apiserver from one client, and one client from another. What is over a limit gets 429 with
-//! `Retry-After: 1`, as from kube-apiserver's own flow control, so that client-go waits and asks again. Streams that last
-//! (logs, exec) take from the bucket but are not counted as under way, as in kube-apiserver.
+//! `Retry-After: 1`, as from kube-apiserver's own flow control, so that client-go waits and asks again.
+//! Streams that last (logs, exec) take from the bucket but are not counted as under way, as in
+//! kube-apiserver.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

@@ -1,10 +1,11 @@
-//! Large lists: few at a time, so that the informers of a node that all list again, as after an outage, neither storm
-//! the apiserver nor take the whole link for themselves.
+//! Large lists: few at a time, so that the informers of a node that all list again, as after an outage,
+//! neither storm the apiserver nor take the whole link for themselves.
 //!
-//! A list is known to be large from what was stored of it or from its last answer; one that proves to be large only
-//! while it streams counts as well. Those who ask for a known one wait by priority. From [`Priority::NODE`] up nobody
-//! waits, since a kubelet has to start its pods, and nobody waits for longer than `responseTimeout`: a client that reads
-//! its list slowly, or not at all, delays others but never stops them. Pages (`limit`) are small and do not wait.
+//! A list is known to be large from what was stored of it or from its last answer; one that proves to be
+//! large only while it streams counts as well. Those who ask for a known one wait by priority. From
+//! [`Priority::NODE`] up nobody waits, since a kubelet has to start its pods, and nobody waits for longer
+//! than `responseTimeout`: a client that reads its list slowly, or not at all, delays others but never stops
+//! them. Pages (`limit`) are small and do not wait.
 //!
 //! Identical lists that wait behind each other are asked for once ([`share`]).
 
@@ -56,7 +57,8 @@ struct Waiting {
 
 /// How a list may go on.
 pub(super) enum Turn {
-    /// Upstream is to be asked. The answer is for the followers too: they ask for the same and have waited as long.
+    /// Upstream is to be asked. The answer is for the followers too: they ask for the same and have waited as
+    /// long.
     Ask(Pass, Vec<Follower>),
     /// Somebody else asks for the same, from now on.
     Follow(oneshot::Receiver<Shared>),

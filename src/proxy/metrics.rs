@@ -47,8 +47,9 @@ struct Unreadable {
 }
 
 impl ProxyMetrics {
-    /// New counters, registered under `edgehold_requests*`, `edgehold_cache_misses`, `edgehold_watches*`, `edgehold_upstream_gzip_*`,
-    /// `edgehold_upstream_unreadable`, `edgehold_filtered_objects` and `edgehold_healing_lists`.
+    /// New counters, registered under `edgehold_requests*`, `edgehold_cache_misses`, `edgehold_watches*`,
+    /// `edgehold_upstream_gzip_*`, `edgehold_upstream_unreadable`, `edgehold_filtered_objects` and
+    /// `edgehold_healing_lists`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         metrics.requests.register(registry);

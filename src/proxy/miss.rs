@@ -1,4 +1,5 @@
-//! Why a read gets no answer from the cache: what the client is told, `Cache-Status` and the metric have one word for it.
+//! Why a read gets no answer from the cache: what the client is told, `Cache-Status` and the metric have one
+//! word for it.
 
 use std::fmt;
 

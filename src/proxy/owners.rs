@@ -1,8 +1,9 @@
-//! Whose a token is that names no service account of this cluster. When an apiserver has accepted it for the first time, it is
-//! asked with that very token, once (`SelfSubjectReview`); without an answer the token stands for itself.
+//! Whose a token is that names no service account of this cluster. When an apiserver has accepted it for the
+//! first time, it is asked with that very token, once (`SelfSubjectReview`); without an answer the token
+//! stands for itself.
 //!
-//! Whoever comes with the token meanwhile waits for that: under whom its answers are kept is never decided twice. Nothing is asked
-//! for a token that no apiserver has accepted.
+//! Whoever comes with the token meanwhile waits for that: under whom its answers are kept is never decided
+//! twice. Nothing is asked for a token that no apiserver has accepted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

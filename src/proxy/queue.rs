@@ -1,5 +1,5 @@
-//! A queue by priority in which nobody is forgotten: who has waited for [`PRIORITY_TIMEOUT`] goes before everybody, the longest
-//! waiting first. Pure.
+//! A queue by priority in which nobody is forgotten: who has waited for [`PRIORITY_TIMEOUT`] goes before
+//! everybody, the longest waiting first. Pure.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

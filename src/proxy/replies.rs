@@ -1,5 +1,5 @@
-//! The writes that may be answered while no good answer comes from the cloud, with what it answered to them before: requests for a pod's
-//! token, and reviews. They change nothing; `cache/replies.rs` has the rules.
+//! The writes that may be answered while no good answer comes from the cloud, with what it answered to them
+//! before: requests for a pod's token, and reviews. They change nothing; `cache/replies.rs` has the rules.
 
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};

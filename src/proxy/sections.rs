@@ -1,5 +1,6 @@
-//! The header sections of all requests under way: they are kept for as long as the answer lasts, under a watch for hours, and
-//! anybody may make them large. They have one budget, of which no caller has more than is left for all others.
+//! The header sections of all requests under way: they are kept for as long as the answer lasts, under a
+//! watch for hours, and anybody may make them large. They have one budget, of which no caller has more than
+//! is left for all others.
 
 use http::request;
 
@@ -11,7 +12,8 @@ use super::caller::Caller;
 /// Bytes: room for 5 000 requests and watches with a service account's token.
 const BUDGET: usize = 32 << 20;
 
-/// What each request counts beside its section: what else is kept of it. The smallest ones must be counted too.
+/// What each request counts beside its section: what else is kept of it. The smallest ones must be counted
+/// too.
 const REQUEST: usize = 4 << 10;
 
 /// What each field counts beside its own bytes (RFC 9113, section 6.5.2).
@@ -25,7 +27,8 @@ impl Sections {
         Self(Shares::new(BUDGET))
     }
 
-    /// Counts the section of one request, of so many bytes, until what is returned is dropped; `None` if its caller has its share.
+    /// Counts the section of one request, of so many bytes, until what is returned is dropped; `None` if its
+    /// caller has its share.
     pub(super) fn admit(&self, proxy: &Proxy, caller: &Caller, bytes: usize) -> Option<Share> {
         let configured = || format!("cn:{}", caller.transport.name());
         let holder = caller.holder(proxy).unwrap_or_else(configured);

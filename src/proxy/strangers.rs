@@ -1,4 +1,5 @@
-//! What callers may cost whom no apiserver knows: all of one source together, for anybody may be as many of them as he likes.
+//! What callers may cost whom no apiserver knows: all of one source together, for anybody may be as many of
+//! them as he likes.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

@@ -22,8 +22,8 @@ pub(super) fn candidate(proxy: &Proxy, token: &BearerToken) -> Principal {
     in_this_cluster(proxy, token, proxy.tokens.candidate(token))
 }
 
-/// A service account is one of this cluster: a token of another issuer stands for itself, also where it was accepted before the
-/// cluster's issuer was known.
+/// A service account is one of this cluster: a token of another issuer stands for itself, also where it was
+/// accepted before the cluster's issuer was known.
 fn in_this_cluster(proxy: &Proxy, token: &BearerToken, claimed: Principal) -> Principal {
     match claimed.kind() {
         PrincipalKind::ServiceAccount { .. } if proxy.issuer.is_foreign(token) => proxy.tokens.itself(token),
@@ -38,7 +38,8 @@ pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principa
         let principal = in_this_cluster(proxy, token, record.principal);
         let is_account = matches!(principal.kind(), PrincipalKind::ServiceAccount { .. });
         let is_gone = match record.pod.as_ref().filter(|_| is_account) {
-            // Seen gone after upstream accepted it: upstream would not accept it now. Without a view its word stands.
+            // Seen gone after upstream accepted it: upstream would not accept it now. Without a view its word
+            // stands.
             Some(pod) => match presence(proxy, pod).await {
                 Presence::GoneBy(seen) => seen >= at(record.accepted_at),
                 Presence::Here | Presence::Unknown => false,
@@ -67,7 +68,8 @@ pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principa
     (is_here && verified.valid_at(moment)).then_some(verified.principal)
 }
 
-/// An apiserver has accepted a token, and may have said whose it is. Its signature is looked at only when that is new: each request would else cost one.
+/// An apiserver has accepted a token, and may have said whose it is. Its signature is looked at only when
+/// that is new: each request would else cost one.
 pub(super) fn accepted(proxy: &Proxy, token: &BearerToken, owner: Option<Principal>) {
     if proxy.tokens.accepted(token, owner, clock::wall()) == Noted::Written {
         proxy.issuer.accepted(token);
@@ -81,8 +83,8 @@ pub(super) fn refused(proxy: &Proxy, token: &BearerToken, source: IpAddr) {
     let is_account = matches!(candidate.kind(), PrincipalKind::ServiceAccount { .. });
     match proxy.issuer.has_signed(token) {
         Some(true) => proxy.tokens.distrusted(token, Signature::Good),
-        // Its key may come to be known later, and must not vouch for it then. Anybody may make up such tokens: so many of one
-        // source are written down, and no more.
+        // Its key may come to be known later, and must not vouch for it then. Anybody may make up such
+        // tokens: so many of one source are written down, and no more.
         None if is_account && proxy.strangers.may_doubt(source) => {
             proxy.tokens.distrusted(token, Signature::Unknown);
         }

@@ -1,6 +1,7 @@
 //! Upgrades (exec, attach, port-forward over WebSocket and SPDY): HTTP/1.1 upstream, then bytes both ways.
 //!
-//! A refusal by the apiserver is passed on as it is: kubectl parses it to decide on its fallback (wire contract 8.2).
+//! A refusal by the apiserver is passed on as it is: kubectl parses it to decide on its fallback (wire
+//! contract 8.2).
 
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;

@@ -1,9 +1,9 @@
-//! Bodies of requests that stand still: because the client sends nothing more of what it announced, or because the cloud
-//! takes nothing more of what there is. Either holds a stream to the cloud, and HTTP/1.1 does not tell when a client has
-//! vanished.
+//! Bodies of requests that stand still: because the client sends nothing more of what it announced, or
+//! because the cloud takes nothing more of what there is. Either holds a stream to the cloud, and HTTP/1.1
+//! does not tell when a client has vanished.
 //!
-//! What is buffered meanwhile is bounded by the windows of both connections. Nothing is decided here of a body that moves,
-//! however slowly, nor of the time that an answer takes after the whole body was given.
+//! What is buffered meanwhile is bounded by the windows of both connections. Nothing is decided here of a
+//! body that moves, however slowly, nor of the time that an answer takes after the whole body was given.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Watches: one client stream that outlives its upstream streams.
 //!
-//! Live, whole frames are passed on and recorded. When upstream breaks, the client's stream is held at the position
-//! that the client has reached; when the cloud is back, upstream is re-opened there and the stream goes on. A watch that
-//! begins while the cloud is away begins held (wire contract 5.7, 5.8).
+//! Live, whole frames are passed on and recorded. When upstream breaks, the client's stream is held at the
+//! position that the client has reached; when the cloud is back, upstream is re-opened there and the stream
+//! goes on. A watch that begins while the cloud is away begins held (wire contract 5.7, 5.8).
 
 mod census;
 mod gone;
@@ -105,8 +105,8 @@ fn opened(exchange: Exchange, answered: Answered, began: Instant) -> Response<Bo
     Response::from_parts(head, client_body)
 }
 
-/// A watch that could not be opened: held if the cache knows a start. Else the probe decides: that a position has expired
-/// is not for the cache to say while the cloud is there.
+/// A watch that could not be opened: held if the cache knows a start. Else the probe decides: that a position
+/// has expired is not for the cache to say while the cloud is there.
 async fn failed(exchange: Exchange, error: &UpstreamError) -> Response<Body> {
     if error.failure.is_for_want_of_room() {
         // The cloud is there: a stream that is not live would be taken for one that is.

@@ -1,11 +1,11 @@
-//! Watches over WebSocket, as fabric8 and browsers open them: the conversation with the client is ours, and behind it is a
-//! watch like any other, asked of upstream without an upgrade.
+//! Watches over WebSocket, as fabric8 and browsers open them: the conversation with the client is ours, and
+//! behind it is a watch like any other, asked of upstream without an upgrade.
 //!
-//! As kube-apiserver has it (`k8s.io/apiserver/pkg/endpoints/handlers/watch.go`, `HandleWS`; `golang.org/x/net/websocket`):
-//! one event is one message, text for JSON and else binary, without the length that protobuf has on HTTP; what the client
-//! sends is not looked at; a watch that is refused is refused before the upgrade, one whose version is too old gets its
-//! `ERROR` after it. Only a handshake that kube-apiserver would take is taken here: every other one passes as an upgrade, for
-//! it to refuse.
+//! As kube-apiserver has it (`k8s.io/apiserver/pkg/endpoints/handlers/watch.go`, `HandleWS`;
+//! `golang.org/x/net/websocket`): one event is one message, text for JSON and else binary, without the length
+//! that protobuf has on HTTP; what the client sends is not looked at; a watch that is refused is refused
+//! before the upgrade, one whose version is too old gets its `ERROR` after it. Only a handshake that
+//! kube-apiserver would take is taken here: every other one passes as an upgrade, for it to refuse.
 
 use std::io;
 use std::time::Duration;
@@ -67,8 +67,8 @@ pub(super) struct WebSocketWatch {
 }
 
 impl WebSocketWatch {
-    /// Makes a request for an upgrade an ordinary one, if it is for a watch that can be spoken here. Its credential stays
-    /// what it was.
+    /// Makes a request for an upgrade an ordinary one, if it is for a watch that can be spoken here. Its
+    /// credential stays what it was.
     pub(super) fn of(exchange: &mut Exchange, wanted: &HeaderValue) -> Option<Self> {
         let is_websocket = wanted.as_bytes().eq_ignore_ascii_case(b"websocket");
         let is_watch = exchange.class == Class::Watch && watch::is_of_events(&exchange.info);
@@ -90,7 +90,8 @@ impl WebSocketWatch {
         })
     }
 
-    /// The answer to the upgrade: a stream of events becomes one of messages, everything else is passed on as it is.
+    /// The answer to the upgrade: a stream of events becomes one of messages, everything else is passed on as
+    /// it is.
     pub(super) fn apply(self, response: Response<Body>) -> Response<Body> {
         let (head, body) = response.into_parts();
         let Some(encoding) = streamed(&head) else {
@@ -123,8 +124,8 @@ struct Handshake {
 }
 
 impl Handshake {
-    /// Takes the handshake out of a request's headers; `None` if kube-apiserver would refuse it. `Origin` stays: whoever is on
-    /// the way may judge by it.
+    /// Takes the handshake out of a request's headers; `None` if kube-apiserver would refuse it. `Origin`
+    /// stays: whoever is on the way may judge by it.
     fn taken_from(headers: &mut HeaderMap) -> Option<Self> {
         let origin = headers.get(ORIGIN)?.to_str().ok()?;
         let is_origin = origin
@@ -251,7 +252,8 @@ async fn passed(socket: &mut Socket, body: &mut Body, encoding: Encoding) -> End
     }
 }
 
-/// Sends one event. Past the crate's own buffer, which keeps the size of the largest message for as long as the watch lasts.
+/// Sends one event. Past the crate's own buffer, which keeps the size of the largest message for as long as
+/// the watch lasts.
 async fn send(socket: &mut Socket, encoding: Encoding, mut frame: Bytes) -> io::Result<()> {
     let kind = match encoding {
         Encoding::Json | Encoding::Yaml => Data::Text,

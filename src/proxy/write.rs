@@ -1,5 +1,5 @@
-//! Writes: sent once, or refused. None is repeated, queued, or answered from anything but upstream, except those that change
-//! nothing (`replies.rs`).
+//! Writes: sent once, or refused. None is repeated, queued, or answered from anything but upstream, except
+//! those that change nothing (`replies.rs`).
 
 use http::Response;
 use hyper::body::Incoming;
@@ -19,8 +19,8 @@ use super::forward::{self, answered_by_another, no_credentials, no_room, stood_s
 use super::headers::strip_response;
 use super::{replies, upload};
 
-/// A write: upstream's answer or an honest failure. Only to one that changes nothing is said what the cloud answered
-/// before, when no good answer comes.
+/// A write: upstream's answer or an honest failure. Only to one that changes nothing is said what the cloud
+/// answered before, when no good answer comes.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
     let (ask, body) = match replies::read(&exchange, body).await {
         Ok(read) => read,
@@ -75,8 +75,8 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
     Response::from_parts(head, body)
 }
 
-/// What the cloud answered before to a request that changes nothing, once no server answers its probe. Never resolves
-/// for any other write.
+/// What the cloud answered before to a request that changes nothing, once no server answers its probe. Never
+/// resolves for any other write.
 async fn said_before(exchange: &Exchange, ask: Option<&Ask>) -> Response<Body> {
     if ask.is_some() {
         exchange.proxy.link.silent().await;

@@ -1,17 +1,17 @@
 //! One upstream request for identical lists that wait for their turn.
 //!
-//! Sound because it is sent after all of them began, so each sees every write that was acknowledged before (a request
-//! that is under way already is never joined), and because they are one principal's, equal in target and in every
-//! header, credentials included. Writes never come here.
+//! Sound because it is sent after all of them began, so each sees every write that was acknowledged before (a
+//! request that is under way already is never joined), and because they are one principal's, equal in target
+//! and in every header, credentials included. Writes never come here.
 //!
-//! The answer is shared whole: what upstream sent, compressed or not, is kept up to [`LARGEST`] and handed to everybody,
-//! so a client that is slow or leaves cannot hurt the others, who hold the same memory once. A longer answer, one
-//! that takes longer than the deadline, and every failure go to the first alone; the others, of whose answers nothing
-//! was sent yet, ask by themselves. Passing a stream on to many at once would have to stop for the slowest of them, cut
-//! him off or keep everything for him.
+//! The answer is shared whole: what upstream sent, compressed or not, is kept up to [`LARGEST`] and handed to
+//! everybody, so a client that is slow or leaves cannot hurt the others, who hold the same memory once. A
+//! longer answer, one that takes longer than the deadline, and every failure go to the first alone; the
+//! others, of whose answers nothing was sent yet, ask by themselves. Passing a stream on to many at once
+//! would have to stop for the slowest of them, cut him off or keep everything for him.
 //!
-//! What waits for a connection is not joined: a dial takes milliseconds to seconds and is shared already, and the
-//! requests behind it are small.
+//! What waits for a connection is not joined: a dial takes milliseconds to seconds and is shared already, and
+//! the requests behind it are small.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! How many watches are live, held or being healed, and for how long the worst of them has been behind the cloud.
+//! How many watches are live, held or being healed, and for how long the worst of them has been behind the
+//! cloud.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

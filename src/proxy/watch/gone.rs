@@ -1,8 +1,9 @@
-//! Clients that ask once more for what they have just been told is gone: a version that is too old stays too old, and who
-//! understands a 410 lists again. Who does not (kr8s) would else ask as fast as he is answered, for as long as he lives.
+//! Clients that ask once more for what they have just been told is gone: a version that is too old stays too
+//! old, and who understands a 410 lists again. Who does not (kr8s) would else ask as fast as he is answered,
+//! for as long as he lives.
 //!
-//! The same watch of the same caller, its version included, waits for a moment before it is asked for, twice as long each
-//! time. Whoever asks from another version on, or after a list, waits for nothing.
+//! The same watch of the same caller, its version included, waits for a moment before it is asked for, twice
+//! as long each time. Whoever asks from another version on, or after a list, waits for nothing.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,11 +1,11 @@
-//! Makes a view whole that has lost its place while its client watches: after a full disk, events that found no room, a
-//! cache that is gone, a kill, or a watch from a version that the cache does not have. An informer whose stream is
-//! healthy never lists again, so the view would stand still for as long as the stream lives.
+//! Makes a view whole that has lost its place while its client watches: after a full disk, events that found
+//! no room, a cache that is gone, a kill, or a watch from a version that the cache does not have. An informer
+//! whose stream is healthy never lists again, so the view would stand still for as long as the stream lives.
 //!
-//! edgehold asks for the list itself, with the client's own credential and selectors: nothing else may be authorized. The
-//! view keeps what its streams send meanwhile (rule V3), and the client notices nothing. Once for each view, however many
-//! watch it; few at a time, of one principal and in all, in their turn among returning watches and large lists; again later
-//! if nothing came of it.
+//! edgehold asks for the list itself, with the client's own credential and selectors: nothing else may be
+//! authorized. The view keeps what its streams send meanwhile (rule V3), and the client notices nothing. Once
+//! for each view, however many watch it; few at a time, of one principal and in all, in their turn among
+//! returning watches and large lists; again later if nothing came of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,11 +35,12 @@ use super::census::State;
 use super::pump::retry_after;
 use super::target::{listed, listed_accept};
 
-/// How long a view may be lost, up to twice that: most clients list and then watch, and the list is being written down.
+/// How long a view may be lost, up to twice that: most clients list and then watch, and the list is being
+/// written down.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A list that is on its way may make the view whole. One whose client reads it slowly, or in pages, is not waited for
-/// longer.
+/// A list that is on its way may make the view whole. One whose client reads it slowly, or in pages, is not
+/// waited for longer.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Lists at a time, over all views.
@@ -373,8 +374,8 @@ impl Attempts {
         self.last.is_none_or(forgotten)
     }
 
-    /// Counts a list, successful or not: a view that is lost again and again, because the cache has no room for it, must not
-    /// be listed again and again.
+    /// Counts a list, successful or not: a view that is lost again and again, because the cache has no room
+    /// for it, must not be listed again and again.
     fn ended(&mut self, began: Instant, outcome: Outcome) {
         if self.are_forgotten(began) {
             self.in_a_row = 0;

@@ -1,8 +1,8 @@
-//! Asking upstream for a watch: the one place where a watch is opened, for a client that has just asked and for a held one that
-//! goes on.
+//! Asking upstream for a watch: the one place where a watch is opened, for a client that has just asked and
+//! for a held one that goes on.
 //!
-//! What comes out is plain: the content coding ends here, so that frames, view, journal and client know nothing of it
-//! (wire contract 10).
+//! What comes out is plain: the content coding ends here, so that frames, view, journal and client know
+//! nothing of it (wire contract 10).
 
 use std::pin::Pin;
 use std::sync::Arc;

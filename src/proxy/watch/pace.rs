@@ -1,8 +1,9 @@
-//! How fast held watches return upstream: one at a time over all watches of the node, by priority, with jitter.
+//! How fast held watches return upstream: one at a time over all watches of the node, by priority, with
+//! jitter.
 //!
-//! The first turn after a pause comes a moment later, so that whoever returns with it is in the queue by then: else the
-//! first would be whose task happened to run first. That moment is random, so that the nodes of a cluster whose cloud
-//! comes back do not begin together.
+//! The first turn after a pause comes a moment later, so that whoever returns with it is in the queue by
+//! then: else the first would be whose task happened to run first. That moment is random, so that the nodes
+//! of a cluster whose cloud comes back do not begin together.
 
 use std::sync::Arc;
 use std::time::Duration;

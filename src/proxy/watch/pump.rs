@@ -34,7 +34,8 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a watch without `timeoutSeconds` is held, jittered up to twice that: upstream's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// Between two tries to re-open a watch that upstream refuses although the link is up, jittered up to a quarter more.
+/// Between two tries to re-open a watch that upstream refuses although the link is up, jittered up to a
+/// quarter more.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// No refusal keeps a watch away for longer, whatever it says.
@@ -100,7 +101,8 @@ enum Ended {
     Cleanly,
     /// The client has gone.
     ClientGone,
-    /// The connection broke, it is to come from elsewhere, or the client's connection is leaving: the hold sees which.
+    /// The connection broke, it is to come from elsewhere, or the client's connection is leaving: the hold
+    /// sees which.
     Broken,
     /// Upstream sent what is no watch; the client's stream is broken off as upstream's was.
     Garbled,
@@ -207,7 +209,8 @@ impl Pump {
             };
             match frame {
                 None if frames.pending() == 0 => return Ended::Cleanly,
-                // A frame that upstream did not finish is not passed on, so the client can go on from the last one.
+                // A frame that upstream did not finish is not passed on, so the client can go on from the
+                // last one.
                 None => return broken(origin.as_ref(), "the watch ended inside a frame"),
                 Some(Err(error)) => return broken(origin.as_ref(), &error.to_string()),
                 Some(Ok(frame)) => {
@@ -451,8 +454,8 @@ fn is_for_now(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// How long to wait after a refusal: as long as it says (wire contract 6.2), and no less than our own interval.
-/// Jittered upwards, so that what was refused together does not come back together.
+/// How long to wait after a refusal: as long as it says (wire contract 6.2), and no less than our own
+/// interval. Jittered upwards, so that what was refused together does not come back together.
 pub(super) fn retry_after(headers: Option<&HeaderMap>) -> Duration {
     let asked = headers
         .and_then(|headers| headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok())

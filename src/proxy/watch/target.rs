@@ -1,4 +1,5 @@
-//! What is asked of upstream on a watch's behalf: the same watch from another version on, and the list of what it watches.
+//! What is asked of upstream on a watch's behalf: the same watch from another version on, and the list of
+//! what it watches.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use http::uri::PathAndQuery;
 use crate::kube::request::ResourceRequest;
 use crate::kube::version::ResourceVersion;
 
-/// The same watch from `position` on, without initial events. Every other parameter stays as the client wrote it:
-/// selectors are part of what is authorized. `left` is what remains of the client's `timeoutSeconds`.
+/// The same watch from `position` on, without initial events. Every other parameter stays as the client wrote
+/// it: selectors are part of what is authorized. `left` is what remains of the client's `timeoutSeconds`.
 pub(super) fn resumed(
     original: &PathAndQuery,
     position: &ResourceVersion,
@@ -35,8 +36,8 @@ pub(super) fn resumed(
     format!("{}?{}", original.path(), query.join("&")).parse().ok()
 }
 
-/// The list of what a watch watches: whole, and consistent. Selectors stay as the client wrote them: they are part of
-/// what is authorized.
+/// The list of what a watch watches: whole, and consistent. Selectors stay as the client wrote them: they are
+/// part of what is authorized.
 pub(super) fn listed(original: &PathAndQuery, resource: &ResourceRequest) -> Option<PathAndQuery> {
     let by_name = resource.legacy_watch && !resource.name.is_empty();
     let of_watches = |name: &str| {
@@ -74,7 +75,8 @@ pub(super) fn listed(original: &PathAndQuery, resource: &ResourceRequest) -> Opt
     format!("{path}{question}{}", query.join("&")).parse().ok()
 }
 
-/// What a client of a watch takes of a list: metadata alone have a list's kind of their own (wire contract 2.2).
+/// What a client of a watch takes of a list: metadata alone have a list's kind of their own (wire contract
+/// 2.2).
 pub(super) fn listed_accept(accept: &str) -> String {
     let part = |part: &'_ str| match part.trim() {
         "stream=watch" => None,
