@@ -22,6 +22,12 @@ pub(super) struct Caller {
     certificate: Option<Certificate>,
     /// Where it calls from.
     source: IpAddr,
+    /// Whether its certificate has a configured common name, so that it has a transport of its own.
+    is_configured: bool,
+    /// See [`Caller::principal`].
+    proved: Option<Principal>,
+    /// See [`Caller::holder`].
+    holder: Option<String>,
 }
 
 /// A client certificate with a configured common name.
@@ -96,15 +102,23 @@ impl Caller {
         } else {
             identity
         };
-        let caller = Self {
+        let is_configured = !Arc::ptr_eq(&transport, proxy.transports.default_transport());
+        let mut caller = Self {
             transport,
             identity,
             certificate,
             source: peer.address.ip().to_canonical(),
+            is_configured,
+            proved: None,
+            holder: None,
         };
+        if let Identity::Token(token) = &caller.identity {
+            caller.proved = proved(proxy, token);
+        }
+        caller.holder = caller.held_by(caller.principal());
         match caller.may_go_upstream(proxy) {
-            // The cache has rules of its own: for what has expired, and each set of groups has what it has
-            // read itself. Whatever goes upstream once the cloud is back is asked about again.
+            // The cache has rules of its own: for what has expired, and each set of groups has what it has read
+            // itself. Whatever goes upstream once the cloud is back is asked about again.
             Err(_) if proxy.link.state() == LinkState::Offline => Ok(caller),
             Err(Unfit(status)) => Err(status),
             Ok(()) => Ok(caller),
@@ -130,7 +144,7 @@ impl Caller {
     /// It is not for this caller, now.
     pub(super) fn upstream<'a>(&'a self, proxy: &'a Proxy) -> Result<&'a Transport, UpstreamError> {
         match self.may_go_upstream(proxy) {
-            Ok(()) if self.is_default(proxy) && self.is_unknown(proxy) => Ok(proxy.transports.strangers()),
+            Ok(()) if self.is_default() && self.is_unknown(proxy) => Ok(proxy.transports.strangers()),
             Ok(()) => Ok(&self.transport),
             Err(Unfit(status)) => Err(UpstreamError::unsent(Failure::NoCredentials, status.message)),
         }
@@ -156,59 +170,65 @@ impl Caller {
         matches!(&self.identity, Identity::Known(principal) if *principal.kind() == PrincipalKind::Anonymous)
     }
 
-    /// Where it calls from, if nothing else is known of it: a token that no apiserver has accepted is
-    /// nobody's.
-    pub(super) fn stranger(&self, proxy: &Proxy) -> Option<IpAddr> {
-        match &self.identity {
-            Identity::Token(token) if !tokens::is_proved(proxy, token) => Some(self.source),
-            _ => None,
-        }
-    }
-
-    /// Under what name it is counted among all that share the default transport; `None` for a configured
-    /// client, which has a transport of its own.
-    pub(super) fn holder(&self, proxy: &Proxy) -> Option<String> {
-        if !self.is_default(proxy) {
-            return None;
-        }
-        Some(match (&self.identity, self.stranger(proxy)) {
-            (Identity::Foreign, _) => "foreign".to_owned(),
-            // What a token claims before an apiserver has accepted it is what anybody may write: all such
-            // tokens of one source are one caller.
-            (_, Some(source)) => format!("stranger:{source}"),
-            (Identity::Known(principal), None) => principal.key().to_owned(),
-            (Identity::Token(token), None) => tokens::candidate(proxy, token).key().to_owned(),
-        })
-    }
-
     /// Whether it has no configured certificate.
-    pub(super) fn is_default(&self, proxy: &Proxy) -> bool {
-        std::ptr::eq(
-            self.transport.as_ref(),
-            proxy.transports.default_transport().as_ref(),
-        )
+    pub(super) fn is_default(&self) -> bool {
+        !self.is_configured
     }
 
-    /// The principal under which the answer to a request will be kept, before there is one. Nothing is kept
-    /// for, or begun in the name of, a caller whom no apiserver has accepted yet: what it claims is what
-    /// anybody may write. Nor for nobody: anybody may ask for anything.
-    pub(super) fn recorded_as(&self, proxy: &Proxy) -> Option<Principal> {
+    /// Its common name, if it is a configured client.
+    pub(super) fn client(&self) -> Option<&str> {
+        self.is_configured.then(|| self.transport.name())
+    }
+
+    /// The principal for which the answer is recorded, known before there is one. Nothing is recorded for a
+    /// caller whom no apiserver had accepted when its request came: what it claims is what anybody may write.
+    /// Nor for nobody: anybody may ask for anything.
+    pub(super) fn principal(&self) -> Option<&Principal> {
         match &self.identity {
-            Identity::Known(principal) => {
-                (*principal.kind() != PrincipalKind::Anonymous).then(|| principal.clone())
-            }
-            Identity::Token(token) => {
-                tokens::is_proved(proxy, token).then(|| tokens::candidate(proxy, token))
-            }
+            Identity::Known(_) if self.shows_nothing() => None,
+            Identity::Known(principal) => Some(principal),
+            Identity::Token(_) => self.proved.as_ref(),
             Identity::Foreign => None,
         }
     }
 
-    /// The same once an apiserver has answered: whose that answer is.
+    /// Under what name it is counted among all that share the default transport; `None` for a configured client,
+    /// which has a transport of its own.
+    pub(super) fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
+    }
+
+    /// [`Caller::principal`] and [`Caller::holder`] as they are now: a watch may outlive what was known of its
+    /// token when it began.
+    pub(super) fn now(&self, proxy: &Proxy) -> (Option<Principal>, Option<String>) {
+        let principal = match &self.identity {
+            Identity::Token(token) => proved(proxy, token),
+            Identity::Known(_) | Identity::Foreign => self.principal().cloned(),
+        };
+        let holder = self.held_by(principal.as_ref());
+        (principal, holder)
+    }
+
+    fn held_by(&self, principal: Option<&Principal>) -> Option<String> {
+        if self.is_configured {
+            return None;
+        }
+        Some(match (&self.identity, principal) {
+            (Identity::Foreign, _) => "foreign".to_owned(),
+            (Identity::Known(principal), _) | (Identity::Token(_), Some(principal)) => {
+                principal.key().to_owned()
+            }
+            // What a token claims before an apiserver has accepted it is what anybody may write: all such tokens of
+            // one source are one caller.
+            (Identity::Token(_), None) => format!("stranger:{}", self.source),
+        })
+    }
+
+    /// The principal whose answer it is, once an apiserver has answered.
     pub(super) fn accepted_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => Some(principal.clone()),
-            Identity::Token(_) => self.recorded_as(proxy),
+            Identity::Token(token) => self.proved.clone().or_else(|| proved(proxy, token)),
             Identity::Foreign => None,
         }
     }
@@ -217,7 +237,11 @@ impl Caller {
     pub(super) fn claimed_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => Some(principal.clone()),
-            Identity::Token(token) => Some(tokens::candidate(proxy, token)),
+            Identity::Token(token) => Some(
+                self.proved
+                    .clone()
+                    .unwrap_or_else(|| tokens::candidate(proxy, token)),
+            ),
             Identity::Foreign => None,
         }
     }
@@ -243,6 +267,11 @@ impl Caller {
         let standing = self.certificate.as_ref().and_then(|one| one.standing.as_ref());
         standing.is_some_and(|standing| standing.ends() < proxy.time.judged_at())
     }
+}
+
+/// Whose a token is, if an apiserver has accepted it.
+fn proved(proxy: &Proxy, token: &BearerToken) -> Option<Principal> {
+    tokens::is_proved(proxy, token).then(|| tokens::candidate(proxy, token))
 }
 
 /// Nothing may go upstream for a caller: its certificate is not good any more, or the configured pair is

@@ -100,11 +100,16 @@ async fn understood(
             return response;
         }
     };
-    tally.is_by(&caller.identity, !caller.is_default(&proxy));
-    let admitted = proxy.limits.admit(&proxy, &caller, class);
+    tally.is_by(&caller.identity, !caller.is_default());
+    let admitted = proxy.limits.admit(caller.client(), caller.holder(), class);
     let admitted = admitted.and_then(|under_way| {
-        let section = proxy.sections.admit(&proxy, &caller, size).ok_or(Over::Headers)?;
-        Ok((under_way, section))
+        let section = match caller.holder() {
+            Some(holder) => proxy.sections.admit(holder, size),
+            None => proxy
+                .sections
+                .admit(&format!("cn:{}", caller.transport.name()), size),
+        };
+        Ok((under_way, section.ok_or(Over::Headers)?))
     });
     let under_way = match admitted {
         Ok(under_way) => under_way,
@@ -117,7 +122,7 @@ async fn understood(
                 "over its limit"
             );
             metrics.limited(over);
-            if !caller.is_default(&proxy) {
+            if !caller.is_default() {
                 proxy.incidents.over_limit(client, over.as_str());
             }
             let response = refusal(&Status::too_many_requests(over.message()), &form);
@@ -242,7 +247,7 @@ impl Exchange {
 
     /// The query of a caller who is known already: what is recorded of it is begun before it is sent.
     pub(super) fn recorded_query(&self) -> Option<Query> {
-        self.query(&self.caller.recorded_as(&self.proxy)?)
+        self.query(self.caller.principal()?)
     }
 
     /// The query of whoever this caller will be if upstream accepts it.
@@ -255,17 +260,8 @@ impl Exchange {
         self.query(&self.caller.accepted_as(&self.proxy)?)
     }
 
-    /// As [`Exchange::recorded_query`], for another target of the same request.
-    pub(super) fn recorded_query_for(&self, target: &PathAndQuery) -> Option<Query> {
-        self.query_for(target, &self.caller.recorded_as(&self.proxy)?)
-    }
-
-    /// As [`Exchange::accepted_query`], for another target of the same request.
-    pub(super) fn accepted_query_for(&self, target: &PathAndQuery) -> Option<Query> {
-        self.query_for(target, &self.caller.accepted_as(&self.proxy)?)
-    }
-
-    fn query_for(&self, target: &PathAndQuery, principal: &Principal) -> Option<Query> {
+    /// As [`Exchange::query`], for another target of the same request.
+    pub(super) fn query_for(&self, target: &PathAndQuery, principal: &Principal) -> Option<Query> {
         let info = RequestInfo::parse(&self.head.method, target.path(), target.query());
         let uri = Uri::from(target.clone());
         Query::new(

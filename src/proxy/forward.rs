@@ -106,7 +106,7 @@ async fn turn(
     };
     let proxy = &exchange.proxy;
     let deadline = clock::now() + exchange.caller.transport.response_timeout();
-    let priority = proxy.priorities.of(proxy, &exchange.caller);
+    let priority = proxy.priorities.of(exchange.caller.client());
     let mut instead = std::pin::pin!(instead(exchange));
     loop {
         let same = || Same::of(exchange, &query.owner);
@@ -359,7 +359,7 @@ impl Exchange {
 
     /// This policy as the caller's, who shares the connections with others.
     pub(super) fn callers(&self, policy: RetryPolicy) -> RetryPolicy {
-        policy.on_behalf_of(self.caller.holder(&self.proxy))
+        policy.on_behalf_of(self.caller.holder().map(str::to_owned))
     }
 
     /// What may be done for a read: it changes nothing, so it may be sent again, unless it has a body.
@@ -450,7 +450,7 @@ impl Exchange {
             .filter(|_| is_its_own)
             .and_then(|value| value.to_str().ok());
         self.proxy.time.contact(date.and_then(clock::parse_http_date));
-        if !self.caller.is_default(&self.proxy) {
+        if !self.caller.is_default() {
             match head.status {
                 StatusCode::UNAUTHORIZED if is_its_own => self.caller.transport.pair_is(Pair::Refused),
                 status if is_after_authentication(&self.head.method, status) => {

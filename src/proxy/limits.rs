@@ -19,9 +19,6 @@ use parking_lot::Mutex;
 
 use crate::kube::request::Class;
 
-use super::Proxy;
-use super::caller::Caller;
-
 /// The limits of one client.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limit {
@@ -241,22 +238,25 @@ impl Limits {
         }));
     }
 
-    /// Lets one request through, to be held until the end of its answer, or says which limit it is over.
+    /// Lets one request through, to be held until the end of its answer, or says which limit it is over. It is
+    /// of a configured client, or of a caller that shares the default limits.
     pub(super) fn admit(
         &self,
-        proxy: &Proxy,
-        caller: &Caller,
+        client: Option<&str>,
+        holder: Option<&str>,
         class: Class,
     ) -> Result<Option<UnderWay>, Over> {
-        let name = caller.transport.name();
         let table = self.0.load();
-        if let Some(limiter) = table.by_name.get(name) {
-            return limiter.admit(class, name, |bucket| bucket.check().is_ok());
+        let named = client.and_then(|client| Some((table.by_name.get(client)?, client)));
+        if let Some((limiter, client)) = named {
+            return limiter.admit(class, client, |bucket| bucket.check().is_ok());
         }
-        let Some((limiter, key)) = table.default.as_ref().zip(caller.holder(proxy)) else {
+        let Some((limiter, holder)) = table.default.as_ref().zip(holder) else {
             return Ok(None);
         };
-        limiter.admit(class, &key, |bucket| bucket.check_key(&key).is_ok())
+        limiter.admit(class, holder, |bucket| {
+            bucket.check_key(&holder.to_owned()).is_ok()
+        })
     }
 
     /// Forgets callers that have not asked for a while.

@@ -71,7 +71,11 @@ fn asked(proxy: &Arc<Proxy>, caller: &Caller, token: &BearerToken, itself: Princ
     let (asking, answered) = watch::channel(());
     under_way.insert(itself.clone(), answered.clone());
     drop(under_way);
-    let (inner, source, holder) = (Arc::clone(proxy), caller.source(), caller.holder(proxy));
+    let (inner, source, holder) = (
+        Arc::clone(proxy),
+        caller.source(),
+        caller.holder().map(str::to_owned),
+    );
     let token = token.clone();
     proxy.tasks.spawn("owner", async move {
         let limit = inner.transports.default_transport().response_timeout();

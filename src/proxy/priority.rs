@@ -5,9 +5,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::Proxy;
-use super::caller::Caller;
-
 /// A rank; the higher goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(pub i32);
@@ -47,12 +44,12 @@ impl Priorities {
         self.0.store(Arc::new(by_name.into_iter().collect()));
     }
 
-    /// Of a caller, by the transport that carries it.
-    pub(super) fn of(&self, proxy: &Proxy, caller: &Caller) -> Priority {
-        if caller.is_default(proxy) {
+    /// Of a configured client, or of a caller that is none.
+    pub(super) fn of(&self, client: Option<&str>) -> Priority {
+        let Some(client) = client else {
             return Priority::LAST;
-        }
-        let configured = self.0.load().get(caller.transport.name()).copied();
+        };
+        let configured = self.0.load().get(client).copied();
         configured.unwrap_or(Priority::NORMAL)
     }
 }

@@ -6,9 +6,6 @@ use http::request;
 
 use crate::runtime::shares::{Share, Shares};
 
-use super::Proxy;
-use super::caller::Caller;
-
 /// Bytes: room for 5 000 requests and watches with a service account's token.
 const BUDGET: usize = 32 << 20;
 
@@ -27,12 +24,10 @@ impl Sections {
         Self(Shares::new(BUDGET))
     }
 
-    /// Counts the section of one request, of so many bytes, until what is returned is dropped; `None` if its
+    /// Counts the section of one request of this caller, of so many bytes, until what is returned is dropped; `None` if its
     /// caller has its share.
-    pub(super) fn admit(&self, proxy: &Proxy, caller: &Caller, bytes: usize) -> Option<Share> {
-        let configured = || format!("cn:{}", caller.transport.name());
-        let holder = caller.holder(proxy).unwrap_or_else(configured);
-        self.0.try_take(&holder, bytes + REQUEST)
+    pub(super) fn admit(&self, holder: &str, bytes: usize) -> Option<Share> {
+        self.0.try_take(holder, bytes + REQUEST)
     }
 }
 

@@ -35,9 +35,8 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<B
     let request = exchange.request(body::incoming(body));
     let sent = match exchange.upstream() {
         Ok(transport) => {
-            let holder = exchange.caller.holder(&exchange.proxy);
             let _under_way = exchange.on_the_way.under_way();
-            transport.send_alone(request, holder.as_deref()).await
+            transport.send_alone(request, exchange.caller.holder()).await
         }
         Err(error) => Err(error),
     };

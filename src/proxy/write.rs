@@ -33,7 +33,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
             .await
             .unwrap_or_else(|| exchange.refuse(&write_refused(&exchange)));
     }
-    let refresh = refresh(&exchange, exchange.caller.recorded_as(&exchange.proxy));
+    let refresh = refresh(&exchange, exchange.caller.principal());
     let body = match &refresh {
         Some(refresh) => refresh.sends(body),
         None => body,
@@ -62,7 +62,10 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
         exchange.failed(&error);
         return Box::pin(unknown(&exchange, Some(&error), None)).await;
     }
-    let late = || Some(self::refresh(&exchange, exchange.caller.accepted_as(&exchange.proxy))?.late());
+    let late = || {
+        let principal = exchange.caller.accepted_as(&exchange.proxy);
+        Some(self::refresh(&exchange, principal.as_ref())?.late())
+    };
     let body = match refresh.or_else(late) {
         Some(refresh) => refresh.answered(&exchange.head.method, &head, body),
         None => body,
@@ -88,7 +91,7 @@ async fn said_before(exchange: &Exchange, ask: Option<&Ask>) -> Response<Body> {
 }
 
 /// What follows from the answer for what is kept of the object.
-fn refresh(exchange: &Exchange, principal: Option<Principal>) -> Option<Write> {
+fn refresh(exchange: &Exchange, principal: Option<&Principal>) -> Option<Write> {
     let (RequestInfo::Resource(resource), Some(principal)) = (&exchange.info, principal) else {
         return None;
     };

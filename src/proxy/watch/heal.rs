@@ -280,10 +280,11 @@ impl List {
         match exchange.class {
             Class::Watch => Self::of(exchange),
             Class::Get | Class::List | Class::NonResource if exchange.head.method == Method::GET => {
+                let (principal, _) = exchange.caller.now(&exchange.proxy);
                 Some(Self {
                     target: exchange.head.uri.path_and_query()?.clone(),
                     headers: exchange.request(body::empty()).headers().clone(),
-                    query: exchange.recorded_query()?,
+                    query: exchange.query(&principal?)?,
                 })
             }
             _ => None,
@@ -294,8 +295,9 @@ impl List {
     pub(in super::super) async fn ask(&self, exchange: &Exchange) -> Option<Response<Body>> {
         let mut request = exchange.request_for(Some(self.target.clone()), body::empty());
         request.headers_mut().clone_from(&self.headers);
-        let policy = exchange
-            .callers(RetryPolicy::read(Purpose::Large))
+        let (_, holder) = exchange.caller.now(&exchange.proxy);
+        let policy = RetryPolicy::read(Purpose::Large)
+            .on_behalf_of(holder)
             .for_answers(exchange.answers());
         let sending = exchange.send(request, &policy);
         let sent = tokio::select! {
@@ -330,10 +332,10 @@ impl List {
             compression,
             &mut headers,
         );
-        let principal = exchange.caller.recorded_as(&exchange.proxy)?;
+        let (principal, _) = exchange.caller.now(&exchange.proxy);
         let info = RequestInfo::parse(&Method::GET, target.path(), target.query());
         let (uri, class) = (Uri::from(target.clone()), info.class(&Method::GET));
-        let query = Query::new(principal.key(), &Method::GET, &uri, &headers, &info, class)?;
+        let query = Query::new(principal?.key(), &Method::GET, &uri, &headers, &info, class)?;
         Some(Self {
             target,
             headers,

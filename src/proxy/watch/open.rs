@@ -76,9 +76,10 @@ impl<'a> Opening<'a> {
 
     /// The same watch with another path and query.
     pub(super) fn at(exchange: &'a Exchange, target: PathAndQuery) -> Self {
-        let query = exchange.recorded_query_for(&target);
-        let policy = exchange
-            .callers(RetryPolicy::read(Purpose::Watch))
+        let (principal, holder) = exchange.caller.now(&exchange.proxy);
+        let query = principal.and_then(|principal| exchange.query_for(&target, &principal));
+        let policy = RetryPolicy::read(Purpose::Watch)
+            .on_behalf_of(holder)
             .for_answers(exchange.answers());
         let policy = Arc::new(policy);
         let own = Arc::clone(&policy);
@@ -130,10 +131,11 @@ impl<'a> Opening<'a> {
     /// Of a caller who was not known before the answer, it is known now whose it is.
     fn accepted(&mut self) {
         if self.query.is_none() {
-            self.query = match &self.target {
-                Some(target) => self.exchange.accepted_query_for(target),
-                None => self.exchange.accepted_query(),
-            };
+            let accepted = self.exchange.caller.accepted_as(&self.exchange.proxy);
+            self.query = accepted.and_then(|principal| match &self.target {
+                Some(target) => self.exchange.query_for(target, &principal),
+                None => self.exchange.query(&principal),
+            });
         }
     }
 

@@ -294,7 +294,7 @@ impl Pump {
         let proxy = Arc::clone(&self.stream.exchange.proxy);
         let mut link = proxy.link.subscribe();
         let leaving = self.stream.exchange.drain.started().clone();
-        let priority = proxy.priorities.of(&proxy, &self.stream.exchange.caller);
+        let priority = proxy.priorities.of(self.stream.exchange.caller.client());
         // What breaks as soon as it is open must not be tried in a loop.
         let mut retry_at = self.not_before.take().unwrap_or_else(clock::now);
         let mut event = if self.spoke {
