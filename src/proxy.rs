@@ -6,6 +6,7 @@
 //! forwarded byte for byte; a write is never repeated and never answered from anything but upstream, but for
 //! requests for tokens and reviews, which change nothing (`replies.rs`).
 
+mod background_read;
 mod caller;
 mod confirm;
 mod connection_drain;
@@ -36,24 +37,27 @@ mod watch;
 mod websocket;
 mod write;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio::sync::watch as watch_channel;
 
 use crate::cache::{Cache, StoredIssuer, StoredTokens};
 use crate::filter::Filters;
+use crate::identity::Principal;
 use crate::runtime::body::Body;
+use crate::runtime::shares::Shares;
 use crate::runtime::tasks::Tasks;
 use crate::tls::{ClockOffset, PeerCertificate, Standing, TrustedTime};
 use crate::upstream::{Link, Transports};
 
-use self::confirm::Confirmations;
 use self::incidents::Incidents;
 use self::list_admission::ListAdmission;
-use self::owners::Owners;
 use self::sections::Sections;
 use self::strangers::Strangers;
 use self::watch::{Gone, Healings};
@@ -65,6 +69,9 @@ pub use self::limits::{Limit, Limits};
 pub use self::metrics::ProxyMetrics;
 pub use self::priority::{Priorities, Priority};
 pub use self::watch::Pace;
+
+/// How many 403s are confirmed at a time; nobody has more of them than are left for all others.
+const CONFIRMATIONS: usize = 64;
 
 /// Who is at the other end of a client connection.
 #[derive(Debug, Clone)]
@@ -94,8 +101,11 @@ pub struct Proxy {
     priorities: Priorities,
     filters: Filters,
     list_admission: ListAdmission,
-    confirmations: Confirmations,
-    owners: Owners,
+    /// The 403s that are being confirmed.
+    confirmations: Shares,
+    /// The tokens whose owner an apiserver is being asked for. Nothing is ever sent: that the sender is gone
+    /// is the news.
+    owners_asked: Mutex<HashMap<Principal, watch_channel::Receiver<()>>>,
     strangers: Strangers,
     sections: Sections,
     healings: Healings,
@@ -163,8 +173,8 @@ impl Proxy {
             priorities,
             filters,
             list_admission,
-            confirmations: Confirmations::new(),
-            owners: Owners::default(),
+            confirmations: Shares::new(CONFIRMATIONS),
+            owners_asked: Mutex::default(),
             strangers: Strangers::new(),
             sections: Sections::new(),
             healings: Healings::new(),

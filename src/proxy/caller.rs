@@ -117,8 +117,8 @@ impl Caller {
         }
         caller.holder = caller.held_by(caller.principal());
         match caller.may_go_upstream(proxy) {
-            // The cache has rules of its own: for what has expired, and each set of groups has what it has read
-            // itself. Whatever goes upstream once the cloud is back is asked about again.
+            // The cache has rules of its own: for what has expired, and each set of groups has what it has
+            // read itself. Whatever goes upstream once the cloud is back is asked about again.
             Err(_) if proxy.link.state() == LinkState::Offline => Ok(caller),
             Err(Unfit(status)) => Err(status),
             Ok(()) => Ok(caller),
@@ -175,6 +175,17 @@ impl Caller {
         !self.is_configured
     }
 
+    /// What kind of client it is, for metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.identity {
+            _ if self.is_configured => "configured",
+            Identity::Token(_) => "token",
+            Identity::Known(_) if self.shows_nothing() => "anonymous",
+            Identity::Known(_) => "certificate",
+            Identity::Foreign => "foreign",
+        }
+    }
+
     /// Its common name, if it is a configured client.
     pub(super) fn client(&self) -> Option<&str> {
         self.is_configured.then(|| self.transport.name())
@@ -192,14 +203,14 @@ impl Caller {
         }
     }
 
-    /// Under what name it is counted among all that share the default transport; `None` for a configured client,
-    /// which has a transport of its own.
+    /// Under what name it is counted among all that share the default transport; `None` for a configured
+    /// client, which has a transport of its own.
     pub(super) fn holder(&self) -> Option<&str> {
         self.holder.as_deref()
     }
 
-    /// [`Caller::principal`] and [`Caller::holder`] as they are now: a watch may outlive what was known of its
-    /// token when it began.
+    /// [`Caller::principal`] and [`Caller::holder`] as they are now: a watch may outlive what was known of
+    /// its token when it began.
     pub(super) fn now(&self, proxy: &Proxy) -> (Option<Principal>, Option<String>) {
         let principal = match &self.identity {
             Identity::Token(token) => proved(proxy, token),
@@ -218,8 +229,8 @@ impl Caller {
             (Identity::Known(principal), _) | (Identity::Token(_), Some(principal)) => {
                 principal.key().to_owned()
             }
-            // What a token claims before an apiserver has accepted it is what anybody may write: all such tokens of
-            // one source are one caller.
+            // What a token claims before an apiserver has accepted it is what anybody may write: all such
+            // tokens of one source are one caller.
             (Identity::Token(_), None) => format!("stranger:{}", self.source),
         })
     }

@@ -13,11 +13,11 @@ use http::{StatusCode, response};
 use crate::cache::Answer;
 use crate::runtime::author::is_from_apiserver;
 use crate::runtime::jitter;
-use crate::runtime::shares::{Share, Shares};
+use crate::runtime::shares::Share;
 use crate::upstream::LinkState;
 
+use super::background_read::{BackgroundRead, drained};
 use super::exchange::Exchange;
-use super::watch::{List, drained};
 
 /// Seconds before each question, and up to a quarter more. An authorizer that has not caught up by then is
 /// not about to.
@@ -26,22 +26,10 @@ const PAUSES: [u64; 5] = [1, 2, 4, 8, 15];
 /// For so long a client's 403 waits to hear whether there is anything to ask about.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Refusals at a time that are asked about; nobody has more of them than are left for all others.
-const AT_ONCE: usize = 64;
-
-/// The refusals that are asked about.
-pub(super) struct Confirmations(Shares);
-
 /// A 403 that takes something away.
 pub(super) struct Doubt {
-    list: List,
+    read: BackgroundRead,
     _one: Share,
-}
-
-impl Confirmations {
-    pub(super) fn new() -> Self {
-        Self(Shares::new(AT_ONCE))
-    }
 }
 
 impl Doubt {
@@ -50,10 +38,10 @@ impl Doubt {
         if head.status != StatusCode::FORBIDDEN || !is_from_apiserver(&head.headers, &head.extensions) {
             return None;
         }
-        let list = List::asked(exchange)?;
-        let one = exchange.proxy.confirmations.0.try_take(&list.query.owner, 1)?;
-        let is_kept = tokio::time::timeout(LOOK, is_kept(exchange, &list)).await;
-        is_kept.unwrap_or(false).then_some(Self { list, _one: one })
+        let read = BackgroundRead::of(exchange)?;
+        let one = exchange.proxy.confirmations.try_take(&read.query.owner, 1)?;
+        let is_kept = tokio::time::timeout(LOOK, is_kept(exchange, &read)).await;
+        is_kept.unwrap_or(false).then_some(Self { read, _one: one })
     }
 
     /// Asks until there is another answer, or none but 403 has come.
@@ -72,11 +60,11 @@ impl Doubt {
         for pause in PAUSES {
             let pause = Duration::from_secs(pause);
             tokio::time::sleep(pause + jitter::below(pause / 4)).await;
-            if exchange.proxy.link.state() == LinkState::Offline || is_kept(exchange, &self.list).await {
+            if exchange.proxy.link.state() == LinkState::Offline || is_kept(exchange, &self.read).await {
                 return;
             }
-            let recording = exchange.proxy.cache.record(&self.list.query);
-            let Some(response) = self.list.ask(exchange).await else {
+            let recording = exchange.proxy.cache.record(&self.read.query);
+            let Some(response) = self.read.ask(exchange).await else {
                 continue;
             };
             let (head, body) = response.into_parts();
@@ -91,6 +79,6 @@ impl Doubt {
 }
 
 /// Whether the cache has an answer to it.
-async fn is_kept(exchange: &Exchange, list: &List) -> bool {
-    matches!(exchange.proxy.cache.answer(&list.query).await, Answer::Found(_))
+async fn is_kept(exchange: &Exchange, read: &BackgroundRead) -> bool {
+    matches!(exchange.proxy.cache.answer(&read.query).await, Answer::Found(_))
 }

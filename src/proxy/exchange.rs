@@ -21,6 +21,7 @@ use super::caller::Caller;
 use super::csr_guard::CsrGuard;
 use super::headers::forwardable;
 use super::limits::Over;
+use super::list_admission::Same;
 use super::respond::{Form, FromCache, Instead, cached, refusal};
 use super::tally::{Tally, Upstream};
 use super::websocket::WebSocketWatch;
@@ -100,7 +101,7 @@ async fn understood(
             return response;
         }
     };
-    tally.is_by(&caller.identity, !caller.is_default());
+    tally.is_by(caller.kind());
     let admitted = proxy.limits.admit(caller.client(), caller.holder(), class);
     let admitted = admitted.and_then(|under_way| {
         let section = match caller.holder() {
@@ -272,6 +273,17 @@ impl Exchange {
             &info,
             self.class,
         )
+    }
+
+    /// What another list of this principal has to be to share its answer.
+    pub(super) fn same(&self, principal: &str) -> Same {
+        Same {
+            principal: principal.to_owned(),
+            transport: self.caller.transport.name().to_owned(),
+            method: self.head.method.clone(),
+            target: self.head.uri.clone(),
+            headers: self.head.headers.clone(),
+        }
     }
 
     /// The query as the cache may answer it without the cloud's word.

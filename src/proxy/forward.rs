@@ -26,7 +26,7 @@ use super::confirm::Doubt;
 use super::exchange::Exchange;
 use super::headers::strip_response;
 use super::limits::Over;
-use super::list_admission::{Follower, Pass, Same, Turn, share};
+use super::list_admission::{Follower, Pass, Turn, share};
 use super::miss::Miss;
 use super::respond::{Instead, missed};
 use super::upload::{self, Culprit};
@@ -109,7 +109,7 @@ async fn turn(
     let priority = proxy.priorities.of(exchange.caller.client());
     let mut instead = std::pin::pin!(instead(exchange));
     loop {
-        let same = || Same::of(exchange, &query.owner);
+        let same = || exchange.same(&query.owner);
         let turn = tokio::select! {
             biased;
             turn = proxy.list_admission.turn(&name, priority, deadline, same) => turn,

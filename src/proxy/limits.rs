@@ -238,8 +238,8 @@ impl Limits {
         }));
     }
 
-    /// Lets one request through, to be held until the end of its answer, or says which limit it is over. It is
-    /// of a configured client, or of a caller that shares the default limits.
+    /// Lets one request through, to be held until the end of its answer, or says which limit it is over. It
+    /// is of a configured client, or of a caller that shares the default limits.
     pub(super) fn admit(
         &self,
         client: Option<&str>,

@@ -5,13 +5,11 @@
 //! Whoever comes with the token meanwhile waits for that: under whom its answers are kept is never decided
 //! twice. Nothing is asked for a token that no apiserver has accepted.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::identity::{BearerToken, Principal, PrincipalKind, REVIEW, REVIEW_PATH, reviewed};
@@ -25,10 +23,6 @@ use super::{Proxy, tokens};
 /// Of an answer. A user of some directories has hundreds of groups.
 const LARGEST: usize = 256 << 10;
 
-/// The tokens that an apiserver is being asked about. Never sent to: the end of the sender is the news.
-#[derive(Default)]
-pub(super) struct Owners(Mutex<HashMap<Principal, watch::Receiver<()>>>);
-
 /// What an apiserver says of a token.
 enum Said {
     Owner(Principal),
@@ -36,18 +30,6 @@ enum Said {
     Refused,
     /// Nothing that can be used.
     Nothing,
-}
-
-impl Owners {
-    /// A token that is refused has no owner, whatever an answer that is still to come says.
-    pub(super) fn refused(&self, itself: &Principal) {
-        self.0.lock().remove(itself);
-    }
-
-    /// Whether the answer still counts.
-    fn answered(&self, itself: &Principal) -> bool {
-        self.0.lock().remove(itself).is_some()
-    }
 }
 
 /// An apiserver has accepted a caller's token: returns when it is known whose it is.
@@ -64,7 +46,7 @@ pub(super) async fn accepted(proxy: &Arc<Proxy>, caller: &Caller, token: &Bearer
 
 /// Asks, in a task of its own: the caller may go away.
 fn asked(proxy: &Arc<Proxy>, caller: &Caller, token: &BearerToken, itself: Principal) -> watch::Receiver<()> {
-    let mut under_way = proxy.owners.0.lock();
+    let mut under_way = proxy.owners_asked.lock();
     if let Some(answered) = under_way.get(&itself) {
         return answered.clone();
     }
@@ -95,7 +77,8 @@ fn settle(proxy: &Proxy, token: &BearerToken, itself: &Principal, said: Said, so
             None
         }
     };
-    if proxy.owners.answered(itself) {
+    // Unless the token was refused meanwhile.
+    if proxy.owners_asked.lock().remove(itself).is_some() {
         tokens::accepted(proxy, token, owner);
     }
 }

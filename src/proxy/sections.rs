@@ -24,8 +24,8 @@ impl Sections {
         Self(Shares::new(BUDGET))
     }
 
-    /// Counts the section of one request of this caller, of so many bytes, until what is returned is dropped; `None` if its
-    /// caller has its share.
+    /// Counts the section of one request of this caller, of so many bytes, until what is returned is dropped;
+    /// `None` if its caller has its share.
     pub(super) fn admit(&self, holder: &str, bytes: usize) -> Option<Share> {
         self.0.try_take(holder, bytes + REQUEST)
     }

@@ -13,13 +13,11 @@ use tokio::time::Instant;
 
 use http::Response;
 
-use crate::identity::PrincipalKind;
 use crate::kube::groups;
 use crate::kube::request::{Class, RequestInfo};
 use crate::runtime::body::Body;
 use crate::runtime::clock;
 
-use super::caller::Identity;
 use super::limits::Over;
 use super::respond::{FromCache, Ours};
 
@@ -201,15 +199,9 @@ impl Tally {
         self.route = "upgrade";
     }
 
-    /// It is this caller's.
-    pub(super) fn is_by(&mut self, identity: &Identity, is_configured: bool) {
-        self.client = match identity {
-            _ if is_configured => "configured",
-            Identity::Token(_) => "token",
-            Identity::Known(principal) if *principal.kind() == PrincipalKind::Anonymous => "anonymous",
-            Identity::Known(_) => "certificate",
-            Identity::Foreign => "foreign",
-        };
+    /// It is of a caller of this kind.
+    pub(super) fn is_by(&mut self, client: &'static str) {
+        self.client = client;
     }
 
     /// Which way it is handled.

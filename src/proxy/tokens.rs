@@ -78,7 +78,8 @@ pub(super) fn accepted(proxy: &Proxy, token: &BearerToken, owner: Option<Princip
 
 /// An apiserver has refused a token that came from there.
 pub(super) fn refused(proxy: &Proxy, token: &BearerToken, source: IpAddr) {
-    proxy.owners.refused(&proxy.tokens.itself(token));
+    // It has no owner, whatever an answer that is still to come says.
+    proxy.owners_asked.lock().remove(&proxy.tokens.itself(token));
     let candidate = proxy.tokens.candidate(token);
     let is_account = matches!(candidate.kind(), PrincipalKind::ServiceAccount { .. });
     match proxy.issuer.has_signed(token) {

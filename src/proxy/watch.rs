@@ -7,10 +7,12 @@
 mod census;
 mod gone;
 mod heal;
+mod healings;
 mod open;
 mod pace;
 mod pump;
-mod target;
+mod retry;
+pub(super) mod target;
 
 use std::time::Duration;
 
@@ -32,17 +34,21 @@ use super::respond::held_watch;
 
 pub(super) use self::census::Census;
 pub(super) use self::gone::Gone;
-pub(super) use self::heal::{Healings, List, drained};
+pub(super) use self::healings::Healings;
 use self::open::{Answered, Late, Opened, Opening};
 pub use self::pace::Pace;
-use self::pump::{Pump, Stream, retry_after};
+use self::pump::{Pump, Stream};
+use self::retry::retry_after;
 
 /// A watch: live if upstream can be reached, else held from the start.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
     if !is_of_events(&exchange.info) {
         return forward::stream(exchange, body).await;
     }
-    exchange.proxy.gone.turn(&exchange).await;
+    if let Some(turn) = gone_turn(&exchange) {
+        tracing::debug!("a watch whose version is gone is asked for once more");
+        tokio::time::sleep_until(turn).await;
+    }
     match exchange.proxy.link.state() {
         LinkState::Suspect if exchange.proxy.link.is_silent() => {
             // A start that is known need not wait for what will hardly come.
@@ -54,6 +60,12 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
         LinkState::Offline => return Box::pin(offline(exchange, None)).await,
     }
     live(exchange, body).await
+}
+
+/// When this watch may be asked for, if not at once. Of a caller who is not known nothing is remembered.
+fn gone_turn(exchange: &Exchange) -> Option<Instant> {
+    let owner = exchange.caller.accepted_as(&exchange.proxy)?;
+    exchange.proxy.gone.turn(&owner, &exchange.head.uri)
 }
 
 /// Whether what is asked for is answered with events.
@@ -130,7 +142,9 @@ async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<
     match plan {
         WatchPlan::Hold(start) => held(exchange, start, Duration::ZERO),
         WatchPlan::Gone(encoding, status) => {
-            exchange.proxy.gone.told(&exchange);
+            if let Some(owner) = exchange.caller.accepted_as(&exchange.proxy) {
+                exchange.proxy.gone.told(&owner, &exchange.head.uri);
+            }
             let frame = error_frame(encoding, &status);
             held_watch(encoding, body::full(frame), exchange.instead())
         }

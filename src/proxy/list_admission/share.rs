@@ -26,31 +26,17 @@ use tokio::time::Instant;
 
 use crate::runtime::body::{Body, BodyError};
 
-use super::super::exchange::Exchange;
-
 /// Bytes of a shared answer as upstream sent it.
 pub(super) const LARGEST: usize = 2 << 20;
 
 /// What makes two requests the same.
 #[derive(PartialEq, Eq)]
 pub(in super::super) struct Same {
-    pub(super) principal: String,
-    pub(super) transport: String,
-    pub(super) method: Method,
-    pub(super) target: Uri,
-    pub(super) headers: HeaderMap,
-}
-
-impl Same {
-    pub(in super::super) fn of(exchange: &Exchange, principal: &str) -> Self {
-        Self {
-            principal: principal.to_owned(),
-            transport: exchange.caller.transport.name().to_owned(),
-            method: exchange.head.method.clone(),
-            target: exchange.head.uri.clone(),
-            headers: exchange.head.headers.clone(),
-        }
-    }
+    pub(in super::super) principal: String,
+    pub(in super::super) transport: String,
+    pub(in super::super) method: Method,
+    pub(in super::super) target: Uri,
+    pub(in super::super) headers: HeaderMap,
 }
 
 /// Who waits for a shared answer. Dropped: there is none.

@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use http::Uri;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::identity::Principal;
 use crate::runtime::clock;
-
-use super::super::exchange::Exchange;
 
 /// Between the first 410 and the second question; twice as long each time.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -53,20 +53,14 @@ impl Told {
 }
 
 impl Gone {
-    /// Waits until this watch may be asked for.
-    pub(super) async fn turn(&self, exchange: &Exchange) {
-        let Some(next) = question(exchange).and_then(|question| self.next(&question, clock::now())) else {
-            return;
-        };
-        tracing::debug!("a watch whose version is gone is asked for once more");
-        tokio::time::sleep_until(next).await;
+    /// When this watch may be asked for, if not at once.
+    pub(super) fn turn(&self, owner: &Principal, uri: &Uri) -> Option<Instant> {
+        self.next(&question(owner, uri), clock::now())
     }
 
     /// This watch was answered with 410 before anything else.
-    pub(super) fn told(&self, exchange: &Exchange) {
-        if let Some(question) = question(exchange) {
-            self.count(question, clock::now());
-        }
+    pub(super) fn told(&self, owner: &Principal, uri: &Uri) {
+        self.count(question(owner, uri), clock::now());
     }
 
     fn next(&self, question: &Question, now: Instant) -> Option<Instant> {
@@ -91,16 +85,14 @@ impl Gone {
     }
 }
 
-/// `None` for a caller of whom it is not known who he is: nothing is kept for him.
-fn question(exchange: &Exchange) -> Option<Question> {
-    let owner = exchange.caller.accepted_as(&exchange.proxy)?;
+fn question(owner: &Principal, uri: &Uri) -> Question {
     let mut hasher = blake3::Hasher::new();
     hasher.update(owner.key().as_bytes());
     hasher.update(b"\n");
-    hasher.update(exchange.head.uri.path().as_bytes());
+    hasher.update(uri.path().as_bytes());
     hasher.update(b"?");
-    hasher.update(exchange.head.uri.query().unwrap_or_default().as_bytes());
-    Some(*hasher.finalize().as_bytes())
+    hasher.update(uri.query().unwrap_or_default().as_bytes());
+    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ use super::super::exchange::Exchange;
 use super::census::{Counted, State};
 use super::heal::{self, Healing};
 use super::open::{Late, Live, Opened, Opening};
+use super::retry::{RETRY_INTERVAL, retry_after};
 use super::target::resumed;
 
 /// Between two bookmarks of a held watch, jittered up to a quarter more.
@@ -33,13 +34,6 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a watch without `timeoutSeconds` is held, jittered up to twice that: upstream's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
-
-/// Between two tries to re-open a watch that upstream refuses although the link is up, jittered up to a
-/// quarter more.
-const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-
-/// No refusal keeps a watch away for longer, whatever it says.
-const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
 /// The client's side of a watch.
 pub(super) struct Stream {
@@ -245,11 +239,13 @@ impl Pump {
         match read_event(self.stream.encoding, &frame) {
             Ok(event) => {
                 self.position.see(&event);
+                let exchange = &self.stream.exchange;
                 if let WatchEvent::Error(status) = &event
                     && status.code == StatusCode::GONE.as_u16()
                     && !self.spoke
+                    && let Some(owner) = exchange.caller.accepted_as(&exchange.proxy)
                 {
-                    self.stream.exchange.proxy.gone.told(&self.stream.exchange);
+                    exchange.proxy.gone.told(&owner, &exchange.head.uri);
                 }
                 if self.form.is_none() {
                     self.form = match &event {
@@ -454,16 +450,6 @@ fn is_for_now(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// How long to wait after a refusal: as long as it says (wire contract 6.2), and no less than our own
-/// interval. Jittered upwards, so that what was refused together does not come back together.
-pub(super) fn retry_after(headers: Option<&HeaderMap>) -> Duration {
-    let asked = headers
-        .and_then(|headers| headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok())
-        .map_or(Duration::ZERO, Duration::from_secs);
-    let wait = asked.clamp(RETRY_INTERVAL, LONGEST_RETRY);
-    wait + jitter::below(wait / 4)
-}
-
 impl Position {
     fn see(&mut self, event: &WatchEvent<'_>) {
         let version = match event {
@@ -504,17 +490,6 @@ mod tests {
 
     fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
-    }
-
-    #[test]
-    fn a_refusal_is_believed_within_bounds() {
-        let said = |text: &str| HeaderMap::from_iter([(header::RETRY_AFTER, text.parse().unwrap())]);
-        for (text, least) in [("9", 9), ("1", 2), ("0", 2), ("soon", 2), ("86400", 120)] {
-            let wait = retry_after(Some(&said(text)));
-            let least = Duration::from_secs(least);
-            assert!((least..=least * 5 / 4).contains(&wait), "{text}: {wait:?}");
-        }
-        assert!(retry_after(None) >= RETRY_INTERVAL);
     }
 
     /// A node holds hundreds of watches.

@@ -38,7 +38,7 @@ pub(super) fn resumed(
 
 /// The list of what a watch watches: whole, and consistent. Selectors stay as the client wrote them: they are
 /// part of what is authorized.
-pub(super) fn listed(original: &PathAndQuery, resource: &ResourceRequest) -> Option<PathAndQuery> {
+pub(in super::super) fn listed(original: &PathAndQuery, resource: &ResourceRequest) -> Option<PathAndQuery> {
     let by_name = resource.legacy_watch && !resource.name.is_empty();
     let of_watches = |name: &str| {
         matches!(
@@ -77,7 +77,7 @@ pub(super) fn listed(original: &PathAndQuery, resource: &ResourceRequest) -> Opt
 
 /// What a client of a watch takes of a list: metadata alone have a list's kind of their own (wire contract
 /// 2.2).
-pub(super) fn listed_accept(accept: &str) -> String {
+pub(in super::super) fn listed_accept(accept: &str) -> String {
     let part = |part: &'_ str| match part.trim() {
         "stream=watch" => None,
         "as=PartialObjectMetadata" => Some("as=PartialObjectMetadataList".to_owned()),
