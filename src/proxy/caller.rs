@@ -1,7 +1,8 @@
 //! Who calls, and over which transport the request goes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -9,10 +10,27 @@ use crate::identity::{
     BearerToken, Credential, Principal, PrincipalKind, impersonates, strip_credentials, strip_front_proxy,
 };
 use crate::kube::status::Status;
-use crate::tls::{NotGood, Standing};
+use crate::tls::{NotGood, PeerCertificate, Standing};
 use crate::upstream::{Failure, LinkState, Transport, UpstreamError};
 
-use super::{Peer, Proxy, tokens};
+use super::connection_drain::ConnectionDrain;
+use super::context::Proxy;
+use super::tokens;
+
+/// Who is at the other end of a client connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The verified client certificate, if one was presented.
+    pub certificate: Option<PeerCertificate>,
+    /// How that certificate stands now.
+    pub standing: Option<Arc<Standing>>,
+    /// Where the connection comes from.
+    pub address: SocketAddr,
+    /// For how long it may take nothing of an answer, or give nothing of a request body.
+    pub write_timeout: Duration,
+    /// How the connection is drained.
+    pub drain: ConnectionDrain,
+}
 
 /// The caller of a request.
 pub(super) struct Caller {

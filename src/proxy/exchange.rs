@@ -18,6 +18,9 @@ use crate::upstream::{LinkState, Transport, UpstreamError};
 use crate::view::offline::Missing;
 
 use super::caller::Caller;
+use super::caller::Peer;
+use super::connection_drain::ConnectionDrain;
+use super::context::Proxy;
 use super::csr_guard::CsrGuard;
 use super::headers::forwardable;
 use super::limits::Over;
@@ -25,7 +28,7 @@ use super::list_admission::Same;
 use super::respond::{Form, FromCache, Instead, cached, refusal};
 use super::tally::{Tally, Upstream};
 use super::websocket::WebSocketWatch;
-use super::{ConnectionDrain, Peer, Proxy, forward, sections, upgrade, watch, write};
+use super::{forward, sections, upgrade, watch, write};
 
 /// A request that has been understood.
 pub(super) struct Exchange {
@@ -44,8 +47,14 @@ pub(super) struct Exchange {
     pub(super) on_the_way: Upstream,
 }
 
-/// Handles one request.
-pub(super) async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+impl Proxy {
+    /// Handles one request. Always answers: what goes wrong becomes a Kubernetes `Status`.
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        handle(self, request, &peer).await
+    }
+}
+
+async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
     let (head, body) = request.into_parts();
     let form = Form::of(&head.method, &head.headers);
     if let Some(wrong) = misread(&head) {
@@ -330,5 +339,20 @@ impl Exchange {
     /// A refusal in the client's form.
     pub(super) fn refuse(&self, status: &Status) -> Response<Body> {
         refusal(status, &self.form)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each request of a connection is one future, part of its task on HTTP/1.1 and a task on HTTP/2.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        assert!(size(Proxy::handle) < 8 << 10, "{} bytes", size(Proxy::handle));
     }
 }

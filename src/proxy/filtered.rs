@@ -19,8 +19,8 @@ use crate::kube::request::{RequestInfo, ResourceRequest};
 use crate::kube::status::Status;
 use crate::runtime::body::{Body, BodyError};
 
-use super::Proxy;
 use super::caller::{Caller, Identity};
+use super::context::Proxy;
 use super::exchange::Exchange;
 use super::metrics::ProxyMetrics;
 

@@ -13,7 +13,7 @@ use crate::runtime::author::is_from_apiserver;
 use crate::runtime::{body, clock};
 use crate::upstream::{Answers, Purpose, RetryPolicy};
 
-use super::Proxy;
+use super::context::Proxy;
 
 /// Each document at most.
 const LARGEST: usize = 256 << 10;

@@ -18,7 +18,8 @@ use crate::runtime::body::{self, Body};
 use crate::upstream::{Answers, Purpose, RetryPolicy};
 
 use super::caller::Caller;
-use super::{Proxy, tokens};
+use super::context::Proxy;
+use super::tokens;
 
 /// Of an answer. A user of some directories has hundreds of groups.
 const LARGEST: usize = 256 << 10;

@@ -7,7 +7,7 @@ use crate::cache::{Noted, Presence};
 use crate::identity::{BearerToken, PodReference, Principal, PrincipalKind, Signature};
 use crate::runtime::clock;
 
-use super::Proxy;
+use super::context::Proxy;
 
 /// What the user names of kubelets start with; the rest is their node's name.
 const NODE_USER: &str = "system:node:";

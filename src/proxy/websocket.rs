@@ -36,8 +36,9 @@ use crate::runtime::body::{self, Body};
 use crate::runtime::tasks::Tasks;
 use crate::wire::watch::FrameReader;
 
+use super::connection_drain::ConnectionDrain;
 use super::exchange::Exchange;
-use super::{ConnectionDrain, watch};
+use super::watch;
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -45,7 +45,6 @@ cli/check: cli/check/network cli/check/rights
 filter: filter/endpoints filter/rewriter filter/service
 kube/media: kube/media/accept
 node/approve: node/approve/watch
-proxy: proxy/caller proxy/exchange proxy/filtered proxy/issuer proxy/owners proxy/tokens
 setup/install: setup/install/checks setup/install/wanted
 store: store/compact store/disk store/disk/files store/engine store/log store/opening store/quarantine store/quota store/recover store/shared store/snapshot store/staging store/state store/writer
 store/disk: store/disk/counted store/disk/files store/disk/memory store/disk/moving store/disk/sealed
