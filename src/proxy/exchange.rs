@@ -1,34 +1,38 @@
-//! One request from its head to the head of its answer: reads who calls and what for, and picks the route.
+//! A request that has been understood, and what is done with it on every route: it is asked of the cache,
+//! sent upstream, and its answer is taken note of and delivered.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version, header, request};
-use http_body_util::BodyExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request, response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::cache::{Answer, Query};
+use crate::cache::{Answer, Query, is_document};
 use crate::identity::Principal;
-use crate::kube::groups::qualified;
-use crate::kube::request::{Class, RequestInfo, is_escaped_well};
+use crate::kube::groups;
+use crate::kube::local::is_served_by_apiserver;
+use crate::kube::request::{Class, RequestInfo};
 use crate::kube::status::Status;
+use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::{self, Body};
-use crate::upstream::{LinkState, Transport, UpstreamError};
+use crate::runtime::clock;
+use crate::upstream::{
+    Answers, Failure, LinkState, Pair, Purpose, RetryPolicy, Transport, UpstreamError, is_foreign,
+};
 use crate::view::offline::Missing;
 
-use super::caller::Caller;
-use super::caller::Peer;
+use super::caller::{Caller, Identity};
 use super::connection_drain::ConnectionDrain;
 use super::context::Proxy;
-use super::csr_guard::CsrGuard;
-use super::headers::forwardable;
-use super::limits::Over;
+use super::headers::strip_response;
 use super::list_admission::Same;
 use super::respond::{Form, FromCache, Instead, cached, refusal};
-use super::tally::{Tally, Upstream};
-use super::websocket::WebSocketWatch;
-use super::{forward, sections, upgrade, watch, write};
+use super::tally::Upstream;
+use super::upload::{self, stood_still};
+use super::{gzip, owners, tokens};
 
 /// A request that has been understood.
 pub(super) struct Exchange {
@@ -45,201 +49,6 @@ pub(super) struct Exchange {
     pub(super) write_timeout: Duration,
     /// How long it is on its way upstream.
     pub(super) on_the_way: Upstream,
-}
-
-impl Proxy {
-    /// Handles one request. Always answers: what goes wrong becomes a Kubernetes `Status`.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
-        handle(self, request, &peer).await
-    }
-}
-
-async fn handle(proxy: Arc<Proxy>, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let form = Form::of(&head.method, &head.headers);
-    if let Some(wrong) = misread(&head) {
-        return refusal(&Status::bad_request(format!("edgehold: {wrong}")), &form);
-    }
-    let info = RequestInfo::parse(&head.method, head.uri.path(), head.uri.query());
-    let guard = CsrGuard::of(&info, &form);
-    let response = understood(proxy, (head, body), peer, info, form).await;
-    match guard {
-        Some(guard) => guard.apply(response),
-        None => response,
-    }
-}
-
-/// What of a request nobody can make sense of. It is not sent on: an apiserver may end the connection for it.
-fn misread(head: &request::Parts) -> Option<&'static str> {
-    let hosts = head.headers.get_all(header::HOST).iter().count();
-    let is_named = hosts == 1 || head.uri.authority().is_some() || head.version != Version::HTTP_11;
-    if head.method == Method::CONNECT || !head.uri.path().starts_with('/') {
-        Some("requests are forwarded for paths only")
-    } else if !is_escaped_well(head.uri.path()) {
-        Some("the path has a % without two hexadecimal digits behind it")
-    } else if hosts > 1 || !is_named {
-        // RFC 9112, section 3.2.
-        Some("a request has one Host header")
-    } else {
-        None
-    }
-}
-
-/// Handles a request that is for a path.
-async fn understood(
-    proxy: Arc<Proxy>,
-    (mut head, body): (request::Parts, Incoming),
-    peer: &Peer,
-    info: RequestInfo,
-    form: Form,
-) -> Response<Body> {
-    let class = info.class(&head.method);
-    let metrics = proxy.metrics.requests.clone();
-    let mut tally = Tally::begin(&info, class);
-    let size = sections::size(&head);
-    // First what goes upstream, and from that who calls: the apiserver sees nothing else.
-    let read = forwardable(&mut head.headers)
-        .map_err(|misused| Status::bad_request(format!("edgehold: {misused}")))
-        .and_then(|wanted| Ok((wanted, Caller::identify(&proxy, peer, &mut head.headers)?)));
-    let (wanted, caller) = match read {
-        Ok(read) => read,
-        Err(status) => {
-            tracing::debug!(peer = %peer.address, status = status.code.as_u16(), reason = status.message, "refused");
-            let response = refusal(&status, &form);
-            tally.end(&metrics, &response);
-            return response;
-        }
-    };
-    tally.is_by(caller.kind());
-    let admitted = proxy.limits.admit(caller.client(), caller.holder(), class);
-    let admitted = admitted.and_then(|under_way| {
-        let section = match caller.holder() {
-            Some(holder) => proxy.sections.admit(holder, size),
-            None => proxy
-                .sections
-                .admit(&format!("cn:{}", caller.transport.name()), size),
-        };
-        Ok((under_way, section.ok_or(Over::Headers)?))
-    });
-    let under_way = match admitted {
-        Ok(under_way) => under_way,
-        Err(over) => {
-            let client = caller.transport.name();
-            tracing::debug!(
-                client,
-                class = class.as_str(),
-                limit = over.as_str(),
-                "over its limit"
-            );
-            metrics.limited(over);
-            if !caller.is_default() {
-                proxy.incidents.over_limit(client, over.as_str());
-            }
-            let response = refusal(&Status::too_many_requests(over.message()), &form);
-            tally.end(&metrics, &response);
-            return response;
-        }
-    };
-    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-    let described = described(&caller, &info);
-    let link = proxy.link.clone();
-    let mut exchange = Exchange {
-        proxy,
-        caller,
-        head,
-        info,
-        class,
-        form,
-        drain: peer.drain.clone(),
-        write_timeout: peer.write_timeout,
-        on_the_way: tally.upstream(),
-    };
-    let websocket = wanted
-        .as_ref()
-        .and_then(|wanted| WebSocketWatch::of(&mut exchange, wanted));
-    let tunnelled = wanted.filter(|_| websocket.is_none());
-    if tunnelled.is_some() {
-        tally.tunnels();
-    }
-    let filtered = match exchange.filtered() {
-        Ok(filtered) => filtered.filter(|_| tunnelled.is_none()),
-        Err(status) => {
-            let response = exchange.refuse(&status);
-            tally.end(&metrics, &response);
-            return response;
-        }
-    };
-
-    // Large, and of different sizes: each takes only its own.
-    let response = match (tunnelled, class) {
-        (Some(_), _) => Box::pin(upgrade::handle(exchange, body)).await,
-        (None, Class::Watch) => Box::pin(watch::handle(exchange, body)).await,
-        (None, Class::Mutate) => Box::pin(write::handle(exchange, body)).await,
-        (None, Class::Stream) => Box::pin(forward::stream(exchange, body)).await,
-        (None, Class::NonResource | Class::Get | Class::List) => {
-            Box::pin(forward::read(exchange, body)).await
-        }
-    };
-    let is_cached = response.extensions().get::<FromCache>().is_some();
-    if is_cached {
-        link.stood_in();
-    }
-    let (route, took) = (tally.route(), tally.elapsed());
-    tally.end(&metrics, &response);
-    if let Some(described) = described {
-        let Described {
-            client,
-            verb,
-            resource,
-        } = *described;
-        let audit_id = response.headers().get("audit-id").and_then(|id| id.to_str().ok());
-        tracing::debug!(
-            client,
-            verb,
-            resource,
-            %method,
-            path,
-            class = class.as_str(),
-            route,
-            status = response.status().as_u16(),
-            cached = is_cached,
-            took = ?took,
-            audit_id,
-            "request"
-        );
-    }
-    let response = match filtered {
-        Some(filtered) => filtered.apply(response),
-        None => response,
-    };
-    let response = response.map(|body| body::holding(body, under_way).boxed_unsync());
-    match websocket {
-        Some(websocket) => websocket.apply(response),
-        None => response,
-    }
-}
-
-/// What the log says of a request.
-struct Described {
-    client: String,
-    verb: &'static str,
-    resource: String,
-}
-
-/// `None` while nobody wants to read it.
-fn described(caller: &Caller, info: &RequestInfo) -> Option<Box<Described>> {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return None;
-    }
-    let (verb, resource) = match info {
-        RequestInfo::Resource(asked) => (asked.verb.as_str(), qualified(&asked.group, &asked.resource)),
-        RequestInfo::NonResource | RequestInfo::Malformed => ("", String::new()),
-    };
-    Some(Box::new(Described {
-        client: caller.transport.name().to_owned(),
-        verb,
-        resource,
-    }))
 }
 
 impl Exchange {
@@ -328,6 +137,11 @@ impl Exchange {
         }
     }
 
+    /// A refusal in the client's form.
+    pub(super) fn refuse(&self, status: &Status) -> Response<Body> {
+        refusal(status, &self.form)
+    }
+
     /// The way upstream.
     ///
     /// # Errors
@@ -336,23 +150,211 @@ impl Exchange {
         self.caller.upstream(&self.proxy)
     }
 
-    /// A refusal in the client's form.
-    pub(super) fn refuse(&self, status: &Status) -> Response<Body> {
-        refusal(status, &self.form)
+    /// The request as it goes upstream: the client's path and query byte for byte. Which authority it is for
+    /// is decided with the server, and how the answer is packed is not for the client to say.
+    pub(super) fn request(&self, body: Body) -> Request<Body> {
+        self.request_for(self.head.uri.path_and_query().cloned(), body)
+    }
+
+    /// The same with another path and query.
+    pub(super) fn request_for(&self, target: Option<PathAndQuery>, body: Body) -> Request<Body> {
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut headers = self.head.headers.clone();
+        let compression = self.caller.transport.compression();
+        gzip::ask(&self.head, self.class, target.query(), compression, &mut headers);
+        let mut request = Request::new(body);
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = Uri::from(target);
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// This policy as the caller's, who shares the connections with others.
+    pub(super) fn callers(&self, policy: RetryPolicy) -> RetryPolicy {
+        policy.on_behalf_of(self.caller.holder().map(str::to_owned))
+    }
+
+    /// What may be done for a read: it changes nothing, so it may be sent again, unless it has a body.
+    pub(super) fn read_policy(&self, body: &Incoming, purpose: Purpose) -> RetryPolicy {
+        let policy = if body.is_end_stream() {
+            RetryPolicy::read(purpose)
+        } else {
+            RetryPolicy::once(purpose)
+        };
+        self.callers(policy).for_answers(self.answers())
+    }
+
+    /// In which form an apiserver answers this request.
+    pub(super) fn answers(&self) -> Answers {
+        let is_encoded = match &self.info {
+            RequestInfo::Resource(_) => self.class != Class::Stream,
+            RequestInfo::NonResource => is_document(self.head.uri.path()),
+            RequestInfo::Malformed => false,
+        };
+        match is_encoded {
+            true if groups::is_built_in(self.group()) => Answers::Encoded,
+            true => Answers::Relayed,
+            false => Answers::Anyhow,
+        }
+    }
+
+    /// Whether something on the way has answered this request in its own words.
+    pub(super) fn is_foreign(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        is_foreign(self.answers(), status, headers)
+    }
+
+    /// Has the server that has the request probed at `responseTimeout`, and each time that it has passed
+    /// again.
+    pub(super) async fn probing(&self, policy: &RetryPolicy) -> Infallible {
+        loop {
+            tokio::time::sleep(self.caller.transport.response_timeout()).await;
+            policy.timed_out();
+        }
+    }
+
+    /// Sends a read.
+    pub(super) async fn send_read(
+        &self,
+        body: Incoming,
+        policy: &RetryPolicy,
+    ) -> Result<Response<Body>, UpstreamError> {
+        if body.is_end_stream() {
+            return self.send(self.request(body::empty()), policy).await;
+        }
+        let (body, standstill) = upload::watched(body::incoming(body), self.write_timeout);
+        tokio::select! {
+            sent = self.send(self.request(body), policy) => sent,
+            culprit = standstill.lasts() => {
+                let message = stood_still(culprit, policy).message;
+                Err(UpstreamError::maybe_sent(Failure::Timeout, message))
+            }
+        }
+    }
+
+    /// Sends a request without minding its body.
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+        policy: &RetryPolicy,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let result = match self.upstream() {
+            Ok(transport) => {
+                let _under_way = self.on_the_way.under_way();
+                transport.send(request, policy).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    /// An answer as the client gets it.
+    pub(super) fn delivered(&self, mut head: response::Parts, body: Body) -> Response<Body> {
+        let headers = &mut head.headers;
+        let body = gzip::accepted(&self.head, self.class, headers, body, &self.proxy.metrics);
+        strip_response(&mut head.headers);
+        Response::from_parts(head, body)
+    }
+
+    /// Takes note of an answer's head: what it says about the time and the token. The first answer to a token
+    /// waits until it is known whose the token is.
+    pub(super) async fn noted(&self, head: &response::Parts) {
+        if !is_from_apiserver(&head.headers, &head.extensions) {
+            return;
+        }
+        let is_its_own = self.is_answered_by_apiserver_alone();
+        let date = head
+            .headers
+            .get(header::DATE)
+            .filter(|_| is_its_own)
+            .and_then(|value| value.to_str().ok());
+        self.proxy.time.contact(date.and_then(clock::parse_http_date));
+        if !self.caller.is_default() {
+            match head.status {
+                StatusCode::UNAUTHORIZED if is_its_own => self.caller.transport.pair_is(Pair::Refused),
+                status if is_after_authentication(&self.head.method, status) => {
+                    self.caller.transport.pair_is(Pair::Accepted);
+                }
+                _ => {}
+            }
+            if head.status == StatusCode::FORBIDDEN && is_its_own {
+                let client = self.caller.transport.name();
+                self.proxy.incidents.forbidden(client, &self.info);
+            }
+        }
+        if let Identity::Token(token) = &self.caller.identity {
+            match head.status {
+                // What stands behind an apiserver says of its callers what it likes.
+                StatusCode::UNAUTHORIZED if is_its_own => {
+                    tokens::refused(&self.proxy, token, self.caller.source());
+                }
+                status if is_after_authentication(&self.head.method, status) => {
+                    // Rare, and large.
+                    Box::pin(owners::accepted(&self.proxy, &self.caller, token)).await;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether what was read before is better than this answer: something on the way says that the apiserver
+    /// is down, or the apiserver says so of itself. What it says of others, on which it depends for the
+    /// groups that it does not serve by itself, is passed on: whoever asks for metrics wants none of the
+    /// past.
+    pub(super) fn prefers_cache_to(&self, head: &response::Parts) -> bool {
+        let is_down = matches!(
+            head.status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        is_down && (!is_from_apiserver(&head.headers, &head.extensions) || groups::is_built_in(self.group()))
+    }
+
+    /// The API group that the request is about; empty for core, and for what belongs to no group.
+    fn group(&self) -> &str {
+        match &self.info {
+            RequestInfo::Resource(resource) => &resource.group,
+            RequestInfo::NonResource => groups::of_document(self.head.uri.path()),
+            RequestInfo::Malformed => "",
+        }
+    }
+
+    /// Whether nobody but an apiserver has written this answer. It passes on those of pods, of kubelets and
+    /// of the servers of aggregated groups, and none of them may tell this node what time it is, or whose
+    /// token is good.
+    fn is_answered_by_apiserver_alone(&self) -> bool {
+        let is_malformed = matches!(self.info, RequestInfo::Malformed);
+        !is_malformed && self.class != Class::Stream && is_served_by_apiserver(self.head.uri.path())
+    }
+
+    /// Takes note of a failure.
+    pub(super) fn failed(&self, error: &UpstreamError) {
+        tracing::debug!(
+            transport = self.caller.transport.name(),
+            class = self.class.as_str(),
+            %error,
+            "a request did not reach the cloud"
+        );
+    }
+
+    /// An answer that is only passed on.
+    pub(super) async fn passed_on(&self, response: Response<Body>) -> Response<Body> {
+        let (head, body) = response.into_parts();
+        self.noted(&head).await;
+        self.delivered(head, body)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// Each request of a connection is one future, part of its task on HTTP/1.1 and a task on HTTP/2.
-    #[test]
-    fn the_future_of_a_request_is_small() {
-        assert!(size(Proxy::handle) < 8 << 10, "{} bytes", size(Proxy::handle));
-    }
+/// Whether an apiserver answers like this only to a caller whom it has authenticated. Before that it answers
+/// a preflight by itself where `--cors-allowed-origins` is set (`k8s.io/apiserver/pkg/server/config.go`,
+/// `DefaultBuildHandlerChain`), and else with 400, 401, 429 and 5xx. A bearer token that it does not know
+/// gets 401 on every path, also on those that are open to anonymous callers; before it passes a request on it
+/// asks who sends it.
+fn is_after_authentication(method: &Method, status: StatusCode) -> bool {
+    let is_late = matches!(
+        status,
+        StatusCode::NOT_MODIFIED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
+    );
+    (status.is_success() || is_late) && method != Method::OPTIONS
 }

@@ -1,36 +1,21 @@
 //! Forwarding: reads that the cache can stand in for, and endless streams. Writes are in `write.rs`.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, response};
+use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::cache::is_document;
-use crate::kube::groups;
-use crate::kube::local::is_served_by_apiserver;
-use crate::kube::request::{Class, RequestInfo};
-use crate::kube::status::Status;
-use crate::runtime::author::is_from_apiserver;
+use crate::kube::request::Class;
 use crate::runtime::body::{self, Body};
 use crate::runtime::clock;
-use crate::runtime::problem::coded;
 use crate::upstream::error::Sent;
-use crate::upstream::{Answers, Failure, LinkState, Pair, Purpose, RetryPolicy, UpstreamError, is_foreign};
-use crate::view::offline::Missing;
+use crate::upstream::{Failure, LinkState, Purpose, RetryPolicy, UpstreamError};
 
-use super::caller::{Identity, Unfit};
 use super::confirm::Doubt;
 use super::exchange::Exchange;
-use super::headers::strip_response;
-use super::limits::Over;
 use super::list_admission::{Follower, Pass, Turn, share};
-use super::miss::Miss;
-use super::respond::{Instead, missed};
-use super::upload::{self, Culprit};
-use super::{gzip, owners, tokens};
+use super::refuse::{away, gateway_answered, unanswered, unknown};
 
 /// For so long a read looks for a connection while the cloud is there: as long as client-go does.
 const CONNECTING: Duration = Duration::from_secs(30);
@@ -71,7 +56,7 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
         return response;
     }
     if is_foreign {
-        let error = answered_by_another(head.status);
+        let error = gateway_answered(head.status);
         exchange.failed(&error);
         return Box::pin(unknown(&exchange, Some(&error), None)).await;
     }
@@ -146,7 +131,7 @@ async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>,
     let sent = tokio::select! {
         biased;
         sent = exchange.send_read(body, &policy) => sent,
-        never = probing(exchange, &policy) => match never {},
+        never = exchange.probing(&policy) => match never {},
         answered = instead(exchange) => return Err(Box::new(answered)),
     };
     let error = match sent {
@@ -164,14 +149,6 @@ async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>,
             Err(Box::new(unknown(exchange, Some(&error), None).await))
         }
         Err(error) => Err(Box::new(offline(exchange, Some(&error)).await)),
-    }
-}
-
-/// Has the server probed at `responseTimeout`, and each time that it has passed again.
-pub(super) async fn probing(exchange: &Exchange, policy: &RetryPolicy) -> Infallible {
-    loop {
-        tokio::time::sleep(exchange.caller.transport.response_timeout()).await;
-        policy.timed_out();
     }
 }
 
@@ -223,79 +200,10 @@ async fn offline(exchange: &Exchange, error: Option<&UpstreamError>) -> Response
     }
 }
 
-/// The refusal of a read: why it has no answer, from the cloud or from the cache.
-pub(super) async fn unknown(
-    exchange: &Exchange,
-    error: Option<&UpstreamError>,
-    missing: Option<Missing>,
-) -> Response<Body> {
-    let link = &exchange.proxy.link;
-    let failed = error.and_then(|error| match error.failure {
-        Failure::NoCredentials => Some(no_credentials(exchange)),
-        Failure::Gateway => Some(Status::bad_gateway(format!("edgehold: {}", error.message))),
-        failure => no_room(failure),
-    });
-    if let Some(status) = failed {
-        return exchange.refuse(&status);
-    }
-    if exchange.instead() == Instead::Stale {
-        let broke = link.with_reason("the connection to the cloud broke before an answer came");
-        return exchange.refuse(&Status::unavailable(format!("edgehold: {broke}")));
-    }
-    let miss = Miss::of(exchange, missing).await;
-    exchange.proxy.metrics.requests.missed(miss.as_str());
-    let text = format!("edgehold: {}, and {miss}", link.away());
-    let codes = link.code().into_iter().chain(miss.code());
-    let response = exchange.refuse(&Status::unavailable(coded(&text, codes)));
-    missed(response, miss.as_str())
-}
-
-/// The refusal of a request that this node had no room for.
-pub(super) fn no_room(failure: Failure) -> Option<Status> {
-    match failure {
-        Failure::OverShare => Some(Status::too_many_requests(Over::Share.message())),
-        Failure::Shortage => Some(Status::unavailable(
-            "edgehold: this node has no descriptor, memory or port left for a connection, nothing was changed",
-        )),
-        _ => None,
-    }
-}
-
-pub(super) fn no_credentials(exchange: &Exchange) -> Status {
-    if let Err(Unfit(status)) = exchange.caller.may_go_upstream(&exchange.proxy) {
-        return status;
-    }
-    Status::unavailable(format!(
-        "edgehold: the certificate or upstream CA for {:?} is not loaded yet; `edgehold check` says why",
-        exchange.caller.transport.name()
-    ))
-}
-
-/// Something on the way has answered what only an apiserver can.
-pub(super) fn answered_by_another(status: StatusCode) -> UpstreamError {
-    let status = status.as_u16();
-    UpstreamError::maybe_sent(
-        Failure::Gateway,
-        format!("something on the way to the cloud, and no apiserver, answered this request with {status}"),
-    )
-}
-
-/// The refusal of a request whose body has stood still for too long.
-pub(super) fn stood_still(culprit: Culprit, policy: &RetryPolicy) -> Status {
-    tracing::debug!(?culprit, "the body of a request stands still, it is given up");
-    match culprit {
-        Culprit::Client => Status::bad_request("edgehold: the rest of the request did not come"),
-        Culprit::Cloud => {
-            policy.timed_out();
-            Status::timeout("edgehold: the cloud took no more of the request; it may have been carried out")
-        }
-    }
-}
-
 /// Followed logs and the like: no time limit, no cache, no repetition.
 pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body> {
     if exchange.proxy.link.state() == LinkState::Offline {
-        return exchange.refuse(&exchange.away());
+        return exchange.refuse(&away(&exchange));
     }
     let request = exchange.request(body::incoming(body));
     let policy = exchange.callers(RetryPolicy::once(Purpose::Watch));
@@ -310,223 +218,7 @@ pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body>
         Ok(response) => exchange.passed_on(response).await,
         Err(error) => {
             exchange.failed(&error);
-            exchange.refuse(&exchange.unanswered(&error))
+            exchange.refuse(&unanswered(&exchange, &error))
         }
-    }
-}
-
-/// Whether an apiserver answers like this only to a caller whom it has authenticated. Before that it answers
-/// a preflight by itself where `--cors-allowed-origins` is set (`k8s.io/apiserver/pkg/server/config.go`,
-/// `DefaultBuildHandlerChain`), and else with 400, 401, 429 and 5xx. A bearer token that it does not know
-/// gets 401 on every path, also on those that are open to anonymous callers; before it passes a request on it
-/// asks who sends it.
-fn is_after_authentication(method: &Method, status: StatusCode) -> bool {
-    let is_late = matches!(
-        status,
-        StatusCode::NOT_MODIFIED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
-    );
-    (status.is_success() || is_late) && method != Method::OPTIONS
-}
-
-impl Exchange {
-    /// The request as it goes upstream: the client's path and query byte for byte. Which authority it is for
-    /// is decided with the server, and how the answer is packed is not for the client to say.
-    pub(super) fn request(&self, body: Body) -> Request<Body> {
-        self.request_for(self.head.uri.path_and_query().cloned(), body)
-    }
-
-    /// The same with another path and query.
-    pub(super) fn request_for(&self, target: Option<PathAndQuery>, body: Body) -> Request<Body> {
-        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut headers = self.head.headers.clone();
-        let compression = self.caller.transport.compression();
-        gzip::ask(&self.head, self.class, target.query(), compression, &mut headers);
-        let mut request = Request::new(body);
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = Uri::from(target);
-        *request.headers_mut() = headers;
-        request
-    }
-
-    /// Why there is no answer to what is only passed on.
-    pub(super) fn unanswered(&self, error: &UpstreamError) -> Status {
-        match error.sent {
-            Sent::No if error.failure == Failure::NoCredentials => no_credentials(self),
-            Sent::No => no_room(error.failure).unwrap_or_else(|| self.away()),
-            Sent::Maybe => Status::timeout("edgehold: the connection to the cloud broke"),
-        }
-    }
-
-    /// This policy as the caller's, who shares the connections with others.
-    pub(super) fn callers(&self, policy: RetryPolicy) -> RetryPolicy {
-        policy.on_behalf_of(self.caller.holder().map(str::to_owned))
-    }
-
-    /// What may be done for a read: it changes nothing, so it may be sent again, unless it has a body.
-    pub(super) fn read_policy(&self, body: &Incoming, purpose: Purpose) -> RetryPolicy {
-        let policy = if body.is_end_stream() {
-            RetryPolicy::read(purpose)
-        } else {
-            RetryPolicy::once(purpose)
-        };
-        self.callers(policy).for_answers(self.answers())
-    }
-
-    /// In which form an apiserver answers this request.
-    pub(super) fn answers(&self) -> Answers {
-        let is_encoded = match &self.info {
-            RequestInfo::Resource(_) => self.class != Class::Stream,
-            RequestInfo::NonResource => is_document(self.head.uri.path()),
-            RequestInfo::Malformed => false,
-        };
-        match is_encoded {
-            true if groups::is_built_in(self.group()) => Answers::Encoded,
-            true => Answers::Relayed,
-            false => Answers::Anyhow,
-        }
-    }
-
-    /// Whether something on the way has answered this request in its own words.
-    pub(super) fn is_foreign(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        is_foreign(self.answers(), status, headers)
-    }
-
-    /// Sends a read.
-    pub(super) async fn send_read(
-        &self,
-        body: Incoming,
-        policy: &RetryPolicy,
-    ) -> Result<Response<Body>, UpstreamError> {
-        if body.is_end_stream() {
-            return self.send(self.request(body::empty()), policy).await;
-        }
-        let (body, standstill) = upload::watched(body::incoming(body), self.write_timeout);
-        tokio::select! {
-            sent = self.send(self.request(body), policy) => sent,
-            culprit = standstill.lasts() => {
-                let message = stood_still(culprit, policy).message;
-                Err(UpstreamError::maybe_sent(Failure::Timeout, message))
-            }
-        }
-    }
-
-    /// Sends a request without minding its body.
-    pub(super) async fn send(
-        &self,
-        request: Request<Body>,
-        policy: &RetryPolicy,
-    ) -> Result<Response<Body>, UpstreamError> {
-        let result = match self.upstream() {
-            Ok(transport) => {
-                let _under_way = self.on_the_way.under_way();
-                transport.send(request, policy).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &result {
-            self.failed(error);
-        }
-        result
-    }
-
-    /// An answer as the client gets it.
-    pub(super) fn delivered(&self, mut head: response::Parts, body: Body) -> Response<Body> {
-        let headers = &mut head.headers;
-        let body = gzip::accepted(&self.head, self.class, headers, body, &self.proxy.metrics);
-        strip_response(&mut head.headers);
-        Response::from_parts(head, body)
-    }
-
-    /// Takes note of an answer's head: what it says about the time and the token. The first answer to a token
-    /// waits until it is known whose the token is.
-    pub(super) async fn noted(&self, head: &response::Parts) {
-        if !is_from_apiserver(&head.headers, &head.extensions) {
-            return;
-        }
-        let is_its_own = self.is_answered_by_apiserver_alone();
-        let date = head
-            .headers
-            .get(header::DATE)
-            .filter(|_| is_its_own)
-            .and_then(|value| value.to_str().ok());
-        self.proxy.time.contact(date.and_then(clock::parse_http_date));
-        if !self.caller.is_default() {
-            match head.status {
-                StatusCode::UNAUTHORIZED if is_its_own => self.caller.transport.pair_is(Pair::Refused),
-                status if is_after_authentication(&self.head.method, status) => {
-                    self.caller.transport.pair_is(Pair::Accepted);
-                }
-                _ => {}
-            }
-            if head.status == StatusCode::FORBIDDEN && is_its_own {
-                let client = self.caller.transport.name();
-                self.proxy.incidents.forbidden(client, &self.info);
-            }
-        }
-        if let Identity::Token(token) = &self.caller.identity {
-            match head.status {
-                // What stands behind an apiserver says of its callers what it likes.
-                StatusCode::UNAUTHORIZED if is_its_own => {
-                    tokens::refused(&self.proxy, token, self.caller.source());
-                }
-                status if is_after_authentication(&self.head.method, status) => {
-                    // Rare, and large.
-                    Box::pin(owners::accepted(&self.proxy, &self.caller, token)).await;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Whether what was read before is better than this answer: something on the way says that the apiserver
-    /// is down, or the apiserver says so of itself. What it says of others, on which it depends for the
-    /// groups that it does not serve by itself, is passed on: whoever asks for metrics wants none of the
-    /// past.
-    pub(super) fn prefers_cache_to(&self, head: &response::Parts) -> bool {
-        let is_down = matches!(
-            head.status,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-        );
-        is_down && (!is_from_apiserver(&head.headers, &head.extensions) || groups::is_built_in(self.group()))
-    }
-
-    /// The API group that the request is about; empty for core, and for what belongs to no group.
-    fn group(&self) -> &str {
-        match &self.info {
-            RequestInfo::Resource(resource) => &resource.group,
-            RequestInfo::NonResource => groups::of_document(self.head.uri.path()),
-            RequestInfo::Malformed => "",
-        }
-    }
-
-    /// Whether nobody but an apiserver has written this answer. It passes on those of pods, of kubelets and
-    /// of the servers of aggregated groups, and none of them may tell this node what time it is, or whose
-    /// token is good.
-    fn is_answered_by_apiserver_alone(&self) -> bool {
-        let is_malformed = matches!(self.info, RequestInfo::Malformed);
-        !is_malformed && self.class != Class::Stream && is_served_by_apiserver(self.head.uri.path())
-    }
-
-    /// That there is no answer to be had from the cloud, and why.
-    pub(super) fn away(&self) -> Status {
-        let link = &self.proxy.link;
-        Status::unavailable(coded(&format!("edgehold: {}", link.away()), link.code()))
-    }
-
-    /// Takes note of a failure.
-    pub(super) fn failed(&self, error: &UpstreamError) {
-        tracing::debug!(
-            transport = self.caller.transport.name(),
-            class = self.class.as_str(),
-            %error,
-            "a request did not reach the cloud"
-        );
-    }
-
-    /// An answer that is only passed on.
-    pub(super) async fn passed_on(&self, response: Response<Body>) -> Response<Body> {
-        let (head, body) = response.into_parts();
-        self.noted(&head).await;
-        self.delivered(head, body)
     }
 }

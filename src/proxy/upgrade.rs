@@ -14,10 +14,11 @@ use crate::upstream::{Lifeline, LinkState};
 
 use super::exchange::Exchange;
 use super::headers::strip_response;
+use super::refuse::{away, unanswered};
 
 pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<Body> {
     if exchange.proxy.link.state() == LinkState::Offline {
-        return exchange.refuse(&exchange.away());
+        return exchange.refuse(&away(&exchange));
     }
     let Some(client) = exchange.head.extensions.remove::<OnUpgrade>() else {
         return exchange.refuse(&Status::bad_request("upgrades need HTTP/1.1"));
@@ -44,7 +45,7 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<B
         Ok(response) => response,
         Err(error) => {
             exchange.failed(&error);
-            return exchange.refuse(&exchange.unanswered(&error));
+            return exchange.refuse(&unanswered(&exchange, &error));
         }
     };
     drop(admitted);

@@ -13,8 +13,10 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::kube::status::Status;
 use crate::runtime::body::{Body, Observed, Observer, Step};
 use crate::runtime::clock;
+use crate::upstream::RetryPolicy;
 
 /// Longer than that no body stands still: an apiserver gives a whole request no more (`--request-timeout`).
 const LONGEST: Duration = Duration::from_secs(60);
@@ -76,6 +78,18 @@ impl Standstill {
             if *self.phase.lock() == seen {
                 return culprit;
             }
+        }
+    }
+}
+
+/// The refusal of a request whose body has stood still for too long.
+pub(super) fn stood_still(culprit: Culprit, policy: &RetryPolicy) -> Status {
+    tracing::debug!(?culprit, "the body of a request stands still, it is given up");
+    match culprit {
+        Culprit::Client => Status::bad_request("edgehold: the rest of the request did not come"),
+        Culprit::Cloud => {
+            policy.timed_out();
+            Status::timeout("edgehold: the cloud took no more of the request; it may have been carried out")
         }
     }
 }

@@ -29,7 +29,8 @@ use crate::wire::status::error_frame;
 
 use super::confirm::Doubt;
 use super::exchange::Exchange;
-use super::forward::{self, unknown};
+use super::forward;
+use super::refuse::unknown;
 use super::respond::held_watch;
 
 pub(super) use self::census::Census;

@@ -10,14 +10,14 @@ use crate::kube::request::RequestInfo;
 use crate::kube::status::Status;
 use crate::runtime::author::is_from_apiserver;
 use crate::runtime::body::Body;
-use crate::runtime::problem::coded;
 use crate::upstream::error::Sent;
 use crate::upstream::{Failure, LinkState, Purpose, RetryPolicy};
 
 use super::exchange::Exchange;
-use super::forward::{self, answered_by_another, no_credentials, no_room, stood_still, unknown};
 use super::headers::strip_response;
-use super::{replies, upload};
+use super::refuse::{gateway_answered, no_credentials, no_room, not_written, unknown};
+use super::replies;
+use super::upload::{self, stood_still};
 
 /// A write: upstream's answer or an honest failure. Only to one that changes nothing is said what the cloud
 /// answered before, when no good answer comes.
@@ -31,7 +31,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
     if exchange.proxy.link.state() == LinkState::Offline {
         return again()
             .await
-            .unwrap_or_else(|| exchange.refuse(&write_refused(&exchange)));
+            .unwrap_or_else(|| exchange.refuse(&not_written(&exchange)));
     }
     let refresh = refresh(&exchange, exchange.caller.principal());
     let body = match &refresh {
@@ -58,7 +58,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
         return again;
     }
     if is_foreign {
-        let error = answered_by_another(head.status);
+        let error = gateway_answered(head.status);
         exchange.failed(&error);
         return Box::pin(unknown(&exchange, Some(&error), None)).await;
     }
@@ -118,23 +118,17 @@ async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, St
     };
     let sent = tokio::select! {
         sent = sending => sent,
-        never = forward::probing(exchange, &policy) => match never {},
+        never = exchange.probing(&policy) => match never {},
         culprit = standstill.lasts() => return Err(stood_still(culprit, &policy)),
     };
     sent.map_err(|error| {
         exchange.failed(&error);
         match (error.failure, error.sent) {
             (Failure::NoCredentials, _) => no_credentials(exchange),
-            (failure, Sent::No) => no_room(failure).unwrap_or_else(|| write_refused(exchange)),
+            (failure, Sent::No) => no_room(failure).unwrap_or_else(|| not_written(exchange)),
             (_, Sent::Maybe) => Status::timeout(
                 "edgehold: the connection to the cloud broke; the request may have been carried out",
             ),
         }
     })
-}
-
-fn write_refused(exchange: &Exchange) -> Status {
-    let link = &exchange.proxy.link;
-    let text = format!("edgehold: {}, nothing was changed", link.away());
-    Status::unavailable(coded(&text, link.code()))
 }

@@ -30,7 +30,6 @@ cli: admin app config node runtime setup tls upstream
 
 /// Circles that are still there, one a line. A file that leaves one leaves the list; no file joins it.
 const CIRCLES: &str = "
-proxy/background_read proxy/confirm proxy/exchange proxy/forward proxy/miss proxy/replies proxy/upgrade proxy/watch proxy/watch/heal proxy/watch/open proxy/watch/pump proxy/websocket proxy/write
 view/machine/detached view/machine/parked
 wire/cbor wire/cbor/members wire/cbor/read wire/cbor/walk wire/object wire/status wire/watch
 ";

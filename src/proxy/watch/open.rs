@@ -17,9 +17,9 @@ use crate::runtime::body::{self, Body};
 use crate::upstream::{Failure, LinkState, Origin, Purpose, RetryPolicy, UpstreamError};
 
 use super::super::exchange::Exchange;
-use super::super::forward::{answered_by_another, probing};
 use super::super::gzip;
 use super::super::headers::strip_response;
+use super::super::refuse::gateway_answered;
 
 /// Upstream's side of a live watch.
 pub(super) struct Live {
@@ -112,7 +112,7 @@ impl<'a> Opening<'a> {
         let sent = tokio::select! {
             biased;
             sent = self.sending.as_mut() => sent,
-            never = probing(self.exchange, &self.policy) => match never {},
+            never = self.exchange.probing(&self.policy) => match never {},
             () = self.exchange.proxy.link.silent() => return Err(Late),
         };
         Ok(self.answered(sent).await)
@@ -147,7 +147,7 @@ impl<'a> Opening<'a> {
         let (exchange, cache) = (self.exchange, &self.exchange.proxy.cache);
         exchange.noted(&head).await;
         if exchange.is_foreign(head.status, &head.headers) {
-            return Opened::Failed(answered_by_another(head.status));
+            return Opened::Failed(gateway_answered(head.status));
         }
         self.accepted();
         let content_type = head.headers.get(header::CONTENT_TYPE);
