@@ -36,7 +36,7 @@ use super::respond::held_watch;
 pub(super) use self::census::Census;
 pub(super) use self::gone::Gone;
 pub(super) use self::healings::Healings;
-use self::open::{Answered, Late, Opened, Opening};
+use self::open::{Answered, Opened, Opening};
 pub use self::pace::Pace;
 use self::pump::{Pump, Stream};
 use self::retry::retry_after;
@@ -79,21 +79,21 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
     let answer = {
         let mut opening = Opening::asked(&exchange, body);
         match opening.in_time().await {
-            Ok(opened) => Ok(opened),
-            Err(Late) => match known_start(&exchange).await {
+            Opened::Late => match known_start(&exchange).await {
                 Some(start) => {
                     drop(opening);
                     return held(exchange, start, Duration::ZERO);
                 }
                 None => opening.at_last().await,
             },
+            opened => opened,
         }
     };
     let (head, body) = match answer {
-        Ok(Opened::Live(answered)) => return opened(exchange, *answered, began),
-        Ok(Opened::Failed(error)) => return Box::pin(failed(exchange, &error)).await,
-        Ok(Opened::Refused(head, body)) => (head, body),
-        Err(Late) => return Box::pin(offline(exchange, None)).await,
+        Opened::Live(answered) => return opened(exchange, *answered, began),
+        Opened::Refused(head, body) => (head, body),
+        Opened::Late => return Box::pin(offline(exchange, None)).await,
+        Opened::Failed(error) => return Box::pin(failed(exchange, &error)).await,
     };
     if exchange.prefers_cache_to(&head)
         && let Some(start) = known_start(&exchange).await

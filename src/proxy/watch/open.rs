@@ -35,6 +35,8 @@ pub(super) enum Opened {
     Live(Box<Answered>),
     /// It is another answer than a stream of events, as it came.
     Refused(response::Parts, Body),
+    /// No answer has come, and no server answers its probe. It may still come.
+    Late,
     /// There is no answer, or none that can be read.
     Failed(UpstreamError),
 }
@@ -46,9 +48,6 @@ pub(super) struct Answered {
     pub(super) encoding: Encoding,
     pub(super) live: Live,
 }
-
-/// No answer has come, and no server answers its probe. It may still come.
-pub(super) struct Late;
 
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a>>;
 
@@ -107,25 +106,25 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Waits for the answer while a server answers its probes. After `Late` it may be waited for again.
-    pub(super) async fn in_time(&mut self) -> Result<Opened, Late> {
+    /// Waits for the answer while a server answers its probes. After [`Opened::Late`] it may be waited for again.
+    pub(super) async fn in_time(&mut self) -> Opened {
         let sent = tokio::select! {
             biased;
             sent = self.sending.as_mut() => sent,
             never = self.exchange.probing(&self.policy) => match never {},
-            () = self.exchange.proxy.link.silent() => return Err(Late),
+            () = self.exchange.proxy.link.silent() => return Opened::Late,
         };
-        Ok(self.answered(sent).await)
+        self.answered(sent).await
     }
 
     /// Waits for the answer until the cloud is known to be away.
-    pub(super) async fn at_last(mut self) -> Result<Opened, Late> {
+    pub(super) async fn at_last(mut self) -> Opened {
         let sent = tokio::select! {
             biased;
             sent = self.sending.as_mut() => sent,
-            () = self.exchange.proxy.link.reaches(LinkState::Offline) => return Err(Late),
+            () = self.exchange.proxy.link.reaches(LinkState::Offline) => return Opened::Late,
         };
-        Ok(self.answered(sent).await)
+        self.answered(sent).await
     }
 
     /// Of a caller who was not known before the answer, it is known now whose it is.

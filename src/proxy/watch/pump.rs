@@ -25,7 +25,7 @@ use crate::wire::watch::{FrameReader, WatchEvent, read_event};
 use super::super::exchange::Exchange;
 use super::census::{Counted, State};
 use super::heal::{self, Healing};
-use super::open::{Late, Live, Opened, Opening};
+use super::open::{Live, Opened, Opening};
 use super::retry::{RETRY_INTERVAL, retry_after};
 use super::target::resumed;
 
@@ -395,18 +395,18 @@ impl Pump {
             return Reopened::Refused;
         }
         match Opening::at(exchange, target).in_time().await {
-            Ok(Opened::Live(answered)) if answered.encoding == self.stream.encoding => {
+            Opened::Live(answered) if answered.encoding == self.stream.encoding => {
                 tracing::debug!(?position, "a held watch is live again");
                 Reopened::Live(answered.live)
             }
-            Ok(Opened::Refused(head, _)) if is_for_now(head.status) => {
+            Opened::Refused(head, _) if is_for_now(head.status) => {
                 Reopened::Failed(retry_after(Some(&head.headers)))
             }
             // 401, 403, 410 and the like: the client hears it when it asks again.
-            Ok(Opened::Refused(..) | Opened::Live(_)) => Reopened::Refused,
+            Opened::Refused(..) | Opened::Live(_) => Reopened::Refused,
             // The cloud is there: a stream that is not live would be taken for one that is.
-            Ok(Opened::Failed(error)) if error.failure.is_for_want_of_room() => Reopened::Refused,
-            Ok(Opened::Failed(_)) | Err(Late) => Reopened::Failed(retry_after(None)),
+            Opened::Failed(error) if error.failure.is_for_want_of_room() => Reopened::Refused,
+            Opened::Failed(_) | Opened::Late => Reopened::Failed(retry_after(None)),
         }
     }
 
