@@ -291,8 +291,9 @@ impl Exchange {
                     tokens::refused(&self.proxy, token, self.caller.source());
                 }
                 status if is_after_authentication(&self.head.method, status) => {
-                    // Rare, and large.
-                    Box::pin(owners::accepted(&self.proxy, &self.caller, token)).await;
+                    if let Some(mut asked) = owners::accepted(&self.proxy, &self.caller, token) {
+                        let _closed = asked.changed().await;
+                    }
                 }
                 _ => {}
             }

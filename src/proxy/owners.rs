@@ -33,16 +33,21 @@ enum Said {
     Nothing,
 }
 
-/// An apiserver has accepted a caller's token: returns when it is known whose it is.
-pub(super) async fn accepted(proxy: &Arc<Proxy>, caller: &Caller, token: &BearerToken) {
-    let candidate = tokens::candidate(proxy, token);
-    let is_asked_about = matches!(candidate.kind(), PrincipalKind::Token { .. });
-    if !is_asked_about || tokens::is_proved(proxy, token) {
-        tokens::accepted(proxy, token, None);
-        return;
+/// An apiserver has accepted a caller's token. What is returned is closed once it is known whose it is;
+/// `None`: that is known.
+pub(super) fn accepted(
+    proxy: &Arc<Proxy>,
+    caller: &Caller,
+    token: &BearerToken,
+) -> Option<watch::Receiver<()>> {
+    if !tokens::is_proved(proxy, token) {
+        let candidate = tokens::candidate(proxy, token);
+        if let PrincipalKind::Token { .. } = candidate.kind() {
+            return Some(asked(proxy, caller, token, candidate));
+        }
     }
-    let mut answered = asked(proxy, caller, token, candidate);
-    let _sender_is_gone = answered.changed().await;
+    tokens::accepted(proxy, token, None);
+    None
 }
 
 /// Asks, in a task of its own: the caller may go away.
