@@ -1,5 +1,5 @@
-//! Reads that edgehold sends by itself on behalf of a client: with its credential, its selectors and in its
-//! form, for nothing else may be authorized.
+//! Reads that edgehold sends by itself on behalf of a client, with its credential, selectors and form, since
+//! nothing else may be authorized.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::exchange::Exchange;
 use super::gzip;
 use super::watch::target::{listed, listed_accept};
 
-/// How long the head of the answer is waited for, each further piece of it, and the disk after it.
+/// How long to wait for the head of the answer, for each further piece of it, and for the disk after it.
 pub(super) const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// One such read.
@@ -27,7 +27,7 @@ pub(super) struct BackgroundRead {
 }
 
 impl BackgroundRead {
-    /// What a client asks for; of a watch, the list of what it watches.
+    /// What the client asks for; for a watch, the list of what it watches.
     pub(super) fn of(exchange: &Exchange) -> Option<Self> {
         match exchange.class {
             Class::Watch => Self::list_of(exchange),
@@ -43,7 +43,7 @@ impl BackgroundRead {
         }
     }
 
-    /// The answer to it, if one has come before the cloud is away.
+    /// Sends it; `None` if there is no answer before the cloud is unreachable.
     pub(super) async fn ask(&self, exchange: &Exchange) -> Option<Response<Body>> {
         let mut request = exchange.request_for(Some(self.target.clone()), body::empty());
         request.headers_mut().clone_from(&self.headers);
@@ -59,7 +59,7 @@ impl BackgroundRead {
         sent.ok()
     }
 
-    /// The list of what a watch watches, as its client may read it.
+    /// The list of what a watch watches.
     pub(super) fn list_of(exchange: &Exchange) -> Option<Self> {
         let RequestInfo::Resource(resource) = &exchange.info else {
             return None;
@@ -96,7 +96,7 @@ impl BackgroundRead {
     }
 }
 
-/// Reads a body to its end; whether that came.
+/// Reads a body to its end; whether it came to that.
 pub(super) async fn drained(mut body: Body) -> bool {
     loop {
         match tokio::time::timeout(STANDSTILL, body.frame()).await {

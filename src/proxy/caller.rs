@@ -1,4 +1,4 @@
-//! Who calls, and over which transport the request goes.
+//! Who is calling, and over which transport the request goes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use super::tokens;
 pub struct Peer {
     /// The verified client certificate, if one was presented.
     pub certificate: Option<PeerCertificate>,
-    /// How that certificate stands now.
+    /// Whether that certificate is still good.
     pub standing: Option<Arc<Standing>>,
     /// Where the connection comes from.
     pub address: SocketAddr,
-    /// For how long it may take nothing of an answer, or give nothing of a request body.
+    /// How long it may leave an answer unread, or send nothing of a request body.
     pub write_timeout: Duration,
     /// How the connection is drained.
     pub drain: ConnectionDrain,
@@ -36,7 +36,7 @@ pub struct Peer {
 pub(super) struct Caller {
     pub(super) transport: Arc<Transport>,
     pub(super) identity: Identity,
-    /// The certificate that it rests on.
+    /// The certificate that it was identified by.
     certificate: Option<Certificate>,
     /// Where it calls from.
     source: IpAddr,
@@ -55,18 +55,18 @@ struct Certificate {
     standing: Option<Arc<Standing>>,
 }
 
-/// As whom the caller's data is kept.
+/// Whose data the caller may read and write in the cache.
 pub(super) enum Identity {
-    /// A verified certificate, or nobody at all.
+    /// A verified certificate, or no credential at all.
     Known(Principal),
-    /// A token: whose it is counts only once upstream has accepted it.
+    /// A token. Whose it claims to be counts only once upstream has accepted it.
     Token(BearerToken),
-    /// Upstream decides; nothing is kept and nothing answered from the cache.
+    /// Only upstream can tell: nothing is kept, and nothing is answered from the cache.
     Foreign,
 }
 
 impl Caller {
-    /// Reads who calls and prepares the headers for upstream.
+    /// Identifies the caller, and prepares the headers for upstream.
     ///
     /// # Errors
     /// The refusal that the client gets.
@@ -135,17 +135,16 @@ impl Caller {
         }
         caller.holder = caller.held_by(caller.principal());
         match caller.may_go_upstream(proxy) {
-            // The cache has rules of its own: for what has expired, and each set of groups has what it has
-            // read itself. Whatever goes upstream once the cloud is back is asked about again.
+            // The cache has rules of its own for what has expired, and every set of groups has its own data.
+            // Whatever goes upstream once the cloud is back is checked again.
             Err(_) if proxy.link.state() == LinkState::Offline => Ok(caller),
             Err(Unfit(status)) => Err(status),
             Ok(()) => Ok(caller),
         }
     }
 
-    /// Whether a request of this caller may go upstream now. Asked again whenever one does: a certificate may
-    /// have expired since the request came, and the pair that speaks for it may have been loaded, or become
-    /// another one.
+    /// Whether a request of this caller may go upstream now. Checked each time: since the request came, the
+    /// certificate may have expired, and the configured pair may have been loaded or replaced.
     pub(super) fn may_go_upstream(&self, proxy: &Proxy) -> Result<(), Unfit> {
         let Some(certificate) = &self.certificate else {
             return Ok(());
@@ -156,10 +155,10 @@ impl Caller {
         speaks_for(proxy, &certificate.common_name, &certificate.principal).map_err(Unfit)
     }
 
-    /// The way upstream.
+    /// The transport to send with.
     ///
     /// # Errors
-    /// It is not for this caller, now.
+    /// This caller may not go upstream now.
     pub(super) fn upstream<'a>(&'a self, proxy: &'a Proxy) -> Result<&'a Transport, UpstreamError> {
         match self.may_go_upstream(proxy) {
             Ok(()) if self.is_default() && self.is_unknown(proxy) => Ok(proxy.transports.strangers()),
@@ -173,7 +172,7 @@ impl Caller {
         self.source
     }
 
-    /// Whether no apiserver has said yet that it knows the caller: it shows nothing, or what nobody has
+    /// Whether no apiserver has recognised the caller yet: it has no credential, or one that none has
     /// accepted.
     pub(super) fn is_unknown(&self, proxy: &Proxy) -> bool {
         match &self.identity {
@@ -183,7 +182,7 @@ impl Caller {
         }
     }
 
-    /// Whether it shows no credential at all.
+    /// Whether it presents no credential at all.
     pub(super) fn shows_nothing(&self) -> bool {
         matches!(&self.identity, Identity::Known(principal) if *principal.kind() == PrincipalKind::Anonymous)
     }
@@ -209,9 +208,9 @@ impl Caller {
         self.is_configured.then(|| self.transport.name())
     }
 
-    /// The principal for which the answer is recorded, known before there is one. Nothing is recorded for a
-    /// caller whom no apiserver had accepted when its request came: what it claims is what anybody may write.
-    /// Nor for nobody: anybody may ask for anything.
+    /// The principal that the answer is recorded for, as known before the answer. `None` for a token that no
+    /// apiserver had accepted when the request came, since anybody can make up its claims, and for anonymous
+    /// callers, who may ask for anything.
     pub(super) fn principal(&self) -> Option<&Principal> {
         match &self.identity {
             Identity::Known(_) if self.shows_nothing() => None,
@@ -221,14 +220,14 @@ impl Caller {
         }
     }
 
-    /// Under what name it is counted among all that share the default transport; `None` for a configured
-    /// client, which has a transport of its own.
+    /// The name under which it is counted among those that share the default transport; `None` for a
+    /// configured client, which has its own.
     pub(super) fn holder(&self) -> Option<&str> {
         self.holder.as_deref()
     }
 
-    /// [`Caller::principal`] and [`Caller::holder`] as they are now: a watch may outlive what was known of
-    /// its token when it began.
+    /// [`Caller::principal`] and [`Caller::holder`] as of now: a token may be accepted, or refused, during
+    /// the lifetime of a watch.
     pub(super) fn now(&self, proxy: &Proxy) -> (Option<Principal>, Option<String>) {
         let principal = match &self.identity {
             Identity::Token(token) => proved(proxy, token),
@@ -247,13 +246,13 @@ impl Caller {
             (Identity::Known(principal), _) | (Identity::Token(_), Some(principal)) => {
                 principal.key().to_owned()
             }
-            // What a token claims before an apiserver has accepted it is what anybody may write: all such
-            // tokens of one source are one caller.
+            // Anybody can make up the claims of a token that no apiserver has accepted: all such tokens from
+            // one address count as one caller.
             (Identity::Token(_), None) => format!("stranger:{}", self.source),
         })
     }
 
-    /// The principal whose answer it is, once an apiserver has answered.
+    /// The principal that the answer belongs to, once an apiserver has answered.
     pub(super) fn accepted_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => Some(principal.clone()),
@@ -262,7 +261,7 @@ impl Caller {
         }
     }
 
-    /// Who it will be if upstream accepts it: to wait as, and for nothing else.
+    /// Who the caller will be if upstream accepts it: only to wait in its name.
     pub(super) fn claimed_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(principal) => Some(principal.clone()),
@@ -275,7 +274,7 @@ impl Caller {
         }
     }
 
-    /// The principal whose data the caller may see now, without the cloud's word.
+    /// The principal whose data the caller may see now, without asking the cloud.
     pub(super) async fn answered_as(&self, proxy: &Proxy) -> Option<Principal> {
         match &self.identity {
             Identity::Known(_) if self.has_expired(proxy) => None,
@@ -285,9 +284,8 @@ impl Caller {
         }
     }
 
-    /// Whether the certificate has expired since the handshake, as far as the cache is concerned: a
-    /// connection may be older than the end of its certificate. Or the token, that an apiserver has accepted
-    /// before.
+    /// Whether, as far as the cache is concerned, the certificate has expired since the handshake (a
+    /// connection may outlive it), or a token that an apiserver had accepted.
     pub(super) fn has_expired(&self, proxy: &Proxy) -> bool {
         if let Identity::Token(token) = &self.identity {
             let known = proxy.tokens.known(token, proxy.time.judged_at());
@@ -303,18 +301,18 @@ fn proved(proxy: &Proxy, token: &BearerToken) -> Option<Principal> {
     tokens::is_proved(proxy, token).then(|| tokens::candidate(proxy, token))
 }
 
-/// Nothing may go upstream for a caller: its certificate is not good any more, or the configured pair is
-/// another user's. Holds what it is told.
+/// Why nothing may go upstream for a caller, as the client is told: its certificate is no longer good, or the
+/// configured pair belongs to another user.
 pub(super) struct Unfit(pub(super) Status);
 
-/// Whether the configured pair speaks for just this user with just these groups. Another pair under the same
-/// name would lend the caller groups that its own certificate does not have.
+/// Whether the configured pair is for exactly this user and these groups. Another pair with the same name
+/// would lend the caller groups that its own certificate does not have.
 fn speaks_for(proxy: &Proxy, common_name: &str, caller: &Principal) -> Result<(), Status> {
     let other = proxy.transports.organizations(common_name, |groups| {
         let is_same = caller.is_certificate(common_name, groups);
         (!is_same).then(|| Principal::certificate(common_name, groups.iter().cloned()))
     });
-    // Not loaded: nothing can go upstream with it.
+    // Not loaded yet: nothing can be sent with it.
     let Some(own) = other.flatten() else {
         return Ok(());
     };

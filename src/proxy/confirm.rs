@@ -1,10 +1,10 @@
-//! Whether a 403 stands. It withdraws at once what its caller had read. But for some seconds an apiserver
-//! that has just started says it to kubelets of whatever their pods use, until its node authorizer knows the
-//! pods; and the client may not ask again before the link is lost. So edgehold asks again by itself, with the
-//! client's own credential, and what it is given then is kept as if the client had asked.
+//! Finds out whether a 403 lasts. A 403 immediately withdraws what its caller had read. But an apiserver that
+//! has just started answers kubelets with 403 for some seconds, whatever their pods use, until its node
+//! authorizer knows the pods; and the client may not ask again before the link is lost. So edgehold asks
+//! again by itself, with the client's own credential, and the answer is kept as if the client had asked.
 //!
-//! Invariant: between a 403 and the next answer with content nothing of it is told to anybody. Nothing is
-//! asked where nothing was withdrawn: who asks in vain all the time costs no more than before.
+//! Invariant: between a 403 and the next answer with content, nobody is told anything of it. Nothing is asked
+//! if nothing was withdrawn: a client that keeps asking in vain costs no more than before.
 
 use std::time::Duration;
 
@@ -19,21 +19,21 @@ use crate::upstream::LinkState;
 use super::background_read::{BackgroundRead, drained};
 use super::exchange::Exchange;
 
-/// Seconds before each question, and up to a quarter more. An authorizer that has not caught up by then is
-/// not about to.
+/// Seconds before each attempt, jittered up to a quarter more. An authorizer that has not caught up by then
+/// is not about to.
 const PAUSES: [u64; 5] = [1, 2, 4, 8, 15];
 
-/// For so long a client's 403 waits to hear whether there is anything to ask about.
+/// How long a client's 403 is delayed to find out whether it withdraws anything.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A 403 that takes something away.
+/// A 403 that withdraws something.
 pub(super) struct Doubt {
     read: BackgroundRead,
     _one: Share,
 }
 
 impl Doubt {
-    /// Of an answer whose body has not been read yet: that withdraws.
+    /// `Some` if this answer withdraws something. Its body has not been read yet, which does it.
     pub(super) async fn of(exchange: &Exchange, head: &response::Parts) -> Option<Self> {
         if head.status != StatusCode::FORBIDDEN || !is_from_apiserver(&head.headers, &head.extensions) {
             return None;
@@ -44,7 +44,7 @@ impl Doubt {
         is_kept.unwrap_or(false).then_some(Self { read, _one: one })
     }
 
-    /// Asks until there is another answer, or none but 403 has come.
+    /// Asks until there is another answer, or until every attempt got 403.
     pub(super) fn settle(self, exchange: Exchange) {
         let tasks = exchange.proxy.tasks.clone();
         let stopping = tasks.cancelled().clone();
@@ -78,7 +78,7 @@ impl Doubt {
     }
 }
 
-/// Whether the cache has an answer to it.
+/// Whether the cache can answer it.
 async fn is_kept(exchange: &Exchange, read: &BackgroundRead) -> bool {
     matches!(exchange.proxy.cache.answer(&read.query).await, Answer::Found(_))
 }

@@ -1,4 +1,4 @@
-//! What all requests share: the parts that the proxy was given, and its own books of callers, watches and
+//! What all requests share: the parts that the proxy was given, and its own records of callers, watches and
 //! lists.
 //!
 //! Owns nothing that lasts, and knows nothing of a single request.
@@ -27,7 +27,7 @@ use super::sections::Sections;
 use super::strangers::Strangers;
 use super::watch::{Gone, Healings, Pace};
 
-/// How many 403s are confirmed at a time; nobody has more of them than are left for all others.
+/// How many 403s are confirmed at a time; no principal may take more than what it leaves to all others.
 const CONFIRMATIONS: usize = 64;
 
 /// The proxy: handles requests of all connections.
@@ -45,8 +45,8 @@ pub struct Proxy {
     pub(super) list_admission: ListAdmission,
     /// The 403s that are being confirmed.
     pub(super) confirmations: Shares,
-    /// The tokens whose owner an apiserver is being asked for. Nothing is ever sent: that the sender is gone
-    /// is the news.
+    /// The tokens whose owner an apiserver is being asked for. Nothing is ever sent on the channel: it is
+    /// closed once the owner is known.
     pub(super) owners_asked: Mutex<HashMap<Principal, watch::Receiver<()>>>,
     pub(super) strangers: Strangers,
     pub(super) sections: Sections,
@@ -69,7 +69,7 @@ pub struct Parts {
     pub tokens: StoredTokens,
     /// The cluster's keys for tokens that upstream has not been asked about.
     pub issuer: StoredIssuer,
-    /// The moment at which certificates are judged.
+    /// The time by which certificates are judged.
     pub time: Arc<TrustedTime>,
     /// How fast held watches return upstream.
     pub pace: Pace,
@@ -127,7 +127,7 @@ impl Proxy {
         }
     }
 
-    /// The cache, for a stop that waits until everything is with the store.
+    /// The cache: a stop waits until the store has everything.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }

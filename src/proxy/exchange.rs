@@ -1,5 +1,5 @@
-//! A request that has been understood, and what is done with it on every route: it is asked of the cache,
-//! sent upstream, and its answer is taken note of and delivered.
+//! One request, and what every route does with it: asks the cache, sends it upstream, learns from the head of
+//! the answer, and delivers the answer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,20 +34,20 @@ use super::tally::Upstream;
 use super::upload::{self, stood_still};
 use super::{gzip, owners, tokens};
 
-/// A request that has been understood.
+/// A request whose caller is known and admitted.
 pub(super) struct Exchange {
     pub(super) proxy: Arc<Proxy>,
     pub(super) caller: Caller,
-    /// As it goes upstream: without hop-by-hop headers and what must not pass.
+    /// As it goes upstream: without hop-by-hop headers and others that must not pass.
     pub(super) head: request::Parts,
     pub(super) info: RequestInfo,
     pub(super) class: Class,
     pub(super) form: Form,
     /// Of the connection that it came on.
     pub(super) drain: ConnectionDrain,
-    /// For how long the client may stall.
+    /// How long the client may stall.
     pub(super) write_timeout: Duration,
-    /// How long it is on its way upstream.
+    /// Measures the time spent upstream.
     pub(super) on_the_way: Upstream,
 }
 
@@ -64,17 +64,17 @@ impl Exchange {
         )
     }
 
-    /// The query of a caller who is known already: what is recorded of it is begun before it is sent.
+    /// The query of a caller who is known already: recording begins before the request is sent.
     pub(super) fn recorded_query(&self) -> Option<Query> {
         self.query(self.caller.principal()?)
     }
 
-    /// The query of whoever this caller will be if upstream accepts it.
+    /// The query of the principal that this caller will be if upstream accepts it.
     pub(super) fn claimed_query(&self) -> Option<Query> {
         self.query(&self.caller.claimed_as(&self.proxy)?)
     }
 
-    /// The query of whoever upstream has answered.
+    /// The query of the principal that upstream has answered.
     pub(super) fn accepted_query(&self) -> Option<Query> {
         self.query(&self.caller.accepted_as(&self.proxy)?)
     }
@@ -93,7 +93,7 @@ impl Exchange {
         )
     }
 
-    /// What another list of this principal has to be to share its answer.
+    /// What another request must equal to share the answer to this list.
     pub(super) fn same(&self, principal: &str) -> Same {
         Same {
             principal: principal.to_owned(),
@@ -104,16 +104,16 @@ impl Exchange {
         }
     }
 
-    /// The query as the cache may answer it without the cloud's word.
+    /// The query that the cache may answer without asking the cloud.
     pub(super) async fn answerable_query(&self) -> Option<Query> {
         self.query(&self.caller.answered_as(&self.proxy).await?)
     }
 
-    /// The answer from the cache, if there is one that may be given now. While the cloud may be there that is
-    /// only what was read before: what is not there, or has expired, is for the cloud to say.
+    /// The answer from the cache, if one may be given now. While the cloud may be reachable, that is only
+    /// what was read before: whether something does not exist, or has expired, is for the cloud to say.
     ///
     /// # Errors
-    /// There is none, and why, if the cache could be asked.
+    /// There is none; why, if the cache could be asked.
     pub(super) async fn cached_answer(&self) -> Result<Response<Body>, Option<Missing>> {
         let query = self.answerable_query().await.ok_or(None)?;
         let answer = self.proxy.cache.answer(&query).await;
@@ -129,7 +129,7 @@ impl Exchange {
         }
     }
 
-    /// What an answer of the cache is now.
+    /// What an answer from the cache counts as now.
     pub(super) fn instead(&self) -> Instead {
         match self.proxy.link.state() {
             LinkState::Offline => Instead::Offline,
@@ -142,21 +142,21 @@ impl Exchange {
         refusal(status, &self.form)
     }
 
-    /// The way upstream.
+    /// The transport to send with.
     ///
     /// # Errors
-    /// It is not for this caller, now.
+    /// This caller may not go upstream now.
     pub(super) fn upstream(&self) -> Result<&Transport, UpstreamError> {
         self.caller.upstream(&self.proxy)
     }
 
-    /// The request as it goes upstream: the client's path and query byte for byte. Which authority it is for
-    /// is decided with the server, and how the answer is packed is not for the client to say.
+    /// The request as it goes upstream, with the client's path and query byte for byte. Its authority is set
+    /// once the server is chosen; its content coding is not the client's choice.
     pub(super) fn request(&self, body: Body) -> Request<Body> {
         self.request_for(self.head.uri.path_and_query().cloned(), body)
     }
 
-    /// The same with another path and query.
+    /// The same for another path and query.
     pub(super) fn request_for(&self, target: Option<PathAndQuery>, body: Body) -> Request<Body> {
         let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut headers = self.head.headers.clone();
@@ -169,12 +169,12 @@ impl Exchange {
         request
     }
 
-    /// This policy as the caller's, who shares the connections with others.
+    /// The same policy, counted as this caller's share of the connections.
     pub(super) fn callers(&self, policy: RetryPolicy) -> RetryPolicy {
         policy.on_behalf_of(self.caller.holder().map(str::to_owned))
     }
 
-    /// What may be done for a read: it changes nothing, so it may be sent again, unless it has a body.
+    /// How often a read may be sent: it changes nothing, so again, unless it has a body.
     pub(super) fn read_policy(&self, body: &Incoming, purpose: Purpose) -> RetryPolicy {
         let policy = if body.is_end_stream() {
             RetryPolicy::read(purpose)
@@ -184,7 +184,7 @@ impl Exchange {
         self.callers(policy).for_answers(self.answers())
     }
 
-    /// In which form an apiserver answers this request.
+    /// In what form an apiserver answers this request.
     pub(super) fn answers(&self) -> Answers {
         let is_encoded = match &self.info {
             RequestInfo::Resource(_) => self.class != Class::Stream,
@@ -198,13 +198,12 @@ impl Exchange {
         }
     }
 
-    /// Whether something on the way has answered this request in its own words.
+    /// Whether something on the way, and no apiserver, wrote this answer.
     pub(super) fn is_foreign(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         is_foreign(self.answers(), status, headers)
     }
 
-    /// Has the server that has the request probed at `responseTimeout`, and each time that it has passed
-    /// again.
+    /// Has the server that handles the request probed after each `responseTimeout`.
     pub(super) async fn probing(&self, policy: &RetryPolicy) -> Infallible {
         loop {
             tokio::time::sleep(self.caller.transport.response_timeout()).await;
@@ -231,7 +230,7 @@ impl Exchange {
         }
     }
 
-    /// Sends a request without minding its body.
+    /// Sends a request; nobody checks that its body keeps moving.
     pub(super) async fn send(
         &self,
         request: Request<Body>,
@@ -258,8 +257,8 @@ impl Exchange {
         Response::from_parts(head, body)
     }
 
-    /// Takes note of an answer's head: what it says about the time and the token. The first answer to a token
-    /// waits until it is known whose the token is.
+    /// Learns from the head of an answer: the time, and whether the credential was accepted. The first answer
+    /// to a token waits until its owner is known.
     pub(super) async fn noted(&self, head: &response::Parts) {
         if !is_from_apiserver(&head.headers, &head.extensions) {
             return;
@@ -286,7 +285,7 @@ impl Exchange {
         }
         if let Identity::Token(token) = &self.caller.identity {
             match head.status {
-                // What stands behind an apiserver says of its callers what it likes.
+                // What is behind an apiserver may answer 401 for reasons of its own.
                 StatusCode::UNAUTHORIZED if is_its_own => {
                     tokens::refused(&self.proxy, token, self.caller.source());
                 }
@@ -300,10 +299,9 @@ impl Exchange {
         }
     }
 
-    /// Whether what was read before is better than this answer: something on the way says that the apiserver
-    /// is down, or the apiserver says so of itself. What it says of others, on which it depends for the
-    /// groups that it does not serve by itself, is passed on: whoever asks for metrics wants none of the
-    /// past.
+    /// Whether the cache is a better answer: something on the way reports that the apiserver is down, or the
+    /// apiserver reports it of itself. What it reports of the servers that it relies on for other groups is
+    /// passed on: nobody who asks for metrics wants old ones.
     pub(super) fn prefers_cache_to(&self, head: &response::Parts) -> bool {
         let is_down = matches!(
             head.status,
@@ -312,7 +310,7 @@ impl Exchange {
         is_down && (!is_from_apiserver(&head.headers, &head.extensions) || groups::is_built_in(self.group()))
     }
 
-    /// The API group that the request is about; empty for core, and for what belongs to no group.
+    /// The API group of the request; empty for core, and for what belongs to no group.
     fn group(&self) -> &str {
         match &self.info {
             RequestInfo::Resource(resource) => &resource.group,
@@ -321,15 +319,14 @@ impl Exchange {
         }
     }
 
-    /// Whether nobody but an apiserver has written this answer. It passes on those of pods, of kubelets and
-    /// of the servers of aggregated groups, and none of them may tell this node what time it is, or whose
-    /// token is good.
+    /// Whether only an apiserver can have written the answer. It also relays answers of pods, kubelets and
+    /// aggregated servers, which must not tell this node what time it is, or whose token is good.
     fn is_answered_by_apiserver_alone(&self) -> bool {
         let is_malformed = matches!(self.info, RequestInfo::Malformed);
         !is_malformed && self.class != Class::Stream && is_served_by_apiserver(self.head.uri.path())
     }
 
-    /// Takes note of a failure.
+    /// Logs a failure.
     pub(super) fn failed(&self, error: &UpstreamError) {
         tracing::debug!(
             transport = self.caller.transport.name(),
@@ -339,7 +336,7 @@ impl Exchange {
         );
     }
 
-    /// An answer that is only passed on.
+    /// Delivers an answer that is neither recorded nor replaced.
     pub(super) async fn passed_on(&self, response: Response<Body>) -> Response<Body> {
         let (head, body) = response.into_parts();
         self.noted(&head).await;
@@ -347,11 +344,10 @@ impl Exchange {
     }
 }
 
-/// Whether an apiserver answers like this only to a caller whom it has authenticated. Before that it answers
-/// a preflight by itself where `--cors-allowed-origins` is set (`k8s.io/apiserver/pkg/server/config.go`,
-/// `DefaultBuildHandlerChain`), and else with 400, 401, 429 and 5xx. A bearer token that it does not know
-/// gets 401 on every path, also on those that are open to anonymous callers; before it passes a request on it
-/// asks who sends it.
+/// Whether an apiserver answers so only after authentication. Before it, it answers preflights itself where
+/// `--cors-allowed-origins` is set (`k8s.io/apiserver/pkg/server/config.go`, `DefaultBuildHandlerChain`), and
+/// everything else with 400, 401, 429 or 5xx. A bearer token that it does not know gets 401 on every path,
+/// even where anonymous callers are allowed; before it relays a request it authenticates the sender.
 fn is_after_authentication(method: &Method, status: StatusCode) -> bool {
     let is_late = matches!(
         status,

@@ -1,7 +1,7 @@
-//! Filters on the way out, for live and cached answers alike (`filter/` says what is changed).
+//! Applies the filters, to live and cached answers alike (`filter/` says what they change).
 //!
-//! The outermost stage of an answer: recording, the cache and a held watch know nothing of it, so what is
-//! stored is what upstream said.
+//! This is the outermost stage: recording, the cache and held watches know nothing of it, so what is stored
+//! is what upstream said.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::context::Proxy;
 use super::exchange::Exchange;
 use super::metrics::ProxyMetrics;
 
-/// What is to be done to the answer of one request.
+/// How the answer to one request is rewritten.
 pub(super) struct Filtered {
     rewrite: Rewrite,
     request: Arc<ResourceRequest>,
@@ -32,11 +32,11 @@ pub(super) struct Filtered {
 }
 
 impl Exchange {
-    /// What is to be done to the answer. Prepares the request for it: the answer must come whole and not
+    /// How the answer is rewritten. Prepares the request for it: the answer must be complete and not
     /// compressed.
     ///
     /// # Errors
-    /// The refusal of a write that would send upstream what the client has seen rewritten.
+    /// The refusal of a write that would send rewritten content back upstream.
     pub(super) fn filtered(&mut self) -> Result<Option<Filtered>, Status> {
         let RequestInfo::Resource(request) = &self.info else {
             return Ok(None);
@@ -65,8 +65,8 @@ impl Exchange {
 }
 
 impl Caller {
-    /// The user as kube-apiserver knows it. A token that it has not seen yet may claim any: whoever lies gets
-    /// the answer that upstream gives to that token, rewritten.
+    /// The user name as kube-apiserver knows it. A token that it has not seen yet may claim any name: a liar
+    /// gets the answer that upstream gives to that token, rewritten.
     fn user(&self, proxy: &Proxy) -> Option<String> {
         let principal = match &self.identity {
             Identity::Known(principal) => principal.clone(),
@@ -78,7 +78,7 @@ impl Caller {
             PrincipalKind::ServiceAccount { namespace, name, .. } => {
                 Some(format!("system:serviceaccount:{namespace}:{name}"))
             }
-            // Known only once the first answer has passed: half of the answers would be rewritten.
+            // Known only after the first answer: some answers would be rewritten and others not.
             PrincipalKind::User { .. } | PrincipalKind::Token { .. } | PrincipalKind::Anonymous => None,
         }
     }
@@ -104,7 +104,7 @@ impl Filtered {
         let Some(rewriter) = self.rewrite.rewriter(&self.request, encoding) else {
             return Response::from_parts(head, body);
         };
-        // They are those of the answer before it was rewritten.
+        // They describe the answer before it was rewritten.
         head.headers.remove(header::CONTENT_LENGTH);
         head.headers.remove(header::ETAG);
         let body = FilteredBody {

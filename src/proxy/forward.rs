@@ -1,4 +1,4 @@
-//! Forwarding: reads that the cache can stand in for, and endless streams. Writes are in `write.rs`.
+//! Forwarding of reads, for which the cache can stand in, and of endless streams. Writes are in `write.rs`.
 
 use std::time::Duration;
 
@@ -17,14 +17,13 @@ use super::exchange::Exchange;
 use super::list_admission::{Follower, Pass, Turn, share};
 use super::refuse::{away, gateway_answered, unanswered, unknown};
 
-/// For so long a read looks for a connection while the cloud is there: as long as client-go does.
+/// How long a read keeps trying to connect while the cloud is reachable: as long as client-go does.
 const CONNECTING: Duration = Duration::from_secs(30);
 
-/// Between two attempts, at least.
+/// The least pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A read: upstream's answer, however long it takes while the cloud is there; the cache's where none can be
-/// had.
+/// A read: upstream's answer, however long it takes while the cloud is reachable, and otherwise the cache's.
 pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     match exchange.proxy.link.state() {
         LinkState::Offline => return offline(&exchange, None).await,
@@ -78,8 +77,8 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     }
 }
 
-/// Waits until a list may be asked for; gives the answer instead if another client gets the same one, or if
-/// the cloud goes away meanwhile.
+/// Waits until a list may be sent; returns its answer if another client gets the same one meanwhile, or if
+/// the cloud becomes unreachable.
 async fn turn(
     exchange: &Exchange,
     body: &Incoming,
@@ -104,7 +103,7 @@ async fn turn(
             Turn::Ask(pass, followers) => return Ok((Some(pass), followers)),
             Turn::Follow(shared) => shared,
         };
-        // However long it takes: upstream is at it, and to ask again would only make it slower.
+        // However long it takes: upstream is working on it, and asking again would only slow it down.
         let _under_way = exchange.on_the_way.under_way();
         let shared = tokio::select! {
             biased;
@@ -119,8 +118,8 @@ async fn turn(
     }
 }
 
-/// Sends a read and waits for the head of its answer, or gives what the client gets instead. While the cloud
-/// answers its probes it is waited for, for as long as the client does.
+/// Sends a read and waits for the head of its answer, or returns what the client gets instead. As long as the
+/// cloud answers its probes, it is waited for until the client gives up.
 async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>, Box<Response<Body>>> {
     let purpose = match exchange.class {
         Class::List | Class::NonResource => Purpose::Large,
@@ -138,7 +137,7 @@ async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>,
         Ok(response) => return Ok(response),
         Err(error) => error,
     };
-    // The cloud is there for it once there is room: the cache has no part in this.
+    // The cloud can answer once there is room: this is no case for the cache.
     let has_room = error.failure != Failure::OverShare;
     if has_room && let Ok(response) = exchange.cached_answer().await {
         return Err(Box::new(response));
@@ -152,8 +151,8 @@ async fn answered(exchange: &Exchange, body: Incoming) -> Result<Response<Body>,
     }
 }
 
-/// What a client gets instead of an answer that does not come: what the cache has, once no server answers its
-/// probe; if it has nothing, what is to be said once the cloud is known to be away.
+/// What the client gets when no answer comes: the cache's answer once no server answers its probe; if there
+/// is none, a refusal once the cloud is known to be unreachable.
 async fn instead(exchange: &Exchange) -> Response<Body> {
     let link = &exchange.proxy.link;
     link.silent().await;
@@ -164,9 +163,9 @@ async fn instead(exchange: &Exchange) -> Response<Body> {
     offline(exchange, None).await
 }
 
-/// A read that failed, and that the cache cannot answer, waits for the probe's verdict. One that found no
-/// connection is sent again if the cloud is there: on a bad link one of the next connections comes about. In
-/// the full queue of a narrow link several in a row may get lost while others go through.
+/// A read that failed, and that the cache cannot answer, waits for the verdict of the probe. If the cloud is
+/// reachable and no connection was made, it is sent again: on a bad link one of the next attempts succeeds.
+/// When the queue of a narrow link is full, several in a row may be lost while others get through.
 async fn persist(
     exchange: &Exchange,
     purpose: Purpose,
@@ -200,7 +199,7 @@ async fn offline(exchange: &Exchange, error: Option<&UpstreamError>) -> Response
     }
 }
 
-/// Followed logs and the like: no time limit, no cache, no repetition.
+/// Followed logs and the like: no time limit, no cache, no retry.
 pub(super) async fn stream(exchange: Exchange, body: Incoming) -> Response<Body> {
     if exchange.proxy.link.state() == LinkState::Offline {
         return exchange.refuse(&away(&exchange));

@@ -1,7 +1,7 @@
-//! What went wrong for configured clients lately, for whoever asks how edgehold is.
+//! Recent problems of configured clients, for the status.
 //!
-//! Bounded: one entry for each configured client and kind. Callers without a configured certificate are no
-//! part of it: applications try what they may not do.
+//! Bounded: one entry for each configured client and kind. Other callers are left out, since applications
+//! often try what they may not do.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use crate::kube::request::RequestInfo;
 use crate::runtime::clock;
 
-/// What has not happened again for so long is over.
+/// A problem that has not recurred for so long is over.
 const LASTS: Duration = Duration::from_secs(600);
 
-/// Letters of what was asked for: it comes from a request.
+/// The most characters of what was asked for, which comes from a request.
 const LONGEST: usize = 120;
 
 /// What happens to a client.
@@ -58,7 +58,7 @@ impl Incidents {
     /// The apiserver forbids this to a configured client.
     pub(super) fn forbidden(&self, client: &str, info: &RequestInfo) {
         let mut what = match info {
-            // No namespace and no name: more people may read this than the cache.
+            // No namespace and no name: this has more readers than the cache.
             RequestInfo::Resource(asked) if asked.group.is_empty() => {
                 format!("{} {}", asked.verb.as_str(), asked.resource)
             }
@@ -95,7 +95,7 @@ impl Incidents {
         entry.last = now;
     }
 
-    /// What is not over.
+    /// The problems that are not over.
     pub(super) fn current(&self) -> Vec<Incident> {
         let now = clock::now();
         let mut entries = self.0.lock();

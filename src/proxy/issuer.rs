@@ -1,6 +1,6 @@
-//! Reads the cluster's keys for service account tokens with a credential of the node's own. Kubelets may not
-//! read them by default (ClusterRole `system:service-account-issuer-discovery`), and not every node has a pod
-//! that does.
+//! Reads the cluster's keys for service account tokens with the node's own credentials. Kubelets may not read
+//! them by default (ClusterRole `system:service-account-issuer-discovery`), and not every node has a pod that
+//! does.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::upstream::{Answers, Purpose, RetryPolicy};
 
 use super::context::Proxy;
 
-/// Each document at most.
+/// The largest document.
 const LARGEST: usize = 256 << 10;
 
-/// For the body of a document of a few KiB.
+/// The timeout for the body of a document of a few KiB.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// As whom the documents are read.
+/// Who reads the documents.
 pub enum IssuerReader {
     /// A service account, with its token.
     Token(BearerToken),

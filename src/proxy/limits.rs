@@ -1,9 +1,9 @@
-//! How much clients may ask: a token bucket and a number of requests under way for each, reads and writes
-//! apart, and a number of watches.
+//! Limits of clients: each has a token bucket and a number of requests in flight, for reads and for writes,
+//! and a number of watches.
 //!
-//! It protects the apiserver from one client, and one client from another. What is over a limit gets 429 with
-//! `Retry-After: 1`, as from kube-apiserver's own flow control, so that client-go waits and asks again.
-//! Streams that last (logs, exec) take from the bucket but are not counted as under way, as in
+//! They protect the apiserver from one client, and clients from each other. A request over a limit gets 429
+//! with `Retry-After: 1`, as from kube-apiserver's own flow control, so that client-go waits and asks again.
+//! Long-running streams (logs, exec) take from the bucket but are not counted as in flight, as in
 //! kube-apiserver.
 
 use std::collections::HashMap;
@@ -41,9 +41,9 @@ pub(super) enum Over {
     InFlight,
     /// `watches`.
     Watches,
-    /// What one of several callers may have of the connections to the cloud.
+    /// Its share of the connections to the cloud, which several callers use.
     Share,
-    /// What one of several callers may have of the header sections under way.
+    /// Its share of the memory for header sections.
     Headers,
 }
 
@@ -100,7 +100,7 @@ impl<L> Apart<L> {
     }
 }
 
-/// What one limit is made of; `L` is one bucket or one for each caller.
+/// The limiter for one limit; `L` is one bucket, or one for each caller.
 struct Limiter<L> {
     limit: Limit,
     buckets: Apart<L>,
@@ -120,7 +120,8 @@ impl<L> Limiter<L> {
         }
     }
 
-    /// The one that follows `old`: the same if the limit is, and else one that knows what is under way.
+    /// The successor of `old`: the same one if the limit is the same, otherwise one that knows the requests
+    /// in flight.
     fn after(old: Option<&Arc<Self>>, limit: Limit, bucket: impl Fn(Quota) -> L) -> Arc<Self> {
         let Some(old) = old else {
             return Arc::new(Self::new(limit, bucket));
@@ -148,7 +149,7 @@ impl<L> Limiter<L> {
                 Over::InFlight,
             ),
         };
-        // What does not get through must not take from the bucket.
+        // A request that is refused must not take from the bucket.
         let under_way = counted
             .map(|counted| counted.begin(key).ok_or(over))
             .transpose()?;
@@ -160,7 +161,7 @@ impl<L> Limiter<L> {
     }
 }
 
-/// Requests under way, by caller. Only callers that have any take memory.
+/// Requests in flight, by caller. Takes memory only for callers that have any.
 #[derive(Clone)]
 struct InFlight {
     most: u32,
@@ -189,7 +190,7 @@ impl InFlight {
     }
 }
 
-/// One request under way, until the end of its answer.
+/// One request in flight, until the end of its answer.
 pub(super) struct UnderWay {
     of: InFlight,
     key: String,
@@ -218,14 +219,14 @@ struct Table {
 }
 
 impl Limits {
-    /// Limits by configured common name, and for each caller that has none of these.
+    /// Limits by configured common name, and one for each other caller.
     pub fn new(by_name: impl IntoIterator<Item = (String, Limit)>, default: Option<Limit>) -> Self {
         let limits = Self::default();
         limits.replace(by_name, default);
         limits
     }
 
-    /// Puts other limits in force. Whoever has the same as before has used as much of them as before.
+    /// Replaces the limits. Those that stay the same keep their buckets.
     pub fn replace(&self, by_name: impl IntoIterator<Item = (String, Limit)>, default: Option<Limit>) {
         let old = self.0.load();
         let direct = |(name, limit): (String, Limit)| {
@@ -238,8 +239,8 @@ impl Limits {
         }));
     }
 
-    /// Lets one request through, to be held until the end of its answer, or says which limit it is over. It
-    /// is of a configured client, or of a caller that shares the default limits.
+    /// Admits one request of a configured client, or of a caller that shares the default limits. The permit
+    /// is held until the end of the answer.
     pub(super) fn admit(
         &self,
         client: Option<&str>,
@@ -273,7 +274,7 @@ impl Limits {
 fn quota(limit: Limit) -> Quota {
     let burst = NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN);
     let period = Duration::try_from_secs_f64(1.0 / limit.qps).unwrap_or(Duration::from_secs(1));
-    // Only a period of zero has no quota: faster than one request a nanosecond.
+    // Only a period of zero has no quota: more than one request a nanosecond.
     Quota::with_period(period.max(Duration::from_nanos(1)))
         .map_or(Quota::per_second(burst), |quota| quota.allow_burst(burst))
 }

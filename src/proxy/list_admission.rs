@@ -1,13 +1,13 @@
-//! Large lists: few at a time, so that the informers of a node that all list again, as after an outage,
-//! neither storm the apiserver nor take the whole link for themselves.
+//! Admits a few large lists at a time, so that the informers of a node that all list again, as after an
+//! outage, neither storm the apiserver nor take up the whole link.
 //!
-//! A list is known to be large from what was stored of it or from its last answer; one that proves to be
-//! large only while it streams counts as well. Those who ask for a known one wait by priority. From
-//! [`Priority::NODE`] up nobody waits, since a kubelet has to start its pods, and nobody waits for longer
-//! than `responseTimeout`: a client that reads its list slowly, or not at all, delays others but never stops
-//! them. Pages (`limit`) are small and do not wait.
+//! A list is known to be large from what is stored of it or from its last answer; one that turns out to be
+//! large while it streams counts as well. Requests for a known one wait by priority. From [`Priority::NODE`]
+//! up nobody waits, since a kubelet has to start its pods, and nobody waits longer than `responseTimeout`: a
+//! client that reads its list slowly, or not at all, delays others but never stops them. Pages (`limit`) are
+//! small and do not wait.
 //!
-//! Identical lists that wait behind each other are asked for once ([`share`]).
+//! Identical lists that wait are sent once ([`share`]).
 
 mod share;
 
@@ -31,16 +31,16 @@ pub(super) use self::share::{Follower, Same, share};
 
 use self::share::Shared;
 
-/// From so many bytes on a list is large.
+/// A list of so many bytes is large.
 const LARGE: u64 = 1 << 20;
 
-/// So many large lists at a time.
+/// Large lists at a time.
 const AT_ONCE: usize = 4;
 
-/// Large lists that are remembered; past that the rest is not known to be large.
+/// How many large lists are remembered; any others count as small.
 const REMEMBERED: usize = 4096;
 
-/// Lets large lists through. Cheap to clone.
+/// Admits large lists. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct ListAdmission(Arc<Mutex<State>>);
 
@@ -55,17 +55,17 @@ struct Waiting {
     turn: oneshot::Sender<Turn>,
 }
 
-/// How a list may go on.
+/// How a list goes on.
 pub(super) enum Turn {
-    /// Upstream is to be asked. The answer is for the followers too: they ask for the same and have waited as
+    /// It is sent upstream. The answer is for the followers too: they ask for the same and have waited as
     /// long.
     Ask(Pass, Vec<Follower>),
-    /// Somebody else asks for the same, from now on.
+    /// Somebody else is sending the same now.
     Follow(oneshot::Receiver<Shared>),
 }
 
 impl ListAdmission {
-    /// Knows what is stored.
+    /// Starts with the lists that are stored as large ones.
     pub(super) fn new(stored: Vec<LogSummary>) -> Self {
         let stored = stored.into_iter().filter(|log| log.bytes >= LARGE);
         let large = stored.map(|log| ListName::of_log(log.id)).take(REMEMBERED);
@@ -128,7 +128,7 @@ impl ListAdmission {
         }
     }
 
-    /// One large list is over: whose turn it is now goes on, with all who ask for the same.
+    /// One large list has ended: the next in the queue goes on, together with all that ask for the same.
     fn release(&self) {
         let (first, others) = {
             let mut state = self.0.lock();
@@ -149,7 +149,7 @@ impl ListAdmission {
         let mut followers = Vec::new();
         for other in others {
             let (follower, shared) = oneshot::channel();
-            // One that has gone is no follower.
+            // One that has left is not a follower.
             if other.turn.send(Turn::Follow(shared)).is_ok() {
                 followers.push(follower);
             }
@@ -160,12 +160,12 @@ impl ListAdmission {
             permit: Permit(Some(self.clone())),
             passed: 0,
         };
-        // If the first has gone its permit goes to the next, and its followers go on by themselves.
+        // If the first has left, its permit goes to the next, and its followers go on by themselves.
         let _gone = first.turn.send(Turn::Ask(pass, followers));
     }
 }
 
-/// Takes a place out of the queue when its owner goes.
+/// Gives up a place in the queue when dropped.
 struct Leaves<'a> {
     admission: &'a ListAdmission,
     place: Place,
@@ -178,7 +178,7 @@ impl Drop for Leaves<'_> {
     }
 }
 
-/// One large list under way, or none.
+/// The permit of a large list; empty for a small one.
 struct Permit(Option<ListAdmission>);
 
 impl Drop for Permit {
@@ -189,7 +189,7 @@ impl Drop for Permit {
     }
 }
 
-/// A list that may go on, until the end of its answer.
+/// An admitted list, until the end of its answer.
 pub(super) struct Pass {
     admission: ListAdmission,
     name: ListName,
@@ -198,7 +198,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Counts what passes of a good answer.
+    /// Counts the bytes of a good answer.
     pub(super) fn counting(self, body: Body) -> Body {
         Observed::new(body, Counting(Some(self))).boxed_unsync()
     }
@@ -235,7 +235,7 @@ impl Observer for Counting {
                 if let Some(pass) = &mut self.0 {
                     pass.take(data.len() as u64);
                 }
-                // Nobody need ask for a frame after the last one.
+                // Nobody has to poll again after the last frame.
                 is_last
             }
             Step::Failed => {

@@ -1,5 +1,4 @@
-//! Why a read gets no answer from the cache: what the client is told, `Cache-Status` and the metric have one
-//! word for it.
+//! Why a read gets no answer from the cache: one word each for the client, `Cache-Status` and the metric.
 
 use std::fmt;
 
@@ -16,7 +15,7 @@ use super::exchange::Exchange;
 pub(super) enum Miss {
     /// The client's certificate or token has expired.
     Expired,
-    /// The token is not one that an apiserver has accepted, or that the cluster's keys vouch for.
+    /// No apiserver has accepted the token, and the cluster's keys do not vouch for it.
     UnknownToken,
     /// No answer to this is ever kept.
     NeverKept(Option<OnlyLive>),
@@ -25,7 +24,7 @@ pub(super) enum Miss {
 }
 
 impl Miss {
-    /// Of a request that the cache, if it was asked, has no answer to.
+    /// Why the cache, if it was asked, has no answer to this request.
     pub(super) async fn of(exchange: &Exchange, missing: Option<Missing>) -> Self {
         let caller = exchange.caller.answered_as(&exchange.proxy).await;
         if caller.is_none() && exchange.caller.has_expired(&exchange.proxy) {
@@ -55,7 +54,7 @@ impl Miss {
         }
     }
 
-    /// The problem of this node that it comes from.
+    /// The problem of this node that causes it.
     pub(super) fn code(self) -> Option<Code> {
         match self {
             Self::Missing(Missing::Damaged) => Some(Code::Damaged),
@@ -64,7 +63,7 @@ impl Miss {
     }
 }
 
-/// For a person who has asked.
+/// As the client is told.
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

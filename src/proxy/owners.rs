@@ -1,9 +1,9 @@
-//! Whose a token is that names no service account of this cluster. When an apiserver has accepted it for the
-//! first time, it is asked with that very token, once (`SelfSubjectReview`); without an answer the token
+//! Finds out who owns a token that names no service account of this cluster. When an apiserver accepts it for
+//! the first time, it is asked once, with that very token (`SelfSubjectReview`); without an answer the token
 //! stands for itself.
 //!
-//! Whoever comes with the token meanwhile waits for that: under whom its answers are kept is never decided
-//! twice. Nothing is asked for a token that no apiserver has accepted.
+//! Other requests with the token wait for the answer, so that it is decided only once under which principal
+//! their answers are kept. No apiserver is asked about a token that none has accepted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use super::caller::Caller;
 use super::context::Proxy;
 use super::tokens;
 
-/// Of an answer. A user of some directories has hundreds of groups.
+/// The largest answer. Users of some directories have hundreds of groups.
 const LARGEST: usize = 256 << 10;
 
 /// What an apiserver says of a token.
 enum Said {
     Owner(Principal),
-    /// That it does not take it after all.
+    /// It does not accept it after all.
     Refused,
-    /// Nothing that can be used.
+    /// Nothing usable.
     Nothing,
 }
 
-/// An apiserver has accepted a caller's token. What is returned is closed once it is known whose it is;
-/// `None`: that is known.
+/// An apiserver has accepted a caller's token. The channel closes once the owner is known; `None` if it is
+/// known already.
 pub(super) fn accepted(
     proxy: &Arc<Proxy>,
     caller: &Caller,
@@ -50,7 +50,7 @@ pub(super) fn accepted(
     None
 }
 
-/// Asks, in a task of its own: the caller may go away.
+/// Asks in a separate task, since the caller may leave.
 fn asked(proxy: &Arc<Proxy>, caller: &Caller, token: &BearerToken, itself: Principal) -> watch::Receiver<()> {
     let mut under_way = proxy.owners_asked.lock();
     if let Some(answered) = under_way.get(&itself) {
@@ -89,7 +89,7 @@ fn settle(proxy: &Proxy, token: &BearerToken, itself: &Principal, said: Said, so
     }
 }
 
-/// The apiserver's word. The request has nothing of the caller's but the token.
+/// Asks an apiserver. The request has nothing from the caller but the token.
 async fn ask(proxy: &Proxy, token: &BearerToken, holder: Option<String>) -> Said {
     let Some(request) = question(token) else {
         return Said::Nothing;

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-/// A rank; the higher goes first.
+/// A priority; the higher goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(pub i32);
 
 impl Priority {
     /// Callers without a configured certificate: after all others.
     pub const LAST: Self = Self(i32::MIN);
-    /// Configured clients that say nothing else.
+    /// Configured clients without a priority of their own.
     pub const NORMAL: Self = Self(0);
-    /// A kubelet that says nothing else. From here up nobody waits to list: a node must start.
+    /// A kubelet without a priority of its own. From here up nobody waits to list: a node must start.
     pub const NODE: Self = Self(100);
 
     /// The priority of a client that was given none.
@@ -39,12 +39,12 @@ impl Priorities {
         priorities
     }
 
-    /// Puts others in force, for whoever begins to wait from now on.
+    /// Replaces them, for whoever begins to wait from now on.
     pub fn replace(&self, by_name: impl IntoIterator<Item = (String, Priority)>) {
         self.0.store(Arc::new(by_name.into_iter().collect()));
     }
 
-    /// Of a configured client, or of a caller that is none.
+    /// The priority of a configured client, or of any other caller.
     pub(super) fn of(&self, client: Option<&str>) -> Priority {
         let Some(client) = client else {
             return Priority::LAST;

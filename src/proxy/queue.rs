@@ -1,5 +1,5 @@
-//! A queue by priority in which nobody is forgotten: who has waited for [`PRIORITY_TIMEOUT`] goes before
-//! everybody, the longest waiting first. Pure.
+//! A priority queue without starvation: whoever has waited for [`PRIORITY_TIMEOUT`] goes first, the longest
+//! waiting before others. Pure.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::priority::Priority;
 
-/// After so long, priority does not count any more.
+/// After so long, priority no longer counts.
 const PRIORITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A place in a queue: the smallest is first.
@@ -44,7 +44,7 @@ impl<W> Queue<W> {
         self.waiting.is_empty()
     }
 
-    /// Joins the queue behind all of the same priority.
+    /// Enters the queue behind all of the same priority.
     pub(super) fn push(&mut self, priority: Priority, now: Instant, who: W) -> Place {
         self.numbers += 1;
         let place = Place {
@@ -55,7 +55,7 @@ impl<W> Queue<W> {
         place
     }
 
-    /// Leaves the queue; `None`: it was left already.
+    /// Leaves the queue; `None` if it was not in it any more.
     pub(super) fn remove(&mut self, place: Place) -> Option<W> {
         Some(self.waiting.remove(&place)?.who)
     }
@@ -68,7 +68,7 @@ impl<W> Queue<W> {
         Some((*place, &waiting.who))
     }
 
-    /// Takes out everybody of whom `wanted` is true.
+    /// Removes everybody of whom `wanted` is true.
     pub(super) fn remove_all(&mut self, wanted: impl Fn(&W) -> bool) -> Vec<W> {
         let waiting = self.waiting.iter();
         let places: Vec<Place> = waiting

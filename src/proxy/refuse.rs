@@ -1,4 +1,4 @@
-//! Refusals: what a client is told when the cloud has given no answer, and the cache may or can give none.
+//! Refusals: what a client is told when neither the cloud nor the cache has an answer.
 //!
 //! `respond.rs` writes them in the client's form.
 
@@ -17,7 +17,7 @@ use super::limits::Over;
 use super::miss::Miss;
 use super::respond::{Instead, missed};
 
-/// The refusal of a read: why it has no answer, from the cloud or from the cache.
+/// Refuses a read, and says why neither the cloud nor the cache has an answer.
 pub(super) async fn unknown(
     exchange: &Exchange,
     error: Option<&UpstreamError>,
@@ -44,14 +44,14 @@ pub(super) async fn unknown(
     missed(response, miss.as_str())
 }
 
-/// Why there is no answer to a write that was certainly not sent.
+/// Why a write was certainly not sent.
 pub(super) fn not_written(exchange: &Exchange) -> Status {
     let link = &exchange.proxy.link;
     let text = format!("edgehold: {}, nothing was changed", link.away());
     Status::unavailable(coded(&text, link.code()))
 }
 
-/// Why there is no answer to what is only passed on.
+/// Why there is no answer to a request that only the cloud can answer.
 pub(super) fn unanswered(exchange: &Exchange, error: &UpstreamError) -> Status {
     match error.sent {
         Sent::No if error.failure == Failure::NoCredentials => no_credentials(exchange),
@@ -60,13 +60,13 @@ pub(super) fn unanswered(exchange: &Exchange, error: &UpstreamError) -> Status {
     }
 }
 
-/// That there is no answer to be had from the cloud, and why.
+/// That the cloud is unreachable, and why.
 pub(super) fn away(exchange: &Exchange) -> Status {
     let link = &exchange.proxy.link;
     Status::unavailable(coded(&format!("edgehold: {}", link.away()), link.code()))
 }
 
-/// The refusal of a request that this node had no room for.
+/// Refuses a request for which this node had no room.
 pub(super) fn no_room(failure: Failure) -> Option<Status> {
     match failure {
         Failure::OverShare => Some(Status::too_many_requests(Over::Share.message())),
@@ -77,7 +77,7 @@ pub(super) fn no_room(failure: Failure) -> Option<Status> {
     }
 }
 
-/// The refusal of a request that may not go upstream now.
+/// Refuses a request that must not go upstream now.
 pub(super) fn no_credentials(exchange: &Exchange) -> Status {
     if let Err(Unfit(status)) = exchange.caller.may_go_upstream(&exchange.proxy) {
         return status;
@@ -88,7 +88,7 @@ pub(super) fn no_credentials(exchange: &Exchange) -> Status {
     ))
 }
 
-/// Something on the way has answered what only an apiserver can.
+/// Something on the way gave an answer that only an apiserver can give.
 pub(super) fn gateway_answered(status: StatusCode) -> UpstreamError {
     let status = status.as_u16();
     UpstreamError::maybe_sent(

@@ -1,5 +1,5 @@
-//! The writes that may be answered while no good answer comes from the cloud, with what it answered to them
-//! before: requests for a pod's token, and reviews. They change nothing; `cache/replies.rs` has the rules.
+//! The writes that may be answered from earlier replies while no good answer comes from the cloud: requests
+//! for a pod's token, and reviews. They change nothing; `cache/replies.rs` has the rules.
 
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
@@ -18,16 +18,16 @@ use super::exchange::Exchange;
 use super::respond::cached;
 use super::upload;
 
-/// Reads a request that may be one of these; gives its body on, unread if it cannot be one.
+/// Reads the body of a request that may be one of these, and returns it; any other body is returned unread.
 ///
 /// # Errors
-/// The refusal for a client whose body breaks off, or stands still.
+/// The refusal for a client whose body breaks off or stalls.
 pub(super) async fn read(exchange: &Exchange, body: Incoming) -> Result<(Option<Ask>, Body), Status> {
     let RequestInfo::Resource(resource) = &exchange.info else {
         return Ok((None, body::incoming(body)));
     };
     let uri = &exchange.head.uri;
-    // A length that is not known is nothing that kubelet sends, and might never end.
+    // kubelet always sends a length, and a body without one might never end.
     let is_small = body.size_hint().exact().is_some_and(|size| size <= LARGEST_ASKED);
     if !is_small || !may_be_asked_again(resource, uri.path()) {
         return Ok((None, body::incoming(body)));
@@ -43,7 +43,7 @@ pub(super) async fn read(exchange: &Exchange, body: Incoming) -> Result<(Option<
     Ok((ask, body::full(bytes)))
 }
 
-/// What the cloud answered to the same request of the same caller.
+/// What the cloud replied to the same request of the same caller.
 pub(super) async fn answer(exchange: &Exchange, ask: Option<&Ask>) -> Option<Response<Body>> {
     let principal = exchange.caller.answered_as(&exchange.proxy).await?;
     let now = exchange.proxy.time.floored(clock::wall());
@@ -56,7 +56,7 @@ pub(super) async fn answer(exchange: &Exchange, ask: Option<&Ask>) -> Option<Res
     ))
 }
 
-/// Records the answer that has come; nobody in particular gets nothing kept.
+/// Records the reply, unless the caller is anonymous.
 pub(super) fn record(exchange: &Exchange, ask: Option<Ask>) -> Option<ReplyRecording> {
     let principal = exchange.caller.accepted_as(&exchange.proxy)?;
     if *principal.kind() == PrincipalKind::Anonymous {

@@ -12,11 +12,11 @@ use crate::runtime::problem::coded;
 use crate::upstream::Link;
 use crate::wire::status::encode_status;
 
-/// Marks a refusal as written here and not by the cloud; its message.
+/// Marks a refusal as edgehold's own, and holds its message.
 #[derive(Debug, Clone)]
 pub(super) struct Ours(pub(super) String);
 
-/// In the extensions of every answer that the cache gave.
+/// Marks answers from the cache.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FromCache;
 
@@ -24,7 +24,7 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
-/// What of the request decides the form of our own answers.
+/// What decides the form of edgehold's own answers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Form {
     pub(super) accept: Option<String>,
@@ -53,7 +53,7 @@ impl Form {
     }
 }
 
-/// A refusal of our own.
+/// edgehold's own refusal.
 pub(super) fn refusal(status: &Status, form: &Form) -> Response<Body> {
     let encoding = form.encoding();
     let bytes = encode_status(encoding, status);
@@ -82,9 +82,9 @@ pub(super) fn refusal(status: &Status, form: &Form) -> Response<Body> {
 /// Why the cache answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Instead {
-    /// The cloud is away.
+    /// The cloud is unreachable.
     Offline,
-    /// It may be there, but no good answer came from it: this may be older than what it would say.
+    /// It may be reachable, but gave no good answer: this may be older than what it would say.
     Stale,
 }
 
@@ -106,7 +106,7 @@ impl Instead {
     }
 }
 
-/// A refusal of a read for want of an answer from the cache, and in one word why.
+/// Adds the reason why the cache had no answer, in one word.
 pub(super) fn missed(mut response: Response<Body>, why: &'static str) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(&format!("edgehold; detail={why}")) {
         response.headers_mut().insert(CACHE_STATUS, value);
@@ -152,7 +152,7 @@ fn mark_cached(response: &mut Response<Body>, instead: Instead) {
     ours(headers);
 }
 
-/// What the apiserver puts on every answer (wire contract 2.3).
+/// The headers that an apiserver puts on every answer (wire contract 2.3).
 fn ours(headers: &mut HeaderMap) {
     if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
         headers.insert(AUDIT_ID, id);

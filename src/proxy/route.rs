@@ -1,4 +1,4 @@
-//! The router: reads who calls and what for, lets it through or refuses it, and picks the route.
+//! The router: identifies the caller, admits or refuses the request, and picks its route.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::tally::Tally;
 use super::websocket::WebSocketWatch;
 use super::{forward, sections, upgrade, watch, write};
 
-/// What a client asks for, before it is known who it is.
+/// A request before its caller is known.
 struct Asked {
     head: request::Parts,
     info: RequestInfo,
@@ -32,14 +32,14 @@ struct Asked {
     form: Form,
 }
 
-/// A request that may take its route.
+/// A request that may go on to its route.
 struct Admitted {
     exchange: Exchange,
     /// Whether it becomes a connection of its own.
     is_tunnel: bool,
     /// The client's side, if it is a watch over WebSocket.
     websocket: Option<WebSocketWatch>,
-    /// What is to be done to the answer.
+    /// How the answer is rewritten.
     filtered: Option<Filtered>,
     /// Held until the end of the answer.
     permits: Permits,
@@ -73,7 +73,7 @@ impl Proxy {
     }
 }
 
-/// What of a request nobody can make sense of. It is not sent on: an apiserver may end the connection for it.
+/// What makes a request unreadable. It is not sent on: an apiserver might close the connection over it.
 fn misread(head: &request::Parts) -> Option<&'static str> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     let is_named = hosts == 1 || head.uri.authority().is_some() || head.version != Version::HTTP_11;
@@ -110,7 +110,7 @@ async fn routed(proxy: Arc<Proxy>, asked: Asked, body: Incoming, peer: &Peer) ->
     };
     let described = Described::of(&exchange);
 
-    // Large, and of different sizes: each takes only its own.
+    // They are large, and differ in size: each allocates only its own.
     let response = match class {
         _ if is_tunnel => Box::pin(upgrade::handle(exchange, body)).await,
         Class::Watch => Box::pin(watch::handle(exchange, body)).await,
@@ -136,7 +136,7 @@ async fn routed(proxy: Arc<Proxy>, asked: Asked, body: Incoming, peer: &Peer) ->
     }
 }
 
-/// Finds out who calls, holds it against the limits of that caller, and prepares the request for its route.
+/// Identifies the caller, applies its limits, and prepares the request for its route.
 ///
 /// # Errors
 /// The refusal that the client gets.
@@ -202,8 +202,8 @@ fn admitted(
     }
 }
 
-/// Makes the headers those that go upstream, and from that alone reads who calls: the apiserver sees nothing
-/// else. Also the protocol that the request is to be upgraded to.
+/// Makes the headers those that go upstream, and identifies the caller from these alone: the apiserver sees
+/// nothing else. Also returns the protocol to upgrade to.
 fn identified(
     proxy: &Proxy,
     peer: &Peer,
@@ -214,8 +214,7 @@ fn identified(
     Ok((wanted, Caller::identify(proxy, peer, &mut head.headers)?))
 }
 
-/// Takes what the request needs of its client's limits, and of the room for its header section of `size`
-/// bytes.
+/// Takes a permit from the client's limits, and one for a header section of `size` bytes.
 fn permits(proxy: &Proxy, caller: &Caller, class: Class, size: usize) -> Result<Permits, Over> {
     let under_way = proxy.limits.admit(caller.client(), caller.holder(), class)?;
     let section = match caller.holder() {
@@ -238,7 +237,7 @@ struct Described {
 }
 
 impl Described {
-    /// `None` while nobody wants to read it.
+    /// `None` unless it is going to be logged.
     fn of(exchange: &Exchange) -> Option<Box<Self>> {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return None;

@@ -1,6 +1,6 @@
-//! The header sections of all requests under way: they are kept for as long as the answer lasts, under a
-//! watch for hours, and anybody may make them large. They have one budget, of which no caller has more than
-//! is left for all others.
+//! Bounds the memory for the header sections of all requests under way. They are kept until the answer ends,
+//! for hours under a watch, and anybody can make them large. No caller gets more of the budget than what it
+//! leaves to all others.
 
 use http::request;
 
@@ -9,11 +9,10 @@ use crate::runtime::shares::{Share, Shares};
 /// Bytes: room for 5 000 requests and watches with a service account's token.
 const BUDGET: usize = 32 << 20;
 
-/// What each request counts beside its section: what else is kept of it. The smallest ones must be counted
-/// too.
+/// What each request counts for beside its section, for what else is kept of it: small ones must count, too.
 const REQUEST: usize = 4 << 10;
 
-/// What each field counts beside its own bytes (RFC 9113, section 6.5.2).
+/// What each field counts for beside its own bytes (RFC 9113, section 6.5.2).
 const FIELD: usize = 32;
 
 /// The budget.
@@ -24,8 +23,8 @@ impl Sections {
         Self(Shares::new(BUDGET))
     }
 
-    /// Counts the section of one request of this caller, of so many bytes, until what is returned is dropped;
-    /// `None` if its caller has its share.
+    /// Counts a section of so many bytes for this caller until the share is dropped; `None` if the caller has
+    /// used up its share.
     pub(super) fn admit(&self, holder: &str, bytes: usize) -> Option<Share> {
         self.0.try_take(holder, bytes + REQUEST)
     }

@@ -1,5 +1,5 @@
-//! What callers may cost whom no apiserver knows: all of one source together, for anybody may be as many of
-//! them as he likes.
+//! Limits for callers that no apiserver knows. They hold for each source as a whole, since anybody can be any
+//! number of such callers.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -11,14 +11,15 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Refused tokens of one source that are written down at once, and how often another one.
+/// How many refused tokens of one source are written down at once, and how often one more.
 const DOUBTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(31);
 const DOUBT_EVERY: Duration = Duration::from_secs(60);
 
-/// Connections upstream of their own that unknown callers have at once, until they are answered.
+/// How many upgrades of unknown callers may wait for their answers; each has an upstream connection of its
+/// own.
 const UPGRADES: usize = 8;
 
-/// The limits of callers who are not known. Cheap to clone; all clones are the same.
+/// The limits of unknown callers. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub(super) struct Strangers {
     doubts: Arc<RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>>,
@@ -39,7 +40,7 @@ impl Strangers {
         self.doubts.check_key(&source).is_ok()
     }
 
-    /// Lets one more unknown caller ask for an upgrade; to be held until it is answered.
+    /// Admits one more upgrade of an unknown caller; held until it is answered.
     pub(super) fn upgrade(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.upgrades).try_acquire_owned().ok()
     }

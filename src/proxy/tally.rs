@@ -1,4 +1,4 @@
-//! What is counted of each request. Every label is from a closed list, whatever clients send.
+//! Counts requests. Every label is from a closed list, whatever clients send.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,12 +21,12 @@ use crate::runtime::clock;
 use super::limits::Over;
 use super::respond::{FromCache, Ours};
 
-/// Until the head of an answer: from what the cache needs to what a slow link does.
+/// Time until the head of the answer: from what the cache needs to what a slow link takes.
 const BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0,
 ];
 
-/// What edgehold itself takes: a few hundred microseconds, or a place in a queue.
+/// Time spent in edgehold itself: a few hundred microseconds, or the wait in a queue.
 const OWN_BUCKETS: [f64; 11] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0,
 ];
@@ -128,11 +128,11 @@ pub(super) struct Tally {
     upstream: Upstream,
 }
 
-/// How long a request was on its way upstream. Cheap to clone; all clones add to the same.
+/// How long a request was upstream. Cheap to clone; all clones add up.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Upstream(Arc<AtomicU64>);
 
-/// It is on its way, until this is dropped.
+/// It is upstream until this is dropped.
 pub(super) struct UnderWay<'u> {
     upstream: &'u Upstream,
     since: Instant,
@@ -189,7 +189,7 @@ impl Tally {
         }
     }
 
-    /// Where it is to be said how long it is on its way upstream.
+    /// Measures the time spent upstream.
     pub(super) fn upstream(&self) -> Upstream {
         self.upstream.clone()
     }
@@ -199,22 +199,22 @@ impl Tally {
         self.route = "upgrade";
     }
 
-    /// It is of a caller of this kind.
+    /// Names the kind of its caller.
     pub(super) fn is_by(&mut self, client: &'static str) {
         self.client = client;
     }
 
-    /// Which way it is handled.
+    /// Its route.
     pub(super) fn route(&self) -> &'static str {
         self.route
     }
 
-    /// Since its head was read.
+    /// The time since its head was read.
     pub(super) fn elapsed(&self) -> Duration {
         clock::now() - self.started
     }
 
-    /// It has got this answer.
+    /// Counts it with its answer.
     pub(super) fn end(self, metrics: &RequestMetrics, response: &Response<Body>) {
         let Self {
             started,

@@ -1,4 +1,4 @@
-//! Whose a token is while the cloud cannot be asked, and what its answers say of tokens.
+//! Who owns a token while the cloud cannot be asked, and what upstream's answers say of tokens.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -17,13 +17,13 @@ pub(super) fn is_proved(proxy: &Proxy, token: &BearerToken) -> bool {
     proxy.tokens.remembers(token)
 }
 
-/// Who a token will be if upstream accepts it.
+/// The principal of a token, if upstream accepts it.
 pub(super) fn candidate(proxy: &Proxy, token: &BearerToken) -> Principal {
     in_this_cluster(proxy, token, proxy.tokens.candidate(token))
 }
 
-/// A service account is one of this cluster: a token of another issuer stands for itself, also where it was
-/// accepted before the cluster's issuer was known.
+/// Only this cluster's issuer names its service accounts: a token of another issuer stands for itself, even
+/// if it was accepted before the cluster's issuer was known.
 fn in_this_cluster(proxy: &Proxy, token: &BearerToken, claimed: Principal) -> Principal {
     match claimed.kind() {
         PrincipalKind::ServiceAccount { .. } if proxy.issuer.is_foreign(token) => proxy.tokens.itself(token),
@@ -38,8 +38,8 @@ pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principa
         let principal = in_this_cluster(proxy, token, record.principal);
         let is_account = matches!(principal.kind(), PrincipalKind::ServiceAccount { .. });
         let is_gone = match record.pod.as_ref().filter(|_| is_account) {
-            // Seen gone after upstream accepted it: upstream would not accept it now. Without a view its word
-            // stands.
+            // If the pod was seen gone after upstream accepted the token, upstream would refuse it now.
+            // Without a view, upstream's word stands.
             Some(pod) => match presence(proxy, pod).await {
                 Presence::GoneBy(seen) => seen >= at(record.accepted_at),
                 Presence::Here | Presence::Unknown => false,
@@ -68,24 +68,24 @@ pub(super) async fn owner(proxy: &Proxy, token: &BearerToken) -> Option<Principa
     (is_here && verified.valid_at(moment)).then_some(verified.principal)
 }
 
-/// An apiserver has accepted a token, and may have said whose it is. Its signature is looked at only when
-/// that is new: each request would else cost one.
+/// An apiserver has accepted a token, and may have named its owner. The signature is verified only if that is
+/// new: otherwise each request would cost a verification.
 pub(super) fn accepted(proxy: &Proxy, token: &BearerToken, owner: Option<Principal>) {
     if proxy.tokens.accepted(token, owner, clock::wall()) == Noted::Written {
         proxy.issuer.accepted(token);
     }
 }
 
-/// An apiserver has refused a token that came from there.
+/// An apiserver has refused a token that came from this address.
 pub(super) fn refused(proxy: &Proxy, token: &BearerToken, source: IpAddr) {
-    // It has no owner, whatever an answer that is still to come says.
+    // Whatever an answer that is still to come says of its owner.
     proxy.owners_asked.lock().remove(&proxy.tokens.itself(token));
     let candidate = proxy.tokens.candidate(token);
     let is_account = matches!(candidate.kind(), PrincipalKind::ServiceAccount { .. });
     match proxy.issuer.has_signed(token) {
         Some(true) => proxy.tokens.distrusted(token, Signature::Good),
-        // Its key may come to be known later, and must not vouch for it then. Anybody may make up such
-        // tokens: so many of one source are written down, and no more.
+        // Its key may become known later, and must not vouch for it then. Anybody can make up such tokens, so
+        // only a limited number of each source is written down.
         None if is_account && proxy.strangers.may_doubt(source) => {
             proxy.tokens.distrusted(token, Signature::Unknown);
         }
@@ -94,7 +94,7 @@ pub(super) fn refused(proxy: &Proxy, token: &BearerToken, source: IpAddr) {
     proxy.tokens.refused(token);
 }
 
-/// What the kubelets that are configured know of a pod.
+/// What the configured kubelets know of a pod.
 async fn presence(proxy: &Proxy, pod: &PodReference) -> Presence {
     let mut known = Presence::Unknown;
     for name in proxy

@@ -24,7 +24,7 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<B
         return exchange.refuse(&Status::bad_request("upgrades need HTTP/1.1"));
     };
     if exchange.caller.shows_nothing() {
-        // Nobody lets everybody do this, and finding out would cost a connection of its own each time.
+        // No cluster allows this to everybody, and each attempt would cost a connection of its own.
         return exchange.refuse(&Status::unauthorized("edgehold: an upgrade needs a credential"));
     }
     let unknown = exchange.caller.is_unknown(&exchange.proxy);
@@ -63,7 +63,7 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<B
         };
         tokio::select! {
             () = splice(client, upstream) => {}
-            // Broken off without a goodbye: it is no end that the other side has meant.
+            // Cut off without a close: neither side meant to end it.
             () = lost => tracing::debug!("an upgraded connection is lost with the cloud"),
         }
     };
@@ -81,7 +81,7 @@ pub(super) async fn handle(mut exchange: Exchange, body: Incoming) -> Response<B
     Response::from_parts(head, body::empty())
 }
 
-/// Copies both ways; each side's end is passed on as a half-close.
+/// Copies both ways; the end of one side is passed on as a half-close.
 async fn splice(client: OnUpgrade, upstream: OnUpgrade) {
     let (client, upstream) = match tokio::try_join!(client, upstream) {
         Ok(both) => both,

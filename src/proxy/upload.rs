@@ -1,9 +1,9 @@
-//! Bodies of requests that stand still: because the client sends nothing more of what it announced, or
-//! because the cloud takes nothing more of what there is. Either holds a stream to the cloud, and HTTP/1.1
-//! does not tell when a client has vanished.
+//! Request bodies that stall, because the client sends no more of what it announced, or because the cloud
+//! takes no more of what there is. Either way a stream to the cloud is held, and HTTP/1.1 does not tell when
+//! a client has vanished.
 //!
-//! What is buffered meanwhile is bounded by the windows of both connections. Nothing is decided here of a
-//! body that moves, however slowly, nor of the time that an answer takes after the whole body was given.
+//! The windows of both connections bound what is buffered meanwhile. A body that moves, however slowly, is
+//! left alone, and so is the time that the answer takes after the whole body was sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,35 +18,35 @@ use crate::runtime::body::{Body, Observed, Observer, Step};
 use crate::runtime::clock;
 use crate::upstream::RetryPolicy;
 
-/// Longer than that no body stands still: an apiserver gives a whole request no more (`--request-timeout`).
+/// The longest stall: an apiserver gives a whole request no more (`--request-timeout`).
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Who keeps a body from moving.
+/// Who stalls a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Culprit {
-    /// It sends nothing.
+    /// It sends no more.
     Client,
-    /// It takes nothing.
+    /// It takes no more.
     Cloud,
 }
 
-/// Where a body is.
+/// The state of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// One of both is waited for, since then.
+    /// Waiting for this side, since then.
     Waiting(Culprit, Instant),
-    /// All of it was given, or nobody wants more.
+    /// All of it was sent, or nobody wants more.
     Over,
 }
 
-/// Tells when a body stands still.
+/// Tells when a body has stalled.
 #[derive(Debug)]
 pub(super) struct Standstill {
     phase: Arc<Mutex<Phase>>,
     timeout: Duration,
 }
 
-/// The body of a request whose client may stall for `write_timeout`, as it goes upstream.
+/// Watches the body of a request on its way upstream.
 pub(super) fn watched(body: Body, write_timeout: Duration) -> (Body, Standstill) {
     let phase = if body.is_end_stream() {
         Phase::Over
@@ -61,13 +61,13 @@ pub(super) fn watched(body: Body, write_timeout: Duration) -> (Body, Standstill)
     (Observed::new(body, Progress(phase)).boxed_unsync(), standstill)
 }
 
-/// For how long the body of a request may stand still whose client may stall for `write_timeout`.
+/// How long a request body may stall.
 pub(super) fn body_timeout(write_timeout: Duration) -> Duration {
     write_timeout.min(LONGEST)
 }
 
 impl Standstill {
-    /// Resolves when the body has stood still for too long.
+    /// Resolves when the body has stalled for too long.
     pub(super) async fn lasts(&self) -> Culprit {
         loop {
             let seen = *self.phase.lock();
@@ -82,7 +82,7 @@ impl Standstill {
     }
 }
 
-/// The refusal of a request whose body has stood still for too long.
+/// Refuses a request whose body has stalled for too long.
 pub(super) fn stood_still(culprit: Culprit, policy: &RetryPolicy) -> Status {
     tracing::debug!(?culprit, "the body of a request stands still, it is given up");
     match culprit {
@@ -100,7 +100,7 @@ impl Observer for Progress {
     fn saw(&mut self, step: Step<'_>) {
         let mut phase = self.0.lock();
         *phase = match (step, *phase) {
-            // Asked again about the same frame.
+            // Polled again for the same frame.
             (Step::Waiting, waiting @ Phase::Waiting(Culprit::Client, _)) => waiting,
             (Step::Waiting, _) => Phase::Waiting(Culprit::Client, clock::now()),
             (Step::Frame { is_last: false, .. }, _) => Phase::Waiting(Culprit::Cloud, clock::now()),

@@ -1,8 +1,8 @@
 //! Watches: one client stream that outlives its upstream streams.
 //!
-//! Live, whole frames are passed on and recorded. When upstream breaks, the client's stream is held at the
-//! position that the client has reached; when the cloud is back, upstream is re-opened there and the stream
-//! goes on. A watch that begins while the cloud is away begins held (wire contract 5.7, 5.8).
+//! While live, whole frames are passed on and recorded. When upstream breaks, the client's stream is held at
+//! the position that the client has reached; once the cloud is back, upstream is re-opened from there and the
+//! stream goes on. A watch that begins while the cloud is unreachable begins held (wire contract 5.7, 5.8).
 
 mod census;
 mod gone;
@@ -41,7 +41,7 @@ pub use self::pace::Pace;
 use self::pump::{Pump, Stream};
 use self::retry::retry_after;
 
-/// A watch: live if upstream can be reached, else held from the start.
+/// A watch: live if upstream can be reached, otherwise held from the start.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
     if !is_of_events(&exchange.info) {
         return forward::stream(exchange, body).await;
@@ -52,7 +52,7 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
     }
     match exchange.proxy.link.state() {
         LinkState::Suspect if exchange.proxy.link.is_silent() => {
-            // A start that is known need not wait for what will hardly come.
+            // If the cache knows where to start, there is no point in waiting for an unlikely answer.
             if let Some(start) = known_start(&exchange).await {
                 return held(exchange, start, Duration::ZERO);
             }
@@ -63,13 +63,13 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
     live(exchange, body).await
 }
 
-/// When this watch may be asked for, if not at once. Of a caller who is not known nothing is remembered.
+/// When this watch may be sent, if not at once. Nothing is remembered of an unknown caller.
 fn gone_turn(exchange: &Exchange) -> Option<Instant> {
     let owner = exchange.caller.accepted_as(&exchange.proxy)?;
     exchange.proxy.gone.turn(&owner, &exchange.head.uri)
 }
 
-/// Whether what is asked for is answered with events.
+/// Whether the answer is a stream of events.
 pub(super) fn is_of_events(info: &RequestInfo) -> bool {
     matches!(info, RequestInfo::Resource(resource) if resource.name.is_empty() || resource.legacy_watch || !resource.options.field_selector.is_empty())
 }
@@ -109,7 +109,7 @@ async fn live(exchange: Exchange, body: Incoming) -> Response<Body> {
     response
 }
 
-/// The client's stream, whose upstream is live.
+/// Starts the client's stream over a live upstream.
 fn opened(exchange: Exchange, answered: Answered, began: Instant) -> Response<Body> {
     let Answered { head, encoding, live } = answered;
     let (stream, client_body) = Stream::open(exchange, encoding, began);
@@ -118,11 +118,11 @@ fn opened(exchange: Exchange, answered: Answered, began: Instant) -> Response<Bo
     Response::from_parts(head, client_body)
 }
 
-/// A watch that could not be opened: held if the cache knows a start. Else the probe decides: that a position
-/// has expired is not for the cache to say while the cloud is there.
+/// A watch that could not be opened: held if the cache knows a start. Otherwise the probe decides, for while
+/// the cloud is reachable only the cloud may say that a position has expired.
 async fn failed(exchange: Exchange, error: &UpstreamError) -> Response<Body> {
     if error.failure.is_for_want_of_room() {
-        // The cloud is there: a stream that is not live would be taken for one that is.
+        // The cloud is reachable: a held stream would be taken for a live one.
         return unknown(&exchange, Some(error), None).await;
     }
     if let Some(start) = known_start(&exchange).await {
@@ -134,7 +134,7 @@ async fn failed(exchange: Exchange, error: &UpstreamError) -> Response<Body> {
     }
 }
 
-/// The cache's word, while the cloud is away.
+/// Answers from the cache while the cloud is unreachable.
 async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<Body> {
     let plan = match exchange.answerable_query().await {
         Some(query) => exchange.proxy.cache.plan_watch(&query).await,
@@ -154,7 +154,7 @@ async fn offline(exchange: Exchange, error: Option<&UpstreamError>) -> Response<
     }
 }
 
-/// A start for this watch that the cache knows well enough to prefer it over waiting.
+/// Where to start this watch, if the cache knows it well enough not to wait for upstream.
 async fn known_start(exchange: &Exchange) -> Option<Box<HeldStart>> {
     match exchange
         .proxy

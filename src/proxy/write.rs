@@ -1,5 +1,5 @@
-//! Writes: sent once, or refused. None is repeated, queued, or answered from anything but upstream, except
-//! those that change nothing (`replies.rs`).
+//! Writes: sent once, or refused. None is retried, queued, or answered by anything but upstream, except those
+//! that change nothing (`replies.rs`).
 
 use http::Response;
 use hyper::body::Incoming;
@@ -19,14 +19,14 @@ use super::refuse::{gateway_answered, no_credentials, no_room, not_written, unkn
 use super::replies;
 use super::upload::{self, stood_still};
 
-/// A write: upstream's answer or an honest failure. Only to one that changes nothing is said what the cloud
-/// answered before, when no good answer comes.
+/// A write: upstream's answer, or an honest failure. If no good answer comes to one that changes nothing, the
+/// client gets the cloud's earlier reply.
 pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body> {
     let (ask, body) = match replies::read(&exchange, body).await {
         Ok(read) => read,
         Err(status) => return exchange.refuse(&status),
     };
-    // Rare, and large: it must not be a part of every write.
+    // Rare and large: it must not take room in every write.
     let again = || Box::pin(replies::answer(&exchange, ask.as_ref()));
     if exchange.proxy.link.state() == LinkState::Offline {
         return again()
@@ -78,8 +78,8 @@ pub(super) async fn handle(exchange: Exchange, body: Incoming) -> Response<Body>
     Response::from_parts(head, body)
 }
 
-/// What the cloud answered before to a request that changes nothing, once no server answers its probe. Never
-/// resolves for any other write.
+/// The cloud's earlier reply to a request that changes nothing, once no server answers its probe. Never
+/// resolves for other writes.
 async fn said_before(exchange: &Exchange, ask: Option<&Ask>) -> Response<Body> {
     if ask.is_some() {
         exchange.proxy.link.silent().await;
@@ -90,7 +90,7 @@ async fn said_before(exchange: &Exchange, ask: Option<&Ask>) -> Response<Body> {
     std::future::pending().await
 }
 
-/// What follows from the answer for what is kept of the object.
+/// Prepares what the answer will change in the cached object.
 fn refresh(exchange: &Exchange, principal: Option<&Principal>) -> Option<Write> {
     let (RequestInfo::Resource(resource), Some(principal)) = (&exchange.info, principal) else {
         return None;
@@ -105,7 +105,7 @@ fn refresh(exchange: &Exchange, principal: Option<&Principal>) -> Option<Write> 
     )
 }
 
-/// Sends a write, or says why there is no answer to it.
+/// Sends a write, or tells why there is no answer.
 async fn sent_once(exchange: &Exchange, body: Body) -> Result<Response<Body>, Status> {
     let (body, standstill) = upload::watched(body, exchange.write_timeout);
     let policy = exchange

@@ -1,17 +1,17 @@
-//! One upstream request for identical lists that wait for their turn.
+//! Sends identical lists that wait for their turn as one upstream request.
 //!
-//! Sound because it is sent after all of them began, so each sees every write that was acknowledged before (a
-//! request that is under way already is never joined), and because they are one principal's, equal in target
-//! and in every header, credentials included. Writes never come here.
+//! This is sound because the request is sent after all of them arrived, so each sees every write that was
+//! acknowledged before it (a request already under way is never joined), and because they come from one
+//! principal and are equal in target and in every header, credentials included. Writes are never shared.
 //!
-//! The answer is shared whole: what upstream sent, compressed or not, is kept up to [`LARGEST`] and handed to
-//! everybody, so a client that is slow or leaves cannot hurt the others, who hold the same memory once. A
-//! longer answer, one that takes longer than the deadline, and every failure go to the first alone; the
-//! others, of whose answers nothing was sent yet, ask by themselves. Passing a stream on to many at once
-//! would have to stop for the slowest of them, cut him off or keep everything for him.
+//! The answer is shared whole: what upstream sent, compressed or not, is kept up to [`LARGEST`] and given to
+//! everybody, so that a client that is slow or leaves cannot hurt the others, and the memory is held once. A
+//! longer answer, one that takes longer than the deadline, and every failure go to the first client alone;
+//! the others, to whom nothing has been sent yet, ask by themselves. A stream passed on to many at once would
+//! have to wait for the slowest, drop it, or keep everything for it.
 //!
-//! What waits for a connection is not joined: a dial takes milliseconds to seconds and is shared already, and
-//! the requests behind it are small.
+//! Requests that wait for a connection are not joined: dialling is shared already and takes milliseconds to
+//! seconds, and those requests are small.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::runtime::body::{Body, BodyError};
 
-/// Bytes of a shared answer as upstream sent it.
+/// The most bytes of a shared answer, as upstream sent it.
 pub(super) const LARGEST: usize = 2 << 20;
 
 /// What makes two requests the same.
@@ -39,7 +39,7 @@ pub(in super::super) struct Same {
     pub(in super::super) headers: HeaderMap,
 }
 
-/// Who waits for a shared answer. Dropped: there is none.
+/// Waits for a shared answer. Dropped: there is none.
 pub(in super::super) type Follower = oneshot::Sender<Shared>;
 
 /// A good answer, whole.
@@ -64,7 +64,7 @@ impl Shared {
     }
 }
 
-/// Gives the answer to all, or to its first reader alone.
+/// Gives the answer to all followers, or to the first client alone.
 pub(in super::super) async fn share(
     response: Response<Body>,
     followers: Vec<Follower>,
@@ -110,7 +110,7 @@ pub(in super::super) async fn share(
     Response::from_parts(head, Chunks { chunks, then }.boxed_unsync())
 }
 
-/// What was received, and what comes after it.
+/// The chunks received so far, and what follows them.
 struct Chunks {
     chunks: VecDeque<Bytes>,
     then: Then,

@@ -1,5 +1,4 @@
-//! How many watches are live, held or being healed, and for how long the worst of them has been behind the
-//! cloud.
+//! How many watches are live, held or healing, and how long the worst of them has been behind the cloud.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,14 +14,14 @@ use tokio::time::Instant;
 
 use crate::runtime::clock;
 
-/// What a watch is.
+/// The state of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum State {
-    /// Upstream tells of what changes.
+    /// Upstream streams the changes.
     Live,
     /// The client's stream is open, and nothing comes from upstream.
     Held,
-    /// It is live, and the view that is to stand in for it offline has lost its place.
+    /// It is live, but its view, which is to stand in for it offline, has lost its place.
     Healing,
 }
 
@@ -95,12 +94,12 @@ impl Census {
         Counted { gauge, behind }
     }
 
-    /// A held one is live again.
+    /// Counts a held watch that is live again.
     pub(in super::super) fn resumed(&self) {
         self.resumed.inc();
     }
 
-    /// For how long the watch that is held or healing for longest has been so; zero if there is none.
+    /// How long the watch has been held or healing that has been so for longest; zero if there is none.
     pub(in super::super) fn behind(&self) -> Duration {
         let first = self.behind.lock().since.first().map(|(since, _)| *since);
         first.map_or(Duration::ZERO, |since| {

@@ -1,9 +1,8 @@
-//! Clients that ask once more for what they have just been told is gone: a version that is too old stays too
-//! old, and who understands a 410 lists again. Who does not (kr8s) would else ask as fast as he is answered,
-//! for as long as he lives.
+//! Clients that ask again for a version that they were just told is gone. A client that understands 410 lists
+//! again; one that does not (kr8s) would ask as fast as it is answered, forever.
 //!
-//! The same watch of the same caller, its version included, waits for a moment before it is asked for, twice
-//! as long each time. Whoever asks from another version on, or after a list, waits for nothing.
+//! The same watch of the same caller from the same version is delayed, twice as long each time. A watch from
+//! another version, or after a list, is not.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,22 +14,22 @@ use tokio::time::Instant;
 use crate::identity::Principal;
 use crate::runtime::clock;
 
-/// Between the first 410 and the second question; twice as long each time.
+/// The delay after the first 410; doubled each time.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// No client waits for longer: it would take the cloud for gone.
+/// The longest delay: with a longer one, clients would give the cloud up.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Who has been quiet for so long starts over.
+/// A client that has been quiet for so long starts over.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// Questions that are remembered; what finds no room is asked without a pause.
+/// How many watches are remembered; any others are not delayed.
 const CAPACITY: usize = 1024;
 
-/// Who asked for what: a hash, so that long selectors cost nothing.
+/// The caller and its watch, hashed so that long selectors cost nothing.
 type Question = [u8; 32];
 
-/// The watches that were answered with 410 and nothing else.
+/// The watches that were answered with nothing but 410.
 #[derive(Default)]
 pub(in crate::proxy) struct Gone(Mutex<HashMap<Question, Told>>);
 
@@ -45,7 +44,7 @@ impl Told {
         now.saturating_duration_since(self.last) >= FORGOTTEN
     }
 
-    /// When the question may be asked again.
+    /// When it may be asked again.
     fn next(&self) -> Instant {
         let doublings = self.times.saturating_sub(1).min(16);
         self.last + (SHORTEST * (1 << doublings)).min(LONGEST)
@@ -53,7 +52,7 @@ impl Told {
 }
 
 impl Gone {
-    /// When this watch may be asked for, if not at once.
+    /// When this watch may be sent, if not at once.
     pub(super) fn turn(&self, owner: &Principal, uri: &Uri) -> Option<Instant> {
         self.next(&question(owner, uri), clock::now())
     }

@@ -1,11 +1,11 @@
-//! Makes a view whole that has lost its place while its client watches: after a full disk, events that found
-//! no room, a cache that is gone, a kill, or a watch from a version that the cache does not have. An informer
-//! whose stream is healthy never lists again, so the view would stand still for as long as the stream lives.
+//! Heals a view that has lost its place while a client watches it: after a full disk, events that found no
+//! room, a lost cache, a kill, or a watch from a version that the cache does not have. An informer with a
+//! healthy stream never lists again, so the view would stay behind for as long as the stream lives.
 //!
-//! edgehold asks for the list itself, with the client's own credential and selectors: nothing else may be
-//! authorized. The view keeps what its streams send meanwhile (rule V3), and the client notices nothing. Once
-//! for each view, however many watch it; few at a time, of one principal and in all, in their turn among
-//! returning watches and large lists; again later if nothing came of it.
+//! edgehold lists by itself, with the client's own credential and selectors, since nothing else may be
+//! authorized. Meanwhile the view keeps what its streams send (rule V3), and the client notices nothing. Each
+//! view is listed once, however many watch it; few lists run at a time, per principal and in all, and they
+//! take their turn among returning watches and large lists. If a list did not help, it is tried again later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,15 +27,14 @@ use super::census::State;
 use super::healings::{Attempts, Outcome};
 use super::retry::retry_after;
 
-/// How long a view may be lost, up to twice that: most clients list and then watch, and the list is being
-/// written down.
+/// How long a view may be lost before it is healed, jittered up to twice that: most clients list and then
+/// watch, and their list is still being written down.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A list that is on its way may make the view whole. One whose client reads it slowly, or in pages, is not
-/// waited for longer.
+/// How long to wait for a client's own list, which may heal the view: some clients read slowly, or in pages.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Heals the view of a watch while it lives.
+/// The healing of one watch's view; ends when dropped.
 pub(super) struct Healing(#[expect(dead_code, reason = "ends the task when dropped")] DropGuard);
 
 struct Healer {
@@ -49,7 +48,7 @@ struct Permits {
     _all: OwnedSemaphorePermit,
 }
 
-/// Begins to heal the view of a watch, which is lost.
+/// Begins to heal the view of a watch that is lost.
 pub(super) fn begin(exchange: &Arc<Exchange>, followed: &Followed) -> Healing {
     let over = CancellationToken::new();
     let healer = Healer {
@@ -106,7 +105,7 @@ impl Healer {
         }
     }
 
-    /// Waits for something, unless the view becomes whole by other means.
+    /// Waits for something, unless the view is healed by other means first.
     async fn unless_followed<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -115,7 +114,7 @@ impl Healer {
         }
     }
 
-    /// Waits until the list may be asked for.
+    /// Waits until the list may be sent.
     async fn turn(&self, attempts: &Attempts, list: &BackgroundRead) -> Permits {
         let proxy = &self.exchange.proxy;
         if let Some(next) = attempts.next {
@@ -149,7 +148,7 @@ impl Healer {
         }
     }
 
-    /// Asks for the list and gives it to the view.
+    /// Sends the list and records the answer in the view.
     async fn attempt(
         &self,
         list: &BackgroundRead,
@@ -164,7 +163,7 @@ impl Healer {
         let (head, body) = response.into_parts();
         exchange.noted(&head).await;
         let is_list = head.status == StatusCode::OK;
-        // A refusal has its consequences too.
+        // A refusal is recorded too.
         let body = recording.answered(&head, body);
         let body = match pass {
             Some(pass) if is_list => pass.counting(body),
@@ -188,7 +187,7 @@ impl Healer {
 async fn permit(semaphore: Arc<Semaphore>) -> OwnedSemaphorePermit {
     match semaphore.acquire_owned().await {
         Ok(permit) => permit,
-        // These are never closed.
+        // The semaphores are never closed.
         Err(_) => std::future::pending().await,
     }
 }

@@ -1,5 +1,5 @@
-//! What is known of the views of this node that have lost their place: who heals each, how often a list was
-//! asked for, and when the next one may be.
+//! The views of this node that have lost their place: who heals each, how often it was listed, and when it
+//! may be listed next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,30 +18,30 @@ const AT_ONCE: usize = 4;
 /// Lists at a time for the views of one principal.
 const AT_ONCE_FOR_ONE: usize = 2;
 
-/// Between two lists of one view; doubled each time.
+/// The pause between two lists of one view, doubled each time.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// After so long without a list a view's pauses start over.
+/// A view that was not listed for so long starts over.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
-/// What is known of all healings of this node.
+/// All healings of this node.
 pub(in super::super) struct Healings {
     views: Mutex<HashMap<LogId, Arc<View>>>,
     principals: Mutex<HashMap<String, Arc<Semaphore>>>,
     pub(super) all: Arc<Semaphore>,
 }
 
-/// Held by the one who heals this view.
+/// Locked by the task that heals the view.
 pub(super) type View = tokio::sync::Mutex<Attempts>;
 
-/// The lists that were asked for a view.
+/// The lists that were sent for a view.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     in_a_row: u32,
     last: Option<Instant>,
-    /// None before.
+    /// No list before this.
     pub(super) next: Option<Instant>,
 }
 
@@ -50,11 +50,11 @@ pub(super) struct Attempts {
 pub(in super::super) enum Outcome {
     /// The view follows its clients again.
     Whole,
-    /// It could not be kept, or came too late to close the hole.
+    /// The list could not be kept, or came too late to close the gap.
     Unkept,
-    /// Upstream does not give it to this client.
+    /// Upstream refuses it to this client.
     Refused,
-    /// There was no good answer; upstream may say for how long there will be none.
+    /// There was no good answer; upstream may say how long there will be none.
     Failed(Duration),
 }
 
@@ -81,7 +81,7 @@ impl Healings {
 
     pub(super) fn view(&self, id: &LogId) -> Arc<View> {
         let (mut views, now) = (self.views.lock(), clock::now());
-        // Nobody can come by another while this is locked.
+        // Nobody can get hold of another reference while this is locked.
         views.retain(|_, view| Arc::get_mut(view).is_none_or(|view| !view.get_mut().are_forgotten(now)));
         Arc::clone(views.entry(id.clone()).or_default())
     }

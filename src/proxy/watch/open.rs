@@ -1,8 +1,6 @@
-//! Asking upstream for a watch: the one place where a watch is opened, for a client that has just asked and
-//! for a held one that goes on.
+//! Opens watches upstream: the one place that does, for new watches and for held ones that go on.
 //!
-//! What comes out is plain: the content coding ends here, so that frames, view, journal and client know
-//! nothing of it (wire contract 10).
+//! Content coding ends here: frames, view, journal and client get plain bytes (wire contract 10).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,25 +23,25 @@ use super::super::refuse::gateway_answered;
 pub(super) struct Live {
     pub(super) body: Body,
     pub(super) recording: Option<WatchRecording>,
-    /// Of this very stream.
+    /// Which server and connection it comes from.
     pub(super) origin: Option<Origin>,
 }
 
 /// What upstream made of a watch.
 pub(super) enum Opened {
-    /// It streams.
+    /// A stream of events.
     Live(Box<Answered>),
-    /// It is another answer than a stream of events, as it came.
+    /// Any other answer, as it came.
     Refused(response::Parts, Body),
-    /// No answer has come, and no server answers its probe. It may still come.
+    /// No answer has come, and no server answers its probe. The answer may still come.
     Late,
-    /// There is no answer, or none that can be read.
+    /// No answer, or one that cannot be read.
     Failed(UpstreamError),
 }
 
-/// A watch that streams.
+/// The answer to a watch that streams.
 pub(super) struct Answered {
-    /// As the client gets it.
+    /// As delivered to the client.
     pub(super) head: response::Parts,
     pub(super) encoding: Encoding,
     pub(super) live: Live,
@@ -51,12 +49,12 @@ pub(super) struct Answered {
 
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a>>;
 
-/// A watch that is being asked for. Dropped, it is not asked for any more.
+/// A watch that is being opened. Dropping it cancels the request.
 pub(super) struct Opening<'a> {
     exchange: &'a Exchange,
     policy: Arc<RetryPolicy>,
     sending: Sending<'a>,
-    /// Another path and query than the client's.
+    /// The path and query, where they are not the client's.
     target: Option<PathAndQuery>,
     query: Option<Query>,
     recording: Option<WatchRecording>,
@@ -64,11 +62,11 @@ pub(super) struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    /// The watch as the client asks for it.
+    /// The watch that the client asks for.
     pub(super) fn asked(exchange: &'a Exchange, body: Incoming) -> Self {
         let policy = Arc::new(exchange.read_policy(&body, Purpose::Watch));
         let own = Arc::clone(&policy);
-        // What waits for the head must not be a part of every stream.
+        // What waits for the head must not take room in every stream.
         let sending = Box::pin(async move { exchange.send_read(body, &own).await });
         Self::begin(exchange, (None, exchange.recorded_query()), policy, sending)
     }
@@ -87,7 +85,7 @@ impl<'a> Opening<'a> {
         Self::begin(exchange, (Some(target), query), policy, sending)
     }
 
-    /// Nothing is sent before the view knows of it: the future has not been polled yet.
+    /// The view learns of it before anything is sent: the future has not been polled yet.
     fn begin(
         exchange: &'a Exchange,
         (target, query): (Option<PathAndQuery>, Option<Query>),
@@ -106,7 +104,8 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Waits for the answer while a server answers its probes. After [`Opened::Late`] it may be waited for again.
+    /// Waits for the answer as long as a server answers its probes. May be called again after
+    /// [`Opened::Late`].
     pub(super) async fn in_time(&mut self) -> Opened {
         let sent = tokio::select! {
             biased;
@@ -117,7 +116,7 @@ impl<'a> Opening<'a> {
         self.answered(sent).await
     }
 
-    /// Waits for the answer until the cloud is known to be away.
+    /// Waits for the answer until the cloud is known to be unreachable.
     pub(super) async fn at_last(mut self) -> Opened {
         let sent = tokio::select! {
             biased;
@@ -127,7 +126,7 @@ impl<'a> Opening<'a> {
         self.answered(sent).await
     }
 
-    /// Of a caller who was not known before the answer, it is known now whose it is.
+    /// If the caller was not known before the answer, it is now.
     fn accepted(&mut self) {
         if self.query.is_none() {
             let accepted = self.exchange.caller.accepted_as(&self.exchange.proxy);

@@ -1,9 +1,9 @@
 //! How fast held watches return upstream: one at a time over all watches of the node, by priority, with
 //! jitter.
 //!
-//! The first turn after a pause comes a moment later, so that whoever returns with it is in the queue by
-//! then: else the first would be whose task happened to run first. That moment is random, so that the nodes
-//! of a cluster whose cloud comes back do not begin together.
+//! The first turn after a pause is delayed by a moment, so that everybody who returns is in the queue by
+//! then; otherwise it would go to the task that happened to run first. The delay is random, so that the nodes
+//! of a cluster do not all begin together when the cloud comes back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::runtime::{clock, jitter};
 use super::super::priority::Priority;
 use super::super::queue::{Place, Queue};
 
-/// The pause before the first turn is up to so many intervals.
+/// The first turn after a pause is delayed by up to so many intervals.
 const GATHERING: u32 = 8;
 
 /// Hands out turns. Cheap to clone; all clones share one queue.
@@ -30,12 +30,12 @@ pub struct Pace {
 #[derive(Default)]
 struct Turns {
     queue: Queue<Arc<Notify>>,
-    /// Nobody has a turn before.
+    /// The time of the next turn.
     next: Option<Instant>,
 }
 
 impl Turns {
-    /// Tells whose turn is next to look.
+    /// Wakes the first in the queue.
     fn wake_first(&self, now: Instant) {
         if let Some((_, first)) = self.queue.first(now) {
             first.notify_one();
@@ -43,7 +43,7 @@ impl Turns {
     }
 }
 
-/// Who waits, until dropped.
+/// A place in the queue, given up when dropped.
 struct Waiter<'a> {
     turns: &'a Mutex<Turns>,
     place: Place,

@@ -69,7 +69,7 @@ impl Stream {
     }
 }
 
-/// Where the client stands.
+/// The client's position.
 struct Position {
     /// The version from which it can go on; `None` while it is still receiving initial events.
     known: Option<ResourceVersion>,
@@ -85,20 +85,20 @@ pub(super) struct Pump {
     /// The last frame went out without its line break.
     owes_line_break: bool,
     spoke: bool,
-    /// Upstream is not re-opened before.
+    /// The earliest time to re-open upstream.
     not_before: Option<Instant>,
 }
 
 /// Why a live phase ended.
 enum Ended {
-    /// Upstream ended it cleanly: so do we.
+    /// Upstream ended it cleanly, and so do we.
     Cleanly,
     /// The client has gone.
     ClientGone,
-    /// The connection broke, it is to come from elsewhere, or the client's connection is leaving: the hold
-    /// sees which.
+    /// The connection broke, the stream should come from elsewhere, or the client's connection is being
+    /// drained: the hold finds out which.
     Broken,
-    /// Upstream sent what is no watch; the client's stream is broken off as upstream's was.
+    /// Upstream sent something that is no watch; the client's stream is cut off as upstream's was.
     Garbled,
 }
 
@@ -136,7 +136,7 @@ impl Pump {
         self.run(Some(live)).await;
     }
 
-    /// Begins held, with what the cache knows; upstream is not asked for `wait`.
+    /// Begins held, with what the cache knows; upstream is not tried for `wait`.
     pub(super) async fn run_held(mut self, mut start: Box<HeldStart>, wait: Duration) {
         self.not_before = Some(clock::now() + wait);
         let speaks = start.sends_initial();
@@ -203,8 +203,7 @@ impl Pump {
             };
             match frame {
                 None if frames.pending() == 0 => return Ended::Cleanly,
-                // A frame that upstream did not finish is not passed on, so the client can go on from the
-                // last one.
+                // An unfinished frame is not passed on, so the client can go on from the previous one.
                 None => return broken(origin.as_ref(), "the watch ended inside a frame"),
                 Some(Err(error)) => return broken(origin.as_ref(), &error.to_string()),
                 Some(Ok(frame)) => {
@@ -285,20 +284,20 @@ impl Pump {
             return Held::ClientGone;
         }
         let _counted = self.count(State::Held);
-        // It looks into the cache, for which a live watch must not have room either.
+        // It asks the cache, and a live watch must not have room for that either.
         let (mut held, end) = Box::pin(self.begin_hold()).await;
         let proxy = Arc::clone(&self.stream.exchange.proxy);
         let mut link = proxy.link.subscribe();
         let leaving = self.stream.exchange.drain.started().clone();
         let priority = proxy.priorities.of(self.stream.exchange.caller.client());
-        // What breaks as soon as it is open must not be tried in a loop.
+        // A stream that breaks as soon as it opens must not be retried in a tight loop.
         let mut retry_at = self.not_before.take().unwrap_or_else(clock::now);
         let mut event = if self.spoke {
             HoldEvent::Sent
         } else {
             HoldEvent::Tick
         };
-        // Without a position to go on from the client must ask again.
+        // Without a known position the client has to ask again.
         let mut ending = self.position.known.is_none();
         if ending {
             held.step(event, self.elapsed());
@@ -318,7 +317,7 @@ impl Pump {
                 HoldAction::WaitUntil(until) => self.stream.opened + until,
             };
             let online = *link.borrow_and_update() == LinkState::Online && !ending;
-            // Most of the time a watch is live: its task must not have room for this.
+            // Watches are live most of the time: their tasks must not have room for this.
             let reopening = Box::pin(async {
                 tokio::time::sleep_until(retry_at).await;
                 proxy.pace.turn(priority).await;
@@ -348,7 +347,7 @@ impl Pump {
         }
     }
 
-    /// The plan of a hold that begins now, and when the watch is over at the latest.
+    /// Plans a hold that begins now; also when the watch ends at the latest.
     async fn begin_hold(&mut self) -> (Hold, Instant) {
         let marks = self.stream.options.allow_watch_bookmarks;
         if marks
@@ -375,7 +374,7 @@ impl Pump {
         (held, self.stream.opened + timeout)
     }
 
-    /// Opens upstream at the client's position, for what is left of the watch until `end`.
+    /// Re-opens upstream at the client's position, for what is left of the watch until `end`.
     async fn reopen(&self, end: Instant) -> Reopened {
         let exchange = &self.stream.exchange;
         let (Some(position), Some(original)) = (&self.position.known, exchange.head.uri.path_and_query())
@@ -391,7 +390,7 @@ impl Pump {
             return Reopened::Refused;
         };
         if exchange.upstream().is_err() {
-            // The client hears why when it asks again.
+            // The client learns why when it asks again.
             return Reopened::Refused;
         }
         match Opening::at(exchange, target).in_time().await {
@@ -402,9 +401,9 @@ impl Pump {
             Opened::Refused(head, _) if is_for_now(head.status) => {
                 Reopened::Failed(retry_after(Some(&head.headers)))
             }
-            // 401, 403, 410 and the like: the client hears it when it asks again.
+            // 401, 403, 410 and the like: the client learns of it when it asks again.
             Opened::Refused(..) | Opened::Live(_) => Reopened::Refused,
-            // The cloud is there: a stream that is not live would be taken for one that is.
+            // The cloud is reachable: a held stream would be taken for a live one.
             Opened::Failed(error) if error.failure.is_for_want_of_room() => Reopened::Refused,
             Opened::Failed(_) | Opened::Late => Reopened::Failed(retry_after(None)),
         }
@@ -441,11 +440,11 @@ fn broken(origin: Option<&Origin>, why: &str) -> Ended {
 enum Reopened {
     Live(Live),
     Refused,
-    /// To be tried again after so long.
+    /// Try again after so long.
     Failed(Duration),
 }
 
-/// Whether a refusal says nothing about the watch.
+/// Whether a refusal is temporary, and says nothing about the watch.
 fn is_for_now(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
@@ -470,7 +469,7 @@ impl Position {
                 resource_version
             }
             WatchEvent::Blank => return,
-            // After an error the stream ends.
+            // The stream ends after an error.
             WatchEvent::Error(_) => return self.lose(),
         };
         if self.synced {
@@ -478,7 +477,7 @@ impl Position {
         }
     }
 
-    /// The client's position is not known any more.
+    /// The client's position is no longer known.
     fn lose(&mut self) {
         self.known = None;
     }

@@ -1,4 +1,4 @@
-//! How long a watch that upstream refuses stays away.
+//! How long to wait before upstream is asked again after a refusal.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use http::{HeaderMap, header};
 
 use crate::runtime::jitter;
 
-/// Between two tries to re-open a watch that upstream refuses although the link is up, jittered up to a
-/// quarter more.
+/// The least pause between two attempts to re-open a watch that upstream refuses although the link is up,
+/// jittered up to a quarter more.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// No refusal keeps a watch away for longer, whatever it says.
+/// The longest pause, whatever the refusal says.
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
-/// How long to wait after a refusal: as long as it says (wire contract 6.2), and no less than our own
-/// interval. Jittered upwards, so that what was refused together does not come back together.
+/// How long to wait after a refusal: as long as it says (wire contract 6.2), within bounds. Jittered upwards,
+/// so that watches that were refused together do not come back together.
 pub(super) fn retry_after(headers: Option<&HeaderMap>) -> Duration {
     let asked = headers
         .and_then(|headers| headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok())
