@@ -28,7 +28,6 @@ use super::caller::{Caller, Identity};
 use super::connection_drain::ConnectionDrain;
 use super::context::Proxy;
 use super::headers::strip_response;
-use super::list_admission::Same;
 use super::respond::{Form, FromCache, Instead, cached, refusal};
 use super::tally::Upstream;
 use super::upload::{self, stood_still};
@@ -91,17 +90,6 @@ impl Exchange {
             &info,
             self.class,
         )
-    }
-
-    /// What another request must equal to share the answer to this list.
-    pub(super) fn same(&self, principal: &str) -> Same {
-        Same {
-            principal: principal.to_owned(),
-            transport: self.caller.transport.name().to_owned(),
-            method: self.head.method.clone(),
-            target: self.head.uri.clone(),
-            headers: self.head.headers.clone(),
-        }
     }
 
     /// The query that the cache may answer without asking the cloud.

@@ -14,7 +14,7 @@ use crate::upstream::{Failure, LinkState, Purpose, RetryPolicy, UpstreamError};
 
 use super::confirm::Doubt;
 use super::exchange::Exchange;
-use super::list_admission::{Follower, Pass, Turn, share};
+use super::list_admission::Pass;
 use super::refuse::{away, gateway_answered, unanswered, unknown};
 
 /// How long a read keeps trying to connect while the cloud is reachable: as long as client-go does.
@@ -35,8 +35,8 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
         LinkState::Suspect | LinkState::Online => {}
     }
     let query = exchange.recorded_query();
-    let (pass, followers) = match Box::pin(turn(&exchange, &body)).await {
-        Ok(turn) => turn,
+    let pass = match Box::pin(turn(&exchange, &body)).await {
+        Ok(pass) => pass,
         Err(answered) => return *answered,
     };
     let recording = query.as_ref().map(|query| exchange.proxy.cache.record(query));
@@ -45,9 +45,7 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
         Err(answered) => return *answered,
     };
     let is_foreign = exchange.is_foreign(response.status(), response.headers());
-    let followers = if is_foreign { Vec::new() } else { followers };
-    let deadline = clock::now() + exchange.caller.transport.response_timeout();
-    let (head, body) = Box::pin(share(response, followers, deadline)).await.into_parts();
+    let (head, body) = response.into_parts();
     exchange.noted(&head).await;
     if (is_foreign || exchange.prefers_cache_to(&head))
         && let Ok(response) = exchange.cached_answer().await
@@ -77,44 +75,20 @@ pub(super) async fn read(exchange: Exchange, body: Incoming) -> Response<Body> {
     }
 }
 
-/// Waits until a list may be sent; returns its answer if another client gets the same one meanwhile, or if
-/// the cloud becomes unreachable.
-async fn turn(
-    exchange: &Exchange,
-    body: &Incoming,
-) -> Result<(Option<Pass>, Vec<Follower>), Box<Response<Body>>> {
+/// Waits until a list may be sent; returns what the client gets instead if the cloud becomes unreachable.
+async fn turn(exchange: &Exchange, body: &Incoming) -> Result<Option<Pass>, Box<Response<Body>>> {
     let is_list = exchange.class == Class::List && body.is_end_stream();
     let query = is_list.then(|| exchange.claimed_query()).flatten();
-    let Some((query, name)) = query.and_then(|query| query.whole_list().map(|name| (query, name))) else {
-        return Ok((None, Vec::new()));
+    let Some(name) = query.and_then(|query| query.whole_list()) else {
+        return Ok(None);
     };
     let proxy = &exchange.proxy;
     let deadline = clock::now() + exchange.caller.transport.response_timeout();
     let priority = proxy.priorities.of(exchange.caller.client());
-    let mut instead = std::pin::pin!(instead(exchange));
-    loop {
-        let same = || exchange.same(&query.owner);
-        let turn = tokio::select! {
-            biased;
-            turn = proxy.list_admission.turn(&name, priority, deadline, same) => turn,
-            answered = instead.as_mut() => return Err(Box::new(answered)),
-        };
-        let shared = match turn {
-            Turn::Ask(pass, followers) => return Ok((Some(pass), followers)),
-            Turn::Follow(shared) => shared,
-        };
-        // However long it takes: upstream is working on it, and asking again would only slow it down.
-        let _under_way = exchange.on_the_way.under_way();
-        let shared = tokio::select! {
-            biased;
-            shared = shared => shared,
-            answered = instead.as_mut() => return Err(Box::new(answered)),
-        };
-        if let Ok(shared) = shared {
-            let (head, body) = shared.into_response().into_parts();
-            exchange.noted(&head).await;
-            return Err(Box::new(exchange.delivered(head, body)));
-        }
+    tokio::select! {
+        biased;
+        pass = proxy.list_admission.turn(&name, priority, deadline) => Ok(Some(pass)),
+        answered = instead(exchange) => Err(Box::new(answered)),
     }
 }
 

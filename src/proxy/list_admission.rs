@@ -6,10 +6,6 @@
 //! up nobody waits, since a kubelet has to start its pods, and nobody waits longer than `responseTimeout`: a
 //! client that reads its list slowly, or not at all, delays others but never stops them. Pages (`limit`) are
 //! small and do not wait.
-//!
-//! Identical lists that wait are sent once ([`share`]).
-
-mod share;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,10 +23,6 @@ use crate::store::LogSummary;
 use super::priority::Priority;
 use super::queue::{Place, Queue};
 
-pub(super) use self::share::{Follower, Same, share};
-
-use self::share::Shared;
-
 /// A list of so many bytes is large.
 const LARGE: u64 = 1 << 20;
 
@@ -47,21 +39,7 @@ pub(super) struct ListAdmission(Arc<Mutex<State>>);
 struct State {
     large: HashSet<ListName>,
     under_way: usize,
-    waiting: Queue<Waiting>,
-}
-
-struct Waiting {
-    same: Same,
-    turn: oneshot::Sender<Turn>,
-}
-
-/// How a list goes on.
-pub(super) enum Turn {
-    /// It is sent upstream. The answer is for the followers too: they ask for the same and have waited as
-    /// long.
-    Ask(Pass, Vec<Follower>),
-    /// Somebody else is sending the same now.
-    Follow(oneshot::Receiver<Shared>),
+    waiting: Queue<oneshot::Sender<Permit>>,
 }
 
 impl ListAdmission {
@@ -77,44 +55,30 @@ impl ListAdmission {
     }
 
     /// Waits for a turn, at most until `deadline`.
-    pub(super) async fn turn(
-        &self,
-        name: &ListName,
-        priority: Priority,
-        deadline: Instant,
-        same: impl FnOnce() -> Same,
-    ) -> Turn {
+    pub(super) async fn turn(&self, name: &ListName, priority: Priority, deadline: Instant) -> Pass {
         let (place, turn) = {
             let mut state = self.0.lock();
             if !state.large.contains(name) {
-                return Turn::Ask(self.pass(name, Permit(None)), Vec::new());
+                return self.pass(name, Permit(None));
             }
             let is_free = state.under_way < AT_ONCE && state.waiting.is_empty();
             if is_free || priority >= Priority::NODE || deadline <= clock::now() {
                 state.under_way += 1;
-                return Turn::Ask(self.pass(name, Permit(Some(self.clone()))), Vec::new());
+                return self.pass(name, Permit(Some(self.clone())));
             }
             let (sender, turn) = oneshot::channel();
-            let waiting = Waiting {
-                same: same(),
-                turn: sender,
-            };
-            (state.waiting.push(priority, clock::now(), waiting), turn)
+            (state.waiting.push(priority, clock::now(), sender), turn)
         };
         let _leaves = Leaves {
             admission: self,
             place,
         };
         match tokio::time::timeout_at(deadline, turn).await {
-            Ok(Ok(Turn::Ask(mut pass, followers))) => {
-                pass.name = name.clone();
-                Turn::Ask(pass, followers)
-            }
-            Ok(Ok(follow @ Turn::Follow(_))) => follow,
+            Ok(Ok(permit)) => self.pass(name, permit),
             // It has waited long enough.
             Ok(Err(_)) | Err(_) => {
                 self.0.lock().under_way += 1;
-                Turn::Ask(self.pass(name, Permit(Some(self.clone()))), Vec::new())
+                self.pass(name, Permit(Some(self.clone())))
             }
         }
     }
@@ -128,40 +92,23 @@ impl ListAdmission {
         }
     }
 
-    /// One large list has ended: the next in the queue goes on, together with all that ask for the same.
+    /// One large list has ended: the next in the queue goes on.
     fn release(&self) {
-        let (first, others) = {
+        let next = {
             let mut state = self.0.lock();
             state.under_way -= 1;
             if state.under_way >= AT_ONCE {
                 return;
             }
-            let Some((place, _)) = state.waiting.first(clock::now()) else {
-                return;
-            };
-            let Some(first) = state.waiting.remove(place) else {
+            let next = state.waiting.first(clock::now()).map(|(place, _)| place);
+            let Some(next) = next.and_then(|place| state.waiting.remove(place)) else {
                 return;
             };
             state.under_way += 1;
-            let others = state.waiting.remove_all(|other| other.same == first.same);
-            (first, others)
+            next
         };
-        let mut followers = Vec::new();
-        for other in others {
-            let (follower, shared) = oneshot::channel();
-            // One that has left is not a follower.
-            if other.turn.send(Turn::Follow(shared)).is_ok() {
-                followers.push(follower);
-            }
-        }
-        let pass = Pass {
-            admission: self.clone(),
-            name: ListName::default(),
-            permit: Permit(Some(self.clone())),
-            passed: 0,
-        };
-        // If the first has left, its permit goes to the next, and its followers go on by themselves.
-        let _gone = first.turn.send(Turn::Ask(pass, followers));
+        // If it has left, its permit goes to the next.
+        let _gone = next.send(Permit(Some(self.clone())));
     }
 }
 

@@ -67,19 +67,6 @@ impl<W> Queue<W> {
         let (place, waiting) = tired.or_else(|| self.waiting.first_key_value())?;
         Some((*place, &waiting.who))
     }
-
-    /// Removes everybody of whom `wanted` is true.
-    pub(super) fn remove_all(&mut self, wanted: impl Fn(&W) -> bool) -> Vec<W> {
-        let waiting = self.waiting.iter();
-        let places: Vec<Place> = waiting
-            .filter(|(_, waiting)| wanted(&waiting.who))
-            .map(|(place, _)| *place)
-            .collect();
-        places
-            .into_iter()
-            .filter_map(|place| self.remove(place))
-            .collect()
-    }
 }
 
 #[cfg(test)]

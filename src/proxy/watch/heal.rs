@@ -21,7 +21,7 @@ use crate::view::machine::Condition;
 
 use super::super::background_read::{BackgroundRead, STANDSTILL, drained};
 use super::super::exchange::Exchange;
-use super::super::list_admission::{Pass, Turn};
+use super::super::list_admission::Pass;
 use super::super::priority::Priority;
 use super::census::State;
 use super::healings::{Attempts, Outcome};
@@ -130,15 +130,7 @@ impl Healer {
             None => None,
             Some(name) => {
                 let deadline = clock::now() + self.exchange.caller.transport.response_timeout();
-                let same = || self.exchange.same(&list.query.owner);
-                match proxy
-                    .list_admission
-                    .turn(&name, Priority::LAST, deadline, same)
-                    .await
-                {
-                    Turn::Ask(pass, _) => Some(pass),
-                    Turn::Follow(_) => None,
-                }
+                Some(proxy.list_admission.turn(&name, Priority::LAST, deadline).await)
             }
         };
         Permits {
