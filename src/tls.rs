@@ -7,15 +7,12 @@
 //! Invariants: a failed load never takes away a value that is still good; a value is complete and its key matches
 //! before it is published; nothing here ends the process, whatever the files hold.
 
-use std::sync::Arc;
-
-use rustls::crypto::CryptoProvider;
-
 #[cfg(test)]
 mod as_go;
 mod certificate;
 mod certificates;
 mod client;
+mod crypto;
 mod expiry;
 mod handshake;
 mod inspect;
@@ -43,6 +40,7 @@ pub use certificates::{Certificates, Config};
 pub use client::{
     Alpn, ClientStream, ClientTls, ServerName, ServerNameError, TlsConnectError, TlsConnectErrorKind, agreed,
 };
+pub use crypto::warm_up;
 pub use handshake::TlsConfigError;
 pub use inspect::PairInfo;
 pub use material::ServerMaterial;
@@ -59,18 +57,3 @@ pub use standing::{Material, NotGood, Standing};
 pub use status::{CertificateKind, CertificateState, CertificateStatus};
 pub use time::{ClockOffset, Expiry, TrustedTime};
 pub use trust::ClientTrust;
-
-/// Draws once from the random generator, so that the first client does not wait for its seeding (about 30 ms).
-///
-/// A failure is left to the first handshake to report: a node without entropy must still start.
-pub fn warm_up() {
-    let mut first_draw = [0_u8; 32];
-    if aws_lc_rs::rand::fill(&mut first_draw).is_err() {
-        tracing::warn!("the random generator could not be warmed up");
-    }
-}
-
-/// The provider that every configuration names explicitly, so that no process-wide default is needed.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}

@@ -19,7 +19,7 @@ use crate::node::approve::{Approver, Candidate, Done, Mode};
 use crate::node::client::ApiClient;
 use crate::tls::AltName;
 
-use super::{Exit, complain};
+use super::exit::{Exit, complain};
 
 /// The arguments of `approve`.
 #[derive(Debug, Args)]

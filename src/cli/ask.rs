@@ -11,7 +11,7 @@ use crate::admin::client::{self, AskError};
 use crate::admin::read_token;
 use crate::config::{self, AdminAddress};
 
-use super::{Exit, answered, complain};
+use super::exit::{Exit, answered, complain};
 
 /// Whom to ask.
 #[derive(Debug, Args)]

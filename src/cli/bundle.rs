@@ -22,7 +22,8 @@ use crate::runtime::clock;
 
 use super::ask::{Asker, Output, WhereArgs};
 use super::check::{self, Reach};
-use super::{Exit, answered, cache, complain, status};
+use super::exit::{Exit, answered, complain};
+use super::{cache, status};
 
 /// The directory that the parts are in.
 const FOLDER: &str = "edgehold-bundle";

@@ -10,9 +10,9 @@ use clap::{Args, Subcommand};
 
 use crate::admin::status::CacheListing;
 
-use super::Exit;
 use super::ask::{AskArgs, Asker};
 use super::columns::table;
+use super::exit::Exit;
 
 /// The arguments of `cache`.
 #[derive(Debug, Args)]

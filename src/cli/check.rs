@@ -24,11 +24,13 @@ use crate::tls::{PairInfo, PairPaths};
 use crate::upstream::{Credentials, UpstreamProxy};
 
 use self::pairs::Judgement;
-use super::Exit;
+use self::report::{Fault, Problem, Report};
 use super::ask::Output;
+use super::exit::{Exit, answered, complain};
 
 mod network;
 mod pairs;
+mod report;
 mod rights;
 
 /// The arguments of `check`.
@@ -83,14 +85,14 @@ fn from_lite_apiserver(path: &Path, flags: &str, out: &mut dyn Write, err: &mut 
     let pairs = match pairs {
         Ok(pairs) => pairs,
         Err(error) => {
-            super::complain(err, &format!("{} {error}", path.display()));
+            complain(err, &format!("{} {error}", path.display()));
             return Exit::Usage;
         }
     };
     let flags = match Flags::parse(flags) {
         Ok(flags) => flags,
         Err(error) => {
-            super::complain(err, &format!("--lite-apiserver-args: {error}"));
+            complain(err, &format!("--lite-apiserver-args: {error}"));
             return Exit::Usage;
         }
     };
@@ -105,9 +107,9 @@ fn from_lite_apiserver(path: &Path, flags: &str, out: &mut dyn Write, err: &mut 
     };
     let translation = lite_apiserver::translate(&pairs, &flags, &common_name);
     for todo in &translation.todo {
-        super::complain(err, &format!("todo: {todo}"));
+        complain(err, &format!("todo: {todo}"));
     }
-    super::answered(write!(out, "{}", translation.yaml).and_then(|()| out.flush()))
+    answered(write!(out, "{}", translation.yaml).and_then(|()| out.flush()))
 }
 
 /// How far a check goes.
@@ -133,7 +135,7 @@ pub(super) fn check(
     let config = match config::load(path) {
         Ok(config) => config,
         Err(errors) => {
-            super::complain(err, &errors.to_string());
+            complain(err, &errors.to_string());
             return Exit::Usage;
         }
     };
@@ -142,7 +144,7 @@ pub(super) fn check(
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            super::complain(err, &format!("edgehold: nothing can be tried: {error}"));
+            complain(err, &format!("edgehold: nothing can be tried: {error}"));
             return Exit::Failed;
         }
     };
@@ -161,7 +163,7 @@ pub(super) fn check(
         Output::Table => summary.write(path, out),
         Output::Json => summary.write_json(path, out),
     };
-    match super::answered(written) {
+    match answered(written) {
         Exit::Ok => summary.exit(),
         unheard => unheard,
     }
@@ -213,54 +215,6 @@ impl fmt::Display for Found {
             Self::NoFile => f.write_str("not a file"),
             Self::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
         }
-    }
-}
-
-/// What is wrong, by what it takes to fix it; in the order in which the exit code is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum Fault {
-    /// `run` would fail, or keep nothing.
-    Start,
-    /// A certificate or key that is not usable. Waiting does not help.
-    Certificate,
-    /// A client may not do what the configuration needs.
-    Rights,
-    /// A server that cannot be reached.
-    Unreachable,
-}
-
-impl Fault {
-    fn exit(self) -> Exit {
-        match self {
-            Self::Start => Exit::Failed,
-            Self::Certificate => Exit::Certificate,
-            Self::Rights => Exit::Rights,
-            Self::Unreachable => Exit::Unreachable,
-        }
-    }
-}
-
-/// One line about what is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Problem {
-    kind: Fault,
-    message: String,
-}
-
-/// Lines for a person, and what is wrong.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Report {
-    lines: Vec<String>,
-    problems: Vec<Problem>,
-}
-
-impl Report {
-    fn problem(&mut self, kind: Fault, message: impl Into<String>) {
-        self.problems.push(Problem {
-            kind,
-            message: message.into(),
-        });
     }
 }
 

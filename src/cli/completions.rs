@@ -6,7 +6,8 @@ use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::generate;
 use clap_complete::shells;
 
-use super::{Cli, Exit};
+use super::Cli;
+use super::exit::{Exit, answered};
 
 /// The arguments of `completions`.
 #[derive(Debug, Args)]
@@ -34,5 +35,5 @@ pub(super) fn print(args: &CompletionsArgs, out: &mut dyn Write) -> Exit {
         Shell::Zsh => generate(shells::Zsh, &mut command, name, &mut script),
         Shell::Fish => generate(shells::Fish, &mut command, name, &mut script),
     }
-    super::answered(out.write_all(&script).and_then(|()| out.flush()))
+    answered(out.write_all(&script).and_then(|()| out.flush()))
 }

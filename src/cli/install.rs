@@ -11,7 +11,7 @@ use crate::setup::{
     ServingCertificate,
 };
 
-use super::Exit;
+use super::exit::{Exit, complain};
 
 /// The arguments of `install`.
 #[derive(Debug, Args)]
@@ -208,7 +208,7 @@ impl Job {
         let facts = match Facts::gather(&self.options, host) {
             Ok(facts) => facts,
             Err(error) => {
-                super::complain(err, &format!("edgehold: {error}"));
+                complain(err, &format!("edgehold: {error}"));
                 return Exit::Failed;
             }
         };
@@ -216,17 +216,17 @@ impl Job {
             Ok(plan) => plan,
             Err(problems) => {
                 for problem in problems {
-                    super::complain(err, &format!("edgehold: {problem}"));
+                    complain(err, &format!("edgehold: {problem}"));
                 }
-                super::complain(err, "edgehold: nothing was changed");
+                complain(err, "edgehold: nothing was changed");
                 return Exit::Failed;
             }
         };
         if let Err(error) = self.carry_out(&plan, host, out) {
             let again = self.words.again;
-            super::complain(err, &format!("edgehold: {error}"));
+            complain(err, &format!("edgehold: {error}"));
             let what = format!("edgehold: what comes before is done; `{again}` goes on there");
-            super::complain(err, &what);
+            complain(err, &what);
             return Exit::Failed;
         }
         Exit::Ok

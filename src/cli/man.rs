@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _};
 use clap_mangen::Man;
 
-use super::{Cli, Exit, answered, complain};
+use super::Cli;
+use super::exit::{Exit, answered, complain};
 
 /// The arguments of `man`.
 #[derive(Debug, Args)]

@@ -9,8 +9,8 @@ use clap::Args;
 
 use crate::admin::status::Status;
 
-use super::Exit;
 use super::ask::{AskArgs, Asker};
+use super::exit::Exit;
 
 /// Between two looks of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -211,7 +211,7 @@ impl ClientTls {
         time: &Arc<TrustedTime>,
     ) -> Result<Self, TlsConfigError> {
         let roots = roots.ok_or(TlsConfigError::NoCa)?;
-        let builder = ClientConfig::builder_with_details(super::provider(), Arc::clone(time) as _)
+        let builder = ClientConfig::builder_with_details(super::crypto::provider(), Arc::clone(time) as _)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(UpstreamVerifier::new(roots, time)?));

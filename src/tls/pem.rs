@@ -365,7 +365,7 @@ pub(super) fn parse_pair(cert_pem: &[u8], key_pem: &[u8], paths: &PairPaths) -> 
         });
     };
     let chain_digest = digest(&chain);
-    let key = super::provider()
+    let key = super::crypto::provider()
         .key_provider
         .load_private_key(key)
         .map_err(|_| LoadError::Damaged {

@@ -100,7 +100,7 @@ fn check(list: &CertificateRevocationListDer<'static>) -> Result<(), String> {
         name_constraints: None,
     };
     let roots = Arc::new(RootCertStore { roots: vec![nobody] });
-    let built = WebPkiClientVerifier::builder_with_provider(roots, super::provider())
+    let built = WebPkiClientVerifier::builder_with_provider(roots, super::crypto::provider())
         .with_crls([list.clone()])
         .build();
     match built {

@@ -38,7 +38,7 @@ pub struct ServerTls {
 impl ServerTls {
     /// TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`; client certificates are judged at `time`.
     pub fn new(material: &ServerMaterial, time: &Arc<TrustedTime>) -> Result<Self, TlsConfigError> {
-        let provider = super::provider();
+        let provider = super::crypto::provider();
         time.issued(material.leaf().not_before);
         let verifier = Arc::new(ClientVerifier::new(material.clients(), time));
         let mut config = ServerConfig::builder_with_details(provider, Arc::clone(time) as _)

@@ -48,7 +48,7 @@ impl<'a> Signed<'a> {
     /// # Errors
     /// An algorithm that is not supported, or a bad signature.
     pub(super) fn is_by(&self, key: &PublicKey<'_>) -> Result<(), CertificateError> {
-        let known = super::provider().signature_verification_algorithms.all;
+        let known = super::crypto::provider().signature_verification_algorithms.all;
         let fitting = known
             .iter()
             .filter(|known| known.signature_alg_id().as_ref() == self.algorithm);
@@ -76,7 +76,9 @@ impl<'a> PublicKey<'a> {
         message: &[u8],
         signed: &DigitallySignedStruct,
     ) -> Result<(), CertificateError> {
-        let mapping = super::provider().signature_verification_algorithms.mapping;
+        let mapping = super::crypto::provider()
+            .signature_verification_algorithms
+            .mapping;
         let fitting = mapping
             .iter()
             .filter(|(scheme, _)| *scheme == signed.scheme)

@@ -46,8 +46,9 @@ impl ClientTrust {
     /// # Errors
     /// Authorities or lists that cannot be used.
     pub(super) fn new(roots: &Roots, revoked: Option<&RevocationLists>) -> Result<Self, TlsConfigError> {
-        let builder =
-            || WebPkiClientVerifier::builder_with_provider(Arc::clone(roots.store()), super::provider());
+        let builder = || {
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots.store()), super::crypto::provider())
+        };
         let der = revoked.map(RevocationLists::lists).unwrap_or_default();
         let lists = der.iter().map(|list| {
             builder()
@@ -152,8 +153,9 @@ impl ServerTrust {
     /// # Errors
     /// Authorities that cannot be used.
     pub(super) fn new(roots: &Roots) -> Result<Self, TlsConfigError> {
-        let chain = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots.store()), super::provider())
-            .build()?;
+        let chain =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(roots.store()), super::crypto::provider())
+                .build()?;
         Ok(Self {
             chain,
             roots: roots.clone(),

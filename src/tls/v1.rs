@@ -122,7 +122,7 @@ impl<'a> V1Certificate<'a> {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let key = SubjectPublicKeyInfoDer::from(self.parsed.public_key().raw);
-        let algorithms = super::provider().signature_verification_algorithms;
+        let algorithms = super::crypto::provider().signature_verification_algorithms;
         verify_tls13_signature_with_raw_key(message, &key, signed, &algorithms)
     }
 }

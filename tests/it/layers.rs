@@ -39,16 +39,12 @@ const UPWARDS: &str = "
 cache: cache/answer cache/healing cache/inventory cache/missing cache/pods cache/recording cache/recording/lists cache/recording/receive cache/recording/refusals cache/removal cache/replies cache/views cache/watches cache/writes
 cache/objects: cache/objects/bound cache/objects/marks cache/objects/unwritten cache/objects/versions
 cache/replies: cache/replies/kept
-cli: cli/approve cli/ask cli/bundle cli/cache cli/cache/get cli/check cli/completions cli/install cli/man cli/status
-cli/check: cli/check/network cli/check/rights
+cli: cli/check cli/completions cli/man
 filter: filter/endpoints filter/rewriter filter/service
 kube/media: kube/media/accept
-node/approve: node/approve/watch
 setup/install: setup/install/checks setup/install/wanted
 store: store/compact store/disk store/disk/files store/engine store/log store/opening store/quarantine store/quota store/recover store/shared store/snapshot store/staging store/state store/writer
 store/disk: store/disk/counted store/disk/files store/disk/memory store/disk/moving store/disk/sealed
-tls: tls/client tls/pem tls/revocation tls/server tls/signed tls/trust tls/v1
-upstream/proxy: upstream/proxy/socks
 view/machine: view/machine/apply view/machine/commit view/machine/detached view/machine/parked
 view/selector: view/selector/fields view/selector/labels view/selector/labels/parser
 view/selector/labels: view/selector/labels/parser

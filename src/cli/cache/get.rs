@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::admin::objects::{CachedObject, CachedObjects};
 use crate::cli::ask::{Asker, WhereArgs};
 use crate::cli::columns::table;
-use crate::cli::{Exit, answered, complain};
+use crate::cli::exit::{Exit, answered, complain};
 use crate::runtime::clock;
 
 use super::age::{self, UNKNOWN};

@@ -16,7 +16,7 @@ use crate::upstream::direct::{Obstacle, Stage};
 use crate::upstream::preflight::{self, Answered, Author, Patience};
 use crate::upstream::{Endpoint, Route, Trust, UpstreamProxy};
 
-use super::{Fault, Report};
+use super::report::{Fault, Report};
 
 /// Somebody waits for it, whatever is configured.
 const LONGEST: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ use crate::upstream::Endpoint;
 use crate::upstream::direct::{Direct, Identity};
 
 use super::network::own_pair;
-use super::{Fault, Report};
+use super::report::{Fault, Report};
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 

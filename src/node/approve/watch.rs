@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::runtime::{clock, jitter};
 
+use super::approver::{Approver, Mode, NotApproved};
 use super::judge::{Allowed, Refusal, SIGNER, Sound, judge};
 use super::lease::{Election, RENEW_DEADLINE, Turn};
-use super::{Approver, Mode, NotApproved};
 use crate::node::client::{ApiError, text};
 use crate::node::serving::REQUESTS;
 

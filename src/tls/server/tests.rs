@@ -261,7 +261,7 @@ async fn a_server_that_speaks_no_tls_is_told_apart() {
 /// A server other than ours, as rustls makes it by default: with resumption and without client certificates.
 fn plain_server(site: &Site, alpn: &[&[u8]]) -> ServerTls {
     let identity = site.serving().identity();
-    let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
+    let mut config = ServerConfig::builder_with_provider(crate::tls::crypto::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -328,7 +328,7 @@ fn resuming(
     identity: &Issued,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> TlsConnector {
-    let config = ClientConfig::builder_with_provider(crate::tls::provider())
+    let config = ClientConfig::builder_with_provider(crate::tls::crypto::provider())
         .with_protocol_versions(&[version])
         .unwrap()
         .with_root_certificates(Arc::clone(roots.store()))
@@ -374,7 +374,7 @@ async fn a_client_of_a_removed_authority_is_refused_however_it_resumes() {
 #[tokio::test]
 async fn tls_1_1_and_foreign_alpn_are_incompatible() {
     let site = Site::new();
-    let mut config = ClientConfig::builder_with_provider(crate::tls::provider())
+    let mut config = ClientConfig::builder_with_provider(crate::tls::crypto::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(Arc::clone(site.authority.roots().store()))
@@ -400,7 +400,7 @@ async fn a_certificate_of_version_1_is_a_client_in_both_versions_of_tls() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let identity = issued.identity();
         let roots = rustls::RootCertStore::clone(site.authority.roots().store());
-        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+        let config = ClientConfig::builder_with_provider(crate::tls::crypto::provider())
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots)
@@ -432,7 +432,7 @@ async fn a_certificate_of_version_1_with_another_key_is_refused() {
         let key = Arc::clone(&own.identity().pair().certified.key);
         let mixed = rustls::sign::CertifiedKey::new(vec![stolen.der.clone().into()], key);
         let roots = rustls::RootCertStore::clone(site.authority.roots().store());
-        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+        let config = ClientConfig::builder_with_provider(crate::tls::crypto::provider())
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots)

@@ -7,7 +7,8 @@ use tokio_socks::TargetAddr;
 use tokio_socks::tcp::Socks5Stream;
 
 use super::super::endpoint::Endpoint;
-use super::{Secret, TunnelError};
+use super::credentials::Secret;
+use super::tunnel::TunnelError;
 
 /// Makes the proxy at the other end of `tcp` connect to the server, whose name it looks up, and gives the socket back.
 pub(super) async fn lead(
