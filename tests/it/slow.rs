@@ -313,38 +313,3 @@ async fn a_list_that_waited_long_enough_for_its_turn_is_asked_for_and_waited_for
     live(&crowded.proxy, HUGE).await;
     assert_eq!(crowded.asked(), before + 1);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn identical_lists_wait_for_the_first_of_them_however_slow_it_is() {
-    let mut crowded = Crowded::start("3s").await;
-    let before = crowded.asked();
-    let slow = Duration::from_secs(5);
-    crowded.node.api.fault(Fault::Delay(slow).on(HUGE));
-    let waiting = (0..3).map(|_| live(&crowded.proxy, HUGE));
-    let waiting = futures_util::future::join_all(waiting);
-    let unread = &mut crowded.unread;
-    let freeing = async {
-        // A kubelet does not wait; when it is served the others have long been in the queue.
-        let kubelet = crowded.node.kubelet();
-        let asked = kubelet.send("GET", HUGE, "");
-        let freed = async {
-            eventually("the kubelet's is asked for", || async {
-                crowded.node.asked("GET", HUGE) > before
-            })
-            .await;
-            unread.pop();
-            std::future::pending::<()>().await
-        };
-        tokio::select! {
-            answer = asked => assert_eq!(answer.unwrap().status, 200),
-            () = freed => {}
-        }
-    };
-    let (lists, ()) = tokio::join!(waiting, freeing);
-    assert_eq!(lists.len(), 3);
-    let asked = crowded.asked() - before;
-    assert!(
-        (2..=3).contains(&asked),
-        "{asked}: one for the kubelet, one for all of the others"
-    );
-}
