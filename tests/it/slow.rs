@@ -9,8 +9,7 @@ use edgehold::upstream::LinkState;
 use serde_json::{Value, json};
 
 use crate::support::{
-    HIT, Node, PROTOCOLS, STALE, Setup, change, config_map, event, eventually, names, offline_list, version,
-    watch_from,
+    HIT, Node, PROTOCOLS, STALE, Setup, change, config_map, event, names, offline_list, version, watch_from,
 };
 
 const SHOP: &str = "/api/v1/namespaces/shop/configmaps";
@@ -276,40 +275,24 @@ async fn an_apiservers_own_failure_is_stood_in_for_only_in_groups_that_it_serves
 /// Large, and a little different each time that it is asked for anew.
 const HUGE: &str = "/api/v1/namespaces/huge/configmaps";
 
-/// A node that knows the list to be large, and four clients that take every place and do not read.
-struct Crowded {
-    node: Node,
-    proxy: Client,
-    unread: Vec<http::Response<hyper::body::Incoming>>,
-}
-
-impl Crowded {
-    async fn start(response_timeout: &'static str) -> Self {
-        let setup = Setup {
-            response_timeout,
-            ..impatient()
-        };
-        let node = Node::with(Options::huge(1500, 1000), setup).await;
-        let proxy = node.client(Some(&node.pair("kube-proxy")));
-        live(&proxy, HUGE).await;
-        node.settle().await;
-        let mut unread = Vec::new();
-        for _ in 0..4 {
-            unread.push(node.unread(&node.pair("kube-proxy"), HUGE).await);
-        }
-        Self { node, proxy, unread }
-    }
-
-    fn asked(&self) -> usize {
-        self.node.asked("GET", HUGE)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_waited_long_enough_for_its_turn_is_asked_for_and_waited_for() {
-    let crowded = Crowded::start(TIMEOUT).await;
-    let before = crowded.asked();
-    crowded.node.api.fault(Fault::Delay(SLOW).on(HUGE));
-    live(&crowded.proxy, HUGE).await;
-    assert_eq!(crowded.asked(), before + 1);
+    let setup = Setup {
+        response_timeout: TIMEOUT,
+        ..impatient()
+    };
+    let node = Node::with(Options::huge(1500, 1000), setup).await;
+    let proxy = node.client(Some(&node.pair("kube-proxy")));
+    // Now it is known to be large.
+    live(&proxy, HUGE).await;
+    node.settle().await;
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        unread.push(node.unread(&node.pair("kube-proxy"), HUGE).await);
+    }
+    let before = node.asked("GET", HUGE);
+    node.api.fault(Fault::Delay(SLOW).on(HUGE));
+    live(&proxy, HUGE).await;
+    assert_eq!(node.asked("GET", HUGE), before + 1);
+    assert_eq!(unread.len(), 4, "no place was free");
 }
