@@ -672,17 +672,19 @@ async fn the_answer_to_a_write_refreshes_the_object_and_a_delete_drops_it() {
     assert_refused(&kubelet.get(&mine).await, 503, "deleted");
 }
 
+/// How fast they are is measured by `cargo bench --bench process`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cached_answer_takes_less_than_50_ms_when_the_cloud_refuses() {
-    let node = known_node(Setup::default()).await;
+async fn a_cached_answer_waits_for_nothing_when_the_cloud_refuses() {
+    let setup = Setup {
+        response_timeout: "60s",
+        ..Setup::default()
+    };
+    let node = known_node(setup).await;
     node.cut().await;
     let mut connection = node.kubelet().connect().await.unwrap();
-    let mut took = Vec::new();
     for _ in 0..20 {
-        let started = Instant::now();
-        assert_cached(&connection.send("GET", SHOP, "").await.unwrap(), "refused");
-        took.push(started.elapsed());
+        let answer = connection.send("GET", SHOP, "");
+        let answer = tokio::time::timeout(Duration::from_secs(30), answer).await;
+        assert_cached(&answer.expect("no time limit is waited for").unwrap(), "refused");
     }
-    took.sort();
-    assert!(took[10] < Duration::from_millis(50), "{took:?}");
 }
