@@ -6,6 +6,7 @@
 
 mod bound;
 mod entry;
+mod fresh;
 mod marks;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ use self::entry::{
     Entry, Refusal, answer_shows, decode, encode_object, encode_refusal, encode_shown, form_of,
 };
 use self::entry::{object_key, prefixes_of, refusal_key, refused_path, shown_key};
+use self::fresh::Fresh;
+pub(super) use self::fresh::Moment;
 pub(super) use self::marks::OldMark;
 #[cfg(test)]
 pub(super) use self::marks::{MARKS, SLACK};
@@ -45,10 +48,6 @@ use super::high_water::Level;
 pub(super) const LOG_NAME: &str = "objects";
 
 const HEADER: &[u8] = br#"{"kind":"objects","version":1}"#;
-
-/// The order in which requests were sent and their answers recorded, in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Moment(pub(super) u64);
 
 /// What is known of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,30 +130,6 @@ pub(super) struct Objects {
     /// So much beyond that was not even remembered.
     overrun: u64,
     last_removal: Moment,
-}
-
-/// What this process saw of an entry.
-struct Fresh {
-    validated: SystemTime,
-    recorded: Moment,
-    /// When it was last of use.
-    used: SystemTime,
-    /// It was so more than once.
-    again: bool,
-    /// The version that its object shows, as far as this process has read it.
-    version: Option<ResourceVersion>,
-}
-
-impl Fresh {
-    fn new(validated: SystemTime, recorded: Moment) -> Self {
-        Self {
-            validated,
-            recorded,
-            used: validated,
-            again: false,
-            version: None,
-        }
-    }
 }
 
 /// What an answer with an object makes of a refusal.
@@ -309,19 +284,6 @@ impl Objects {
         (fresh.used, fresh.again) = (fresh.validated, true);
         fresh.recorded = recorded;
         true
-    }
-
-    /// Whether one entry is all that is known of a path, in whichever API version.
-    fn is_all_that_is_known(&mut self, path: &str) -> Result<bool, StoreError> {
-        if self.unwritten.contains_key(path) || !self.other_versions(path)?.is_empty() {
-            return Ok(false);
-        }
-        let Some(log) = self.log()? else { return Ok(false) };
-        let entries = prefixes_of(path)
-            .iter()
-            .map(|prefix| log.snapshot_of(prefix).len())
-            .sum::<usize>();
-        Ok(entries == 1)
     }
 
     /// Whether the stored answer must not be replaced by this one.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::entry::prefixes_of;
 use super::{Objects, Refusal, Unwritten};
 use crate::store::{Log, StoreError};
 use crate::view::newest::{Removal, Sighting};
@@ -33,6 +34,19 @@ impl Objects {
         }
         let others = versions.into_iter().filter(|other| other != version);
         Ok(others.map(|other| format!("{group}{other}/{rest}")).collect())
+    }
+
+    /// Whether one entry is all that is known of a path, in whichever API version.
+    pub(super) fn is_all_that_is_known(&mut self, path: &str) -> Result<bool, StoreError> {
+        if self.unwritten.contains_key(path) || !self.other_versions(path)?.is_empty() {
+            return Ok(false);
+        }
+        let Some(log) = self.log()? else { return Ok(false) };
+        let entries = prefixes_of(path)
+            .iter()
+            .map(|prefix| log.snapshot_of(prefix).len())
+            .sum::<usize>();
+        Ok(entries == 1)
     }
 
     /// What is known of an object in other API versions.
